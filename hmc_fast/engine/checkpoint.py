@@ -1,0 +1,87 @@
+"""A run's state on disk: one safetensors file, replaced whole, from which the very same draws follow.
+
+Nothing random is stored: every random value is a function of the seed and of counters that the state holds.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..samplers.base import state_tensors
+
+__all__ = ["Checkpoint", "read", "restore_state", "write"]
+
+STATE_FILE = "state.safetensors"
+
+
+@dataclasses.dataclass
+class Checkpoint:
+    """What a checkpoint holds: named tensors, whole numbers, and the settings it belongs to."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, int | float]
+    fingerprint: dict[str, Any]
+
+
+def write(directory: Path, state: Any, extra: dict[str, Tensor], numbers: dict[str, int | float], fingerprint: dict[str, Any]) -> None:
+    """Writes atomically: an interruption leaves the older checkpoint."""
+    from safetensors.torch import save_file
+
+    directory.mkdir(parents=True, exist_ok=True)
+    tensors = {f"state.{name}": t for name, t in state_tensors(state).items()} | extra
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    counters = {f"state.{name}": value for name, value in _counters(state).items()}
+    metadata = {"numbers": json.dumps(numbers | counters), "fingerprint": json.dumps(fingerprint)}
+    temporary = directory / (STATE_FILE + ".tmp")
+    save_file(tensors, temporary, metadata=metadata)
+    os.replace(temporary, directory / STATE_FILE)
+
+
+def read(directory: Path) -> Checkpoint:
+    """The checkpoint in `directory`.
+
+    Raises:
+        UserError: there is none, or it cannot be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / STATE_FILE
+    if not path.exists():
+        raise UserError(f"{path} does not exist: there is no checkpoint to resume from")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable checkpoint ({error}): start the run anew") from error
+    return Checkpoint(tensors, json.loads(metadata["numbers"]), json.loads(metadata["fingerprint"]))
+
+
+def restore_state(state: Any, checkpoint: Checkpoint) -> None:
+    """Copies a checkpoint's tensors and counters into a freshly initialised state, in place."""
+    for name, tensor in state_tensors(state).items():
+        tensor.copy_(checkpoint.tensors[f"state.{name}"])
+    for name in _counters(state):
+        setattr(state, name, int(checkpoint.numbers[f"state.{name}"]))
+
+
+def _counters(state: Any) -> dict[str, int]:
+    """The state's host counters: its `int` fields named `host_...`."""
+    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name.startswith("host_")}
+
+
+def assert_same_run(checkpoint: Checkpoint, fingerprint: dict[str, Any], directory: Path) -> None:
+    """Raises UserError when the checkpoint belongs to a run with other settings, naming the first of them."""
+    for name, value in json.loads(json.dumps(fingerprint)).items():
+        stored = checkpoint.fingerprint.get(name)
+        if stored != value:
+            raise UserError(
+                f"the checkpoint in {directory} was made with {name} {stored!r}, not {value!r}: resume with the "
+                "same settings, or choose another directory"
+            )

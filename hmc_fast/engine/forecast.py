@@ -1,0 +1,61 @@
+"""Memory that a run will take, said before it starts."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ..errors import UserError
+from ..posterior import Posterior, Target
+from ..samplers.base import State, state_tensors
+from ..store import DrawStore
+
+__all__ = ["check_disk", "forecast", "human"]
+
+
+def human(count: float) -> str:
+    """Bytes in binary units: 1.5 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
+
+
+def forecast(target: Target, state: State, store: DrawStore, average_bytes: int) -> str:
+    """One line: what is allocated for the whole run. A model's activations come on top, bounded by
+    `micro_batch_size`."""
+    fields = vars(state).values()
+    buffers = sum(t.nbytes for t in fields if hasattr(t, "nbytes"))
+    data = target.x.nbytes + target.y.nbytes if isinstance(target, Posterior) else 0
+    parts = [
+        f"chains {human(buffers)}",
+        f"ring of {store.capacity} draws {human(store.ring.nbytes)}",
+        f"data {human(data)}",
+        f"averages {human(average_bytes)}",
+    ]
+    where = "on disk" if store.path is not None else "in host memory"
+    total = buffers + store.ring.nbytes + data + average_bytes
+    return (
+        f"memory on {target.device}: {human(total)} ({', '.join(parts)}) and activations; "
+        f"all draws {where}: {human(store.nbytes)}"
+    )
+
+
+def check_disk(path: Path, needed: int) -> None:
+    """Raises UserError when the draws would not fit where `path` is (its nearest existing parent)."""
+    parent = path.absolute()
+    while not parent.exists():
+        parent = parent.parent
+    if not os.access(parent, os.W_OK):
+        raise UserError(f"{path} cannot be written: choose another directory with --out")
+    free = shutil.disk_usage(parent).free
+    if needed > free:
+        raise UserError(
+            f"the draws take {human(needed)} and {parent} has {human(free)} free: ask for fewer draws or "
+            "chains, or another directory"
+        )
+
+
+def tensor_bytes(state: State) -> int:
+    """Bytes of the tensors that a checkpoint holds."""
+    return sum(t.nbytes for t in state_tensors(state).values())

@@ -1,0 +1,53 @@
+"""What a person sees of a run: one bar on a terminal, a few plain lines otherwise, nothing if asked."""
+
+import sys
+import time
+from typing import Any
+
+__all__ = ["Progress"]
+
+# Seconds between lines where there is no terminal: a log of an hour's run stays under 200 lines.
+_LINE_INTERVAL = 20.0
+
+
+class Progress:
+    """Counts iterations and shows the latest figures."""
+
+    def __init__(self, total: int, done: int, enabled: bool) -> None:
+        self._total, self._done, self._enabled = total, done, enabled
+        self._first = done
+        self._start = self._last_line = time.monotonic()
+        self._bar: Any = None
+        if enabled and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
+
+    def update(self, phase: str, figures: dict[str, str]) -> None:
+        """One iteration done. figures: name -> value, in the order to show them."""
+        self._done += 1
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.set_description_str(phase, refresh=False)
+            self._bar.set_postfix(figures, refresh=False)
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_INTERVAL or self._done == self._total:
+            self._last_line = now
+            rate = (now - self._start) / (self._done - self._first)
+            figures = figures | {"left": f"{rate * (self._total - self._done):.0f}s"}
+            shown = "  ".join(f"{name} {value}" for name, value in figures.items())
+            print(f"{phase} {self._done}/{self._total}  {shown}", file=sys.stderr, flush=True)
+
+    def message(self, text: str) -> None:
+        """A line beside the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=sys.stderr)
+        elif self._enabled:
+            print(text, file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,59 @@
+"""Minibatches without replacement, drawn on the device from counters.
+
+Each chain walks through its own endless sequence: a permutation of the data, then another, and so on; batch
+k is positions [k B, (k+1) B). Every datum appears once in every epoch, every batch has the same shape (a
+captured step needs that) and each position is uniform over the data, so N/B times a batch's sum is an
+unbiased estimate of the full sum. Chains draw independently: shared batches would correlate them.
+"""
+
+import torch
+from torch import Tensor
+
+from .errors import UserError
+from .kernels import reference
+from .kernels.ops import Counter
+from .streams import PERMUTATION
+
+__all__ = ["Minibatches", "permutation"]
+
+
+def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
+    """Random permutations of 0..N-1, int64 `(C, N)`: a stable sort of 62 random bits per datum."""
+    counter = Counter(seed, PERMUTATION, torch.tensor([epoch], device=device))
+    high, low, _, _ = reference.philox(counter, num_chains, num_data)
+    return torch.argsort((high >> 1 << 31) | (low >> 1), dim=1, stable=True)
+
+
+class Minibatches:
+    """Indices of minibatch `step` for every chain. A function of (seed, step): nothing to save or restore.
+
+    Raises:
+        UserError: a batch size that is not in 1..N.
+    """
+
+    def __init__(
+        self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device
+    ) -> None:
+        if not 1 <= batch_size <= num_data:
+            raise UserError(f"batch size {batch_size} must lie between 1 and the {num_data} data points")
+        self.num_data, self.batch_size, self.num_chains = num_data, batch_size, num_chains
+        self.seed, self.device = seed, device
+        self._epoch = -2
+        self._window = torch.empty(num_chains, 2 * num_data, dtype=torch.int64, device=device)
+
+    def indices(self, step: int) -> Tensor:
+        """Int64 `(C, B)`, a view of the window over two epochs."""
+        epoch, offset = divmod(step * self.batch_size, self.num_data)
+        self._advance(epoch)
+        return self._window[:, offset : offset + self.batch_size]
+
+    def _advance(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        first, second = self._window.split(self.num_data, dim=1)
+        if epoch == self._epoch + 1:
+            first.copy_(second)
+        else:
+            first.copy_(permutation(self.seed, epoch, self.num_chains, self.num_data, self.device))
+        second.copy_(permutation(self.seed, epoch + 1, self.num_chains, self.num_data, self.device))
+        self._epoch = epoch

@@ -1,0 +1,191 @@
+"""The report of a finished run, made from nothing but the files in its folder.
+
+Shapes: C chains, T test points, K classes, n points of the curves against the number of draws.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Run", "read_run", "write_report"]
+
+TRACE_NUMBERS = (
+    "iteration", "log_likelihood", "log_prior", "energy_error", "accept_prob", "accepted", "divergent",
+)  # fmt: skip
+# Each array's shape by axis name; equal names must have equal lengths.
+CLASSIFICATION = {
+    "probs": "TK", "labels": "T", "epistemic": "T", "aleatoric": "T",
+    "curve_draws": "n", "curve_accuracy": "n", "curve_nll": "n", "single_accuracy": "nC", "single_nll": "nC",
+}  # fmt: skip
+REGRESSION = {
+    "mean": "T", "variance": "T", "labels": "T",
+    "curve_draws": "n", "curve_rmse": "n", "curve_log_likelihood": "n", "single_rmse": "nC",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, read back and checked."""
+
+    directory: Path
+    config: Mapping[str, Any]
+    metrics: Mapping[str, Any]  # a number that is missing, null or not finite is absent
+    trace: "pd.DataFrame"
+    predictions: Mapping[str, np.ndarray]
+
+    @property
+    def is_classification(self) -> bool:
+        return "probs" in self.predictions
+
+    @property
+    def has_mh_test(self) -> bool:
+        """SG-HMC leaves the acceptance probability empty."""
+        return bool(self.trace["accept_prob"].notna().any())
+
+    @property
+    def burn_in_end(self) -> float:
+        """First iteration that counts; one past the last if none does."""
+        sampling = self.trace.loc[self.trace["phase"] == "sampling", "iteration"]
+        return float(sampling.min()) if len(sampling) else float(self.trace["iteration"].max()) + 1
+
+    def sampled(self, column: str) -> np.ndarray:
+        """One trace column after burn-in, all chains in a row, float64."""
+        return self.trace.loc[self.trace["phase"] == "sampling", column].to_numpy(float)
+
+    def per_chain(self, values: "pd.Series") -> "pd.DataFrame":
+        """A column of the trace as (iterations, C), both axes labelled as in the file."""
+        frame = self.trace[["chain", "iteration"]].assign(value=values)
+        return frame.pivot(index="iteration", columns="chain", values="value")
+
+
+def read_run(directory: Path) -> Run:
+    """Read the folder of a finished run; a `UserError` names the file that is missing or damaged."""
+    directory = Path(directory)
+    metrics = {
+        key: value
+        for key, value in _read_json(directory / "metrics.json").items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+    return Run(
+        directory=directory,
+        config=_read_json(directory / "config.json"),
+        metrics=metrics,
+        trace=_read_trace(directory / "trace.csv"),
+        predictions=_read_predictions(directory / "predictions.npz"),
+    )
+
+
+def write_report(
+    directory: Path, *, images: np.ndarray | None = None, class_names: Sequence[str] = ()
+) -> Path:
+    """Write `figures/*.png` and `report.html`, one file that needs nothing else, into a run's folder.
+
+    Args:
+        directory: folder of a finished run.
+        images: test images (T, H, W) or (T, 1, H, W) in the order of the predictions, to show the most
+            uncertain ones; any range of values.
+        class_names: K names, in the order of the labels; the numbers of the classes if empty.
+
+    Returns:
+        The path of `report.html`.
+    """
+    from .html import write_html  # matplotlib and jinja2 load only when a report is written
+
+    return write_html(read_run(directory), checked_images(directory, images), class_names)
+
+
+def checked_images(directory: Path, images: np.ndarray | None) -> np.ndarray | None:
+    """Test images as (T, H, W)."""
+    if images is None:
+        return None
+    images = np.asarray(images)
+    if images.ndim == 4 and images.shape[1] == 1:
+        images = images[:, 0]
+    if images.ndim != 3:
+        raise UserError(
+            f"test images of shape {images.shape} for the report of {directory} must be (T, H, W) or "
+            "(T, 1, H, W): pass images=None for data that is not grey images"
+        )
+    return images
+
+
+def _damaged(path: Path, what: str) -> UserError:
+    return UserError(f"{path} {what}: write the run again into a new folder with python -m hmc_fast.sample")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _damaged(path, "is missing or cannot be read") from error
+    except ValueError as error:
+        raise _damaged(path, "is not valid JSON") from error
+    if not isinstance(content, dict):
+        raise _damaged(path, "does not hold a JSON object")
+    return content
+
+
+def _read_trace(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        trace = pd.read_csv(path)
+    except OSError as error:
+        raise _damaged(path, "is missing or cannot be read") from error
+    except ValueError as error:  # pandas' parser errors and undecodable bytes are ValueErrors
+        raise _damaged(path, "is not a valid CSV file") from error
+    for column in ("chain", "phase", *TRACE_NUMBERS):
+        if column not in trace:
+            raise _damaged(path, f"lacks the column {column!r}")
+    for column in TRACE_NUMBERS:
+        try:
+            trace[column] = pd.to_numeric(trace[column])
+        except (ValueError, TypeError) as error:
+            raise _damaged(path, f"holds something that is not a number in the column {column!r}") from error
+    if trace.empty or trace["iteration"].isna().any():
+        raise _damaged(path, "lacks iterations")
+    if trace.duplicated(["chain", "iteration"]).any():
+        raise _damaged(path, "holds the same chain and iteration twice")
+    return trace
+
+
+def _read_predictions(path: Path) -> dict[str, np.ndarray]:
+    import zipfile
+    import zlib
+
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            found = {key: archive[key] for key in {**CLASSIFICATION, **REGRESSION} if key in archive}
+    except OSError as error:
+        raise _damaged(path, "is missing or cannot be read") from error
+    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise _damaged(path, "is not a valid npz archive") from error
+    lengths: dict[str, int] = {}
+    for key, axes in (CLASSIFICATION if "probs" in found else REGRESSION).items():
+        if key not in found:
+            raise _damaged(path, f"lacks the array {key!r}")
+        shape = found[key].shape
+        if len(shape) != len(axes) or any(lengths.setdefault(a, s) != s for a, s in zip(axes, shape)):
+            raise _damaged(path, f"holds {key!r} of shape {shape}, which does not fit ({', '.join(axes)})")
+        if 0 in shape or found[key].dtype.kind not in "fiu":
+            raise _damaged(path, f"holds no numbers in {key!r}")
+    for key in ("probs", "mean", "variance"):
+        if key in found and not np.isfinite(found[key]).all():
+            raise UserError(
+                f"{path} holds a value of {key!r} that is not finite, so a chain has diverged: "
+                "run again with a smaller --step-size"
+            )
+    labels = found["labels"]
+    if "probs" in found and not ((labels >= 0) & (labels < lengths["K"])).all():
+        raise _damaged(path, f"holds a label outside 0..{lengths['K'] - 1}")
+    return found

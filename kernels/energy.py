@@ -1,0 +1,150 @@
+"""Triton: kinetic energy, log prior and the energy difference of a trajectory, summed in float64.
+
+    kinetic_energy      m^T M^-1 m / 2
+    log_prior           sum_i log p(theta_i), constants included
+    energy_difference   sum_i (m1 - m0)(m1 + m0) / 2M  -  1/T sum_i [log p(theta1_i) - log p(theta0_i)]
+
+Differences are taken element by element after conversion to float64. Bytes per float32 parameter, normal
+prior: kinetic 4, log prior 4, difference 16, plus 4 for an inverse mass or a tensor of scales. Line by line
+in torch, which writes each float64 intermediate: kinetic 12 + 16 + 8 = 36 (9x), log prior about 60 (15x),
+difference about 250 (15x). These are ratios of bytes, not measurements. Sums have two stages: `reduce.py`.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (the arguments of a Triton function are pointers and blocks, which have no Python type)
+
+from collections.abc import Sequence
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from . import launch, prior_device, reduce
+from .prior import FLAT, Segment
+from .reference import INVERSE_TEMPERATURE
+
+_FLAT = tl.constexpr(FLAT)
+_INVERSE_TEMPERATURE = tl.constexpr(INVERSE_TEMPERATURE)
+
+
+@triton.jit
+def _energy_kernel(
+    # pointers; a part of the sum whose pointer is None is left out
+    theta_ptr,  # (C, D): log p(theta), unless new_theta_ptr asks for the difference
+    new_theta_ptr,
+    momentum_ptr,  # (C, D): kinetic energy, or the difference to new_momentum_ptr
+    new_momentum_ptr,
+    hyper_ptr,  # (C, 4), for the difference
+    inverse_mass_ptr,  # (D,) or (C, D) or None
+    scale_ptr,  # (D,) scale of the prior, or None: then `scale`
+    partials_ptr,  # (C, P) float64, written
+    # sizes
+    num_params,
+    mass_stride,
+    first_quad,  # start // 4
+    start,
+    stop,
+    first_partial,  # where this launch's partials begin
+    num_partials,  # P
+    # scalars
+    scale: tl.float64,
+    p: tl.float64,
+    q: tl.float64,
+    log_normaliser: tl.float64,
+    # constexpr
+    FAMILY: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    chain = tl.program_id(1).to(tl.int64)
+    element = first_quad * 4 + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = (element >= start) & (element < stop)
+    at = chain * num_params + element
+    partial = tl.zeros((), dtype=tl.float64)
+
+    if momentum_ptr is not None:
+        m = tl.load(momentum_ptr + at, mask=mask, other=0.0).to(tl.float64)
+        if new_momentum_ptr is not None:
+            new = tl.load(new_momentum_ptr + at, mask=mask, other=0.0).to(tl.float64)
+            kinetic = (new - m) * (new + m)
+        else:
+            kinetic = m * m
+        if inverse_mass_ptr is not None:
+            at_mass = chain * mass_stride + element
+            kinetic *= tl.load(inverse_mass_ptr + at_mass, mask=mask, other=0.0).to(tl.float64)
+        partial += 0.5 * tl.sum(kinetic, axis=0)
+
+    if theta_ptr is not None and FAMILY != _FLAT:
+        if scale_ptr is not None:
+            s = tl.load(scale_ptr + element, mask=mask, other=1.0).to(tl.float64)
+        else:
+            s = tl.full((), scale, tl.float64)
+        p64, q64 = tl.full((), p, tl.float64), tl.full((), q, tl.float64)
+        theta = tl.load(theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
+        log_p = prior_device.log_kernel(theta, s, p64, q64, FAMILY)
+        if new_theta_ptr is not None:  # the constants cancel
+            new = tl.load(new_theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
+            change = prior_device.log_kernel(new, s, p64, q64, FAMILY) - log_p
+            inverse_temperature = tl.load(hyper_ptr + chain * 4 + _INVERSE_TEMPERATURE).to(tl.float64)
+            partial -= inverse_temperature * tl.sum(tl.where(mask, change, 0.0), axis=0)
+        else:
+            log_p = log_p - tl.log(s) + tl.full((), log_normaliser, tl.float64)
+            partial += tl.sum(tl.where(mask, log_p, 0.0), axis=0)
+
+    tl.store(partials_ptr + chain * num_partials + first_partial + tl.program_id(0), partial)
+
+
+def _sum(
+    first: Tensor,
+    prior: Sequence[Segment],
+    theta: Tensor | None,
+    new_theta: Tensor | None,
+    momentum: Tensor | None,
+    new_momentum: Tensor | None,
+    hyper: Tensor | None,
+    inverse_mass: Tensor | None,
+) -> Tensor:
+    launch.check_prior(prior, first)
+    stride = launch.mass_stride(inverse_mass, first)
+    chains, params = first.shape
+    counts = [launch.blocks(s.stop - s.start // 4 * 4, reduce.BLOCK) for s in prior]
+    with launch.guard(first):
+        partials, done = reduce.scratch(first, sum(counts)), 0
+        for segment, count in zip(prior, counts, strict=True):
+            _energy_kernel[(count, chains)](
+                theta, new_theta, momentum, new_momentum, hyper, inverse_mass,
+                segment.scale if isinstance(segment.scale, Tensor) else None, partials,
+                params, stride, segment.start // 4, segment.start, segment.stop, done, sum(counts),
+                *prior_device.scalars(segment), prior_device.log_normaliser(segment),
+                FAMILY=segment.family, BLOCK=reduce.BLOCK, num_warps=reduce.NUM_WARPS,
+            )  # fmt: skip
+            done += count
+        return reduce.finish(partials)
+
+
+def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None) -> Tensor:
+    launch.check_float(momentum)
+    launch.check_rows(momentum)
+    whole = (Segment(0, momentum.shape[1], FLAT),)
+    return _sum(momentum, whole, None, None, momentum, None, None, inverse_mass)
+
+
+def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
+    launch.check_float(theta)
+    launch.check_rows(theta)
+    return _sum(theta, prior, theta, None, None, None, None, None)
+
+
+def energy_difference(
+    theta: Tensor,
+    momentum: Tensor,
+    new_theta: Tensor,
+    new_momentum: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    inverse_mass: Tensor | None = None,
+) -> Tensor:
+    launch.check_float(theta)
+    launch.check_rows(theta, momentum=momentum, new_theta=new_theta, new_momentum=new_momentum)
+    launch.check_hyper(hyper, theta)
+    return _sum(theta, prior, theta, new_theta, momentum, new_momentum, hyper, inverse_mass)

@@ -1,0 +1,110 @@
+"""What every launcher shares: argument checks, the device guard, and how host numbers become arguments."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor
+
+from .prior import Segment
+from .reference import Counter
+
+# Elements per program and warps of the update kernels: 8 elements per thread, two 16-byte loads per float32
+# buffer. Unmeasured: to be swept by benchmarks/bench_kernels.py.
+BLOCK, NUM_WARPS = 1024, 4
+
+_MAX_CHAINS = 65535  # the grid's second axis
+_MAX_PARAMS = 2**31 - 2**16  # offsets within a chain are int32, those between chains int64
+
+
+def guard(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Makes the tensor's device current: Triton launches on the current device and its stream, whatever the
+    device of the arguments. Does nothing for a CPU tensor.
+    """
+    return torch.cuda.device_of(tensor)
+
+
+def blocks(num_elements: int, block: int) -> int:
+    return int(triton.cdiv(num_elements, block))
+
+
+def check_rows(first: Tensor, **others: Tensor) -> None:
+    """All are contiguous `(C, D)` tensors of first's shape, dtype and device, small enough for a grid."""
+    if first.ndim != 2 or not first.is_contiguous():
+        raise ValueError(f"a contiguous (C, D) tensor is needed, got shape {tuple(first.shape)}")
+    if not (0 < first.shape[0] <= _MAX_CHAINS and 0 < first.shape[1] <= _MAX_PARAMS):
+        raise ValueError(f"shape {tuple(first.shape)} is outside 1..{_MAX_CHAINS} x 1..{_MAX_PARAMS}")
+    for name, other in others.items():
+        if other.shape != first.shape or not other.is_contiguous():
+            raise ValueError(f"{name} must be contiguous, {tuple(first.shape)}, got {tuple(other.shape)}")
+        if other.dtype != first.dtype:
+            raise ValueError(f"{name} has dtype {other.dtype}, not {first.dtype}")
+        check_device(name, other, first)
+
+
+def check_float(tensor: Tensor) -> None:
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"buffers are float32 or float64, got {tensor.dtype}")
+
+
+def check_device(name: str, tensor: Tensor, first: Tensor) -> None:
+    if tensor.device != first.device:
+        raise ValueError(f"{name} is on {tensor.device}, not {first.device}")
+
+
+def check_hyper(hyper: Tensor, first: Tensor) -> None:
+    if hyper.shape != (len(first), 4) or not hyper.is_contiguous() or not hyper.is_floating_point():
+        raise ValueError(
+            f"hyper must be contiguous float ({len(first)}, 4), got {tuple(hyper.shape)} {hyper.dtype}"
+        )
+    check_device("hyper", hyper, first)
+
+
+def mass_stride(inverse_mass: Tensor | None, first: Tensor) -> int:
+    """Elements from one chain's inverse mass to the next: 0 where all chains share one."""
+    if inverse_mass is None:
+        return 0
+    if inverse_mass.shape not in (first.shape, first.shape[1:]) or not inverse_mass.is_contiguous():
+        shape = tuple(inverse_mass.shape)
+        raise ValueError(f"inverse_mass must be contiguous (D,) or (C, D), got {shape}")
+    if not inverse_mass.is_floating_point():
+        raise ValueError(f"inverse_mass must be floating, got {inverse_mass.dtype}")
+    check_device("inverse_mass", inverse_mass, first)
+    return 0 if inverse_mass.ndim == 1 else inverse_mass.shape[1]
+
+
+def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
+    """The segments tile 0..D, so that one launch per segment updates every element exactly once."""
+    position = 0
+    for segment in sorted(prior, key=lambda s: s.start):
+        if segment.start != position or segment.stop <= segment.start:
+            break
+        position = segment.stop
+        if isinstance(segment.scale, Tensor):
+            if segment.scale.shape != first.shape[1:] or not segment.scale.is_contiguous():
+                shape = tuple(segment.scale.shape)
+                raise ValueError(f"a prior's scale must be contiguous ({first.shape[1]},), got {shape}")
+            check_device("a prior's scale", segment.scale, first)
+    else:
+        if position == first.shape[1]:
+            return
+    spans = [(s.start, s.stop) for s in prior]
+    raise ValueError(f"prior segments must cover 0..{first.shape[1]} exactly once, got {spans}")
+
+
+def key_and_stream(counter: Counter, first: Tensor) -> tuple[int, int, int]:
+    """The seed's low and high half and the stream. As signed 32-bit integers, so that no value of a seed
+    changes a kernel's signature; the kernel reads the same bits as unsigned.
+    """
+    step = counter.step
+    if step.shape != (1,) or step.dtype != torch.int64:
+        raise ValueError(f"counter.step must be int64 (1,), got {step.dtype} {tuple(step.shape)}")
+    check_device("counter.step", step, first)
+    if not (0 <= counter.seed < 2**64 and 0 <= counter.stream < 2**32):
+        raise ValueError(f"seed {counter.seed} or stream {counter.stream} is out of range")
+    return _signed(counter.seed & 0xFFFFFFFF), _signed(counter.seed >> 32), _signed(counter.stream)
+
+
+def _signed(word: int) -> int:
+    return word - 2**32 if word >= 2**31 else word

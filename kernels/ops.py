@@ -1,0 +1,194 @@
+"""The operations of a sampler, one function each: picks the Triton kernel or its torch twin, nothing else.
+
+`impl=None` takes Triton for CUDA tensors and torch otherwise. A named choice ("torch", "triton") is obeyed
+or raises: Triton on CPU tensors needs its interpreter (TRITON_INTERPRET=1, set before triton is imported).
+What each operation computes is said once, by its twin in `reference.py`.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import reference
+from .prior import FLAT, LAPLACE, LOGISTIC, MIXTURE, NORMAL, STUDENT_T, Segment
+from .reference import FRICTION, INVERSE_TEMPERATURE, NOISE_ESTIMATE, STEP_SIZE, Counter
+
+__all__ = [
+    "FLAT",
+    "FRICTION",
+    "INVERSE_TEMPERATURE",
+    "LAPLACE",
+    "LOGISTIC",
+    "MIXTURE",
+    "NOISE_ESTIMATE",
+    "NORMAL",
+    "STEP_SIZE",
+    "STUDENT_T",
+    "Counter",
+    "Segment",
+    "energy_difference",
+    "kick",
+    "kick_drift",
+    "kinetic_energy",
+    "log_prior",
+    "normals",
+    "refresh_momentum",
+    "select",
+    "store",
+    "uniforms",
+]
+
+
+def _use_triton(tensor: Tensor, impl: str | None) -> bool:
+    if impl is None:
+        return tensor.is_cuda
+    if impl == "torch":
+        return False
+    if impl != "triton":
+        raise ValueError(f"impl={impl!r} is unknown: use None, 'torch' or 'triton'")
+    if not tensor.is_cuda:
+        import triton
+
+        if not triton.knobs.runtime.interpret:
+            raise ValueError(
+                f"impl='triton' was asked for tensors on {tensor.device}: move them to a CUDA device, or set "
+                "TRITON_INTERPRET=1 before triton is imported"
+            )
+    return True
+
+
+def uniforms(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
+    """Uniforms in (0, 1), float32 `(C, num_elements)`. For a handful of values: torch on every device."""
+    return reference.uniforms(counter, num_chains, num_elements)
+
+
+def normals(counter: Counter, num_chains: int, num_elements: int, *, impl: str | None = None) -> Tensor:
+    """Standard normals, float32 `(C, num_elements)`, on the device of `counter.step`."""
+    if _use_triton(counter.step, impl):
+        from . import momentum as kernel
+
+        out = torch.empty(num_chains, num_elements, device=counter.step.device)
+        kernel.refresh_momentum(out, counter, inverse_mass=None)
+        return out
+    return reference.normals(counter, num_chains, num_elements)
+
+
+def kick(
+    momentum: Tensor,
+    grad: Tensor,
+    theta: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    fraction: float = 1.0,
+    inverse_mass: Tensor | None = None,
+    noise: Counter | None = None,
+    impl: str | None = None,
+) -> None:
+    """m <- (1 - eps*gamma) m + fraction*eps/T*(grad + grad log prior) + noise. See `reference.kick`."""
+    if _use_triton(momentum, impl):
+        from . import leapfrog as kernel
+
+        kernel.kick(momentum, grad, theta, prior, hyper, fraction, inverse_mass, noise)
+    else:
+        reference.kick(
+            momentum, grad, theta, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise
+        )
+
+
+def kick_drift(
+    theta: Tensor,
+    momentum: Tensor,
+    grad: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    fraction: float = 1.0,
+    inverse_mass: Tensor | None = None,
+    noise: Counter | None = None,
+    impl: str | None = None,
+) -> None:
+    """`kick`, then theta <- theta + eps M^-1 m, in one launch. See `reference.kick_drift`."""
+    if _use_triton(momentum, impl):
+        from . import leapfrog as kernel
+
+        kernel.kick_drift(theta, momentum, grad, prior, hyper, fraction, inverse_mass, noise)
+    else:
+        reference.kick_drift(
+            theta, momentum, grad, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise
+        )
+
+
+def refresh_momentum(
+    momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None, impl: str | None = None
+) -> Tensor:
+    """m <- M^(1/2) xi; returns the kinetic energy, float64 `(C,)`, from the same pass."""
+    if _use_triton(momentum, impl):
+        from . import momentum as kernel
+
+        return kernel.refresh_momentum(momentum, counter, inverse_mass=inverse_mass)
+    return reference.refresh_momentum(momentum, counter, inverse_mass=inverse_mass)
+
+
+def select(target: Tensor, source: Tensor, mask: Tensor, *, impl: str | None = None) -> None:
+    """target[c] <- source[c] where mask[c]: the accept step, no value read back to the host."""
+    if _use_triton(target, impl):
+        from . import select as kernel
+
+        kernel.select(target, source, mask)
+    else:
+        reference.select(target, source, mask)
+
+
+def store(slot: Tensor, theta: Tensor, counts: Tensor, *, impl: str | None = None) -> None:
+    """slot <- theta in slot's dtype, counting overflows and subnormals. See `reference.store`."""
+    if _use_triton(theta, impl):
+        from . import store as kernel
+
+        kernel.store(slot, theta, counts)
+    else:
+        reference.store(slot, theta, counts)
+
+
+def kinetic_energy(
+    momentum: Tensor, *, inverse_mass: Tensor | None = None, impl: str | None = None
+) -> Tensor:
+    """m^T M^-1 m / 2, float64 `(C,)`; the order of the sum is fixed."""
+    if _use_triton(momentum, impl):
+        from . import energy as kernel
+
+        return kernel.kinetic_energy(momentum, inverse_mass=inverse_mass)
+    return reference.kinetic_energy(momentum, inverse_mass=inverse_mass)
+
+
+def log_prior(theta: Tensor, prior: Sequence[Segment], *, impl: str | None = None) -> Tensor:
+    """Normalised log prior density, float64 `(C,)`."""
+    if _use_triton(theta, impl):
+        from . import energy as kernel
+
+        return kernel.log_prior(theta, prior)
+    return reference.log_prior(theta, prior)
+
+
+def energy_difference(
+    theta: Tensor,
+    momentum: Tensor,
+    new_theta: Tensor,
+    new_momentum: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    inverse_mass: Tensor | None = None,
+    impl: str | None = None,
+) -> Tensor:
+    """Kinetic plus prior part of H(new) - H(old), float64 `(C,)`, from element-wise differences."""
+    if _use_triton(theta, impl):
+        from . import energy as kernel
+
+        return kernel.energy_difference(
+            theta, momentum, new_theta, new_momentum, prior, hyper, inverse_mass=inverse_mass
+        )
+    return reference.energy_difference(
+        theta, momentum, new_theta, new_momentum, prior, hyper, inverse_mass=inverse_mass
+    )

@@ -1,0 +1,49 @@
+"""Triton device functions: counter -> 32 random bits -> standard normals, four elements per call.
+
+    block q of four:  (w0, w1, w2, w3) = Philox4x32-10(counter = (q, step, chain, stream), key = seed)
+    u = (top 23 bits of w + 1/2) 2^-23
+    (z0, z1) = sqrt(-2 log u0) (cos, sin)(2 pi u1),   (z2, z3) = sqrt(-2 log u2) (cos, sin)(2 pi u3)
+
+Element e is lane e % 4 of block e // 4, so the four lanes are interleaved in registers and loads and stores
+of the buffer stay contiguous. Nothing is read but the step counter. The twin is `reference.normals`.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (the arguments of a Triton function are pointers and blocks, which have no Python type)
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _unit(bits):
+    """32 bits -> float32 in (0, 1); every step is exact."""
+    return ((bits >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07
+
+
+@triton.jit
+def _pair(bits0, bits1):
+    """Box-Muller: two words -> two standard normals, float32."""
+    radius = tl.sqrt(-2.0 * tl.log(_unit(bits0)))
+    angle = _unit(bits1) * 6.283185307179586
+    return radius * tl.cos(angle), radius * tl.sin(angle)
+
+
+@triton.jit
+def normals(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
+    """Standard normals, float32 `(BLOCK,)`, of the elements 4*quad .. 4*quad + 3.
+
+    quad: int32 `(BLOCK // 4,)`. step_ptr: one int64, read here so that a replayed graph sees it advance.
+    key0, key1, stream: int32 scalars whose bits are the words.
+    """
+    word = tl.zeros_like(quad).to(tl.uint32)
+    step = word + tl.load(step_ptr).to(tl.uint32)
+    chain_word = word + chain.to(tl.uint32)
+    stream_word = word + stream.to(tl.uint32, bitcast=True)
+    k0 = word + key0.to(tl.uint32, bitcast=True)
+    k1 = word + key1.to(tl.uint32, bitcast=True)
+    w0, w1, w2, w3 = tl.philox_impl(quad.to(tl.uint32), step, chain_word, stream_word, k0, k1)
+    z0, z1 = _pair(w0, w1)
+    z2, z3 = _pair(w2, w3)
+    # (Q,) x 4 -> (Q, 2, 2) with [q, i, j] = z[2 i + j] -> (4 Q,)
+    return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (BLOCK,))

@@ -1,0 +1,54 @@
+"""Triton: the second stage of every sum, partial sums `(C, P)` float64 -> `(C,)`.
+
+The first stage is fused into the pass that makes the terms: each program writes the sum of its block to its
+own place, so no float is ever added atomically and the order of the sum depends on the block size alone.
+This stage reads 8 P bytes per chain, D / BLOCK of the first stage's traffic.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+# (the arguments of a Triton function are pointers and blocks, which have no Python type)
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+# Elements per program and warps of the first stage: 8 elements per thread. Unmeasured, as in launch.py.
+BLOCK, NUM_WARPS = 2048, 8
+# Partials per turn of the second stage, one program per chain. Unmeasured.
+_FINISH_BLOCK = 2048
+
+
+@triton.jit
+def _finish_kernel(
+    # pointers
+    partials_ptr,  # (C, P) float64
+    out_ptr,  # (C,) float64
+    # sizes
+    num_partials,
+    # constexpr
+    BLOCK: tl.constexpr,
+):
+    chain = tl.program_id(0).to(tl.int64)
+    row = partials_ptr + chain * num_partials
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=tl.float64)
+    begin = 0
+    while begin < num_partials:  # no `range`: its bound in a device scalar fails in the interpreter on NumPy 2.4
+        total += tl.load(row + begin + lane, mask=begin + lane < num_partials, other=0.0)
+        begin += BLOCK
+    tl.store(out_ptr + chain, tl.sum(total, axis=0))
+
+
+def scratch(rows: Tensor, num_blocks: int) -> Tensor:
+    """Where the first stage writes, `(C, num_blocks)`: every place is written, so none is cleared."""
+    return torch.empty(len(rows), num_blocks, dtype=torch.float64, device=rows.device)
+
+
+def finish(partials: Tensor) -> Tensor:
+    """The sums, float64 `(C,)`; the caller holds the device guard."""
+    out = torch.empty(len(partials), dtype=torch.float64, device=partials.device)
+    _finish_kernel[(len(partials),)](
+        partials, out, partials.shape[1], BLOCK=_FINISH_BLOCK, num_warps=NUM_WARPS
+    )
+    return out

@@ -1,0 +1,215 @@
+"""Every operation of `hmc_fast.kernels.ops` in plain torch: the specification, and the path on a CPU.
+
+Shapes: C chains, D parameters. All functions act on all chains; those that end in an underscore-free verb
+(`kick`, `drift`, ...) write to their first arguments in place. Any floating dtype; sums are float64.
+
+`hyper (C, 4)` holds what may change between steps, so that a captured step reads it from device memory;
+its columns are `STEP_SIZE, INVERSE_TEMPERATURE, FRICTION, NOISE_ESTIMATE`.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .prior import FLAT, Segment
+from .prior import grad as prior_grad
+from .prior import log_density as prior_log_density
+
+STEP_SIZE, INVERSE_TEMPERATURE, FRICTION, NOISE_ESTIMATE = range(4)
+
+_MASK = 0xFFFFFFFF
+_ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
+_KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
+
+
+@dataclass(frozen=True)
+class Counter:
+    """Names a random array: the value of an element depends on (seed, stream, chain, step, element) alone.
+
+    seed: in [0, 2**64). stream: one small number per use, in [0, 2**32).
+    step: `(1,)` int64 on the device of the result, so that a replayed graph sees it advance.
+    """
+
+    seed: int
+    stream: int
+    step: Tensor
+
+
+# --- random numbers --------------------------------------------------------------------------------------
+
+
+def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Philox 4x32-10 (Salmon et al. 2011): four int64 `(C, num_blocks)` of 32 random bits each.
+
+    Counter words: block of four elements, step, chain, stream. Key: the two halves of the seed. 32-bit
+    arithmetic is done in int64, where the product of two words wraps but keeps all 64 bits.
+    """
+    device = counter.step.device
+    c0 = torch.arange(num_blocks, device=device).view(1, -1)
+    c1 = (counter.step & _MASK).view(1, 1)
+    c2 = torch.arange(num_chains, device=device).view(-1, 1)
+    c3 = torch.full((1, 1), counter.stream, dtype=torch.int64, device=device)
+    k0, k1 = counter.seed & _MASK, (counter.seed >> 32) & _MASK
+    for _ in range(10):
+        product_a, product_b = c0 * _ROUND_A, c2 * _ROUND_B
+        c0 = ((product_b >> 32) & _MASK) ^ c1 ^ k0
+        c2 = ((product_a >> 32) & _MASK) ^ c3 ^ k1
+        c1, c3 = product_b & _MASK, product_a & _MASK
+        k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
+    return c0, c1, c2, c3
+
+
+def _unit(bits: Tensor) -> Tensor:
+    """32 bits -> float32 in (0, 1): the top 23 bits plus a half, exact, never 0 and never 1."""
+    return ((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23
+
+
+def uniforms(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
+    """Uniforms in (0, 1), float32 `(C, num_elements)`; element e is lane e % 4 of block e // 4."""
+    words = philox(counter, num_chains, -(-num_elements // 4))
+    return torch.stack([_unit(w) for w in words], dim=-1).flatten(1)[:, :num_elements]
+
+
+def normals(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
+    """Standard normals, float32 `(C, num_elements)`, by Box-Muller on lanes (0, 1) and (2, 3)."""
+    bits = philox(counter, num_chains, -(-num_elements // 4))
+    u0, u1, u2, u3 = (_unit(word) for word in bits)
+    radius0, radius1 = u0.log_().mul_(-2).sqrt_(), u2.log_().mul_(-2).sqrt_()
+    angle0, angle1 = u1.mul_(2 * math.pi), u3.mul_(2 * math.pi)
+    lanes = (
+        radius0 * torch.cos(angle0),
+        radius0 * torch.sin(angle0),
+        radius1 * torch.cos(angle1),
+        radius1 * torch.sin(angle1),
+    )
+    return torch.stack(lanes, dim=-1).flatten(1)[:, :num_elements]
+
+
+# --- updates ---------------------------------------------------------------------------------------------
+
+
+def kick(
+    momentum: Tensor,  # (C, D), updated
+    grad: Tensor,  # (C, D) gradient of the log likelihood
+    theta: Tensor,  # (C, D), read for the prior's gradient
+    prior: Sequence[Segment],
+    hyper: Tensor,  # (C, 4)
+    *,
+    fraction: float = 1.0,
+    inverse_mass: Tensor | None = None,  # (D,) or (C, D)
+    noise: Counter | None = None,
+) -> None:
+    """m <- (1 - eps*gamma) m + fraction*eps/T*(grad + grad log prior) + sqrt(2 eps (gamma - B) M) xi.
+
+    eps: step size, gamma: friction, B: noise estimate, M: mass. Without `noise` there is neither friction
+    nor noise (Hamiltonian dynamics); with it this is eq. (15) of Chen et al. 2014, arXiv:1402.4102.
+    """
+    step_size = hyper[:, STEP_SIZE, None].to(momentum.dtype)
+    rate = fraction * step_size * hyper[:, INVERSE_TEMPERATURE, None].to(momentum.dtype)
+    if noise is not None:
+        friction = hyper[:, FRICTION, None].to(momentum.dtype)
+        excess = friction - hyper[:, NOISE_ESTIMATE, None].to(momentum.dtype)
+        std = torch.sqrt(2 * step_size * torch.clamp_min(excess, 0))
+        if inverse_mass is not None:
+            std = std * torch.rsqrt(inverse_mass.to(momentum.dtype))
+        momentum.mul_(1 - step_size * friction)
+        momentum.addcmul_(normals(noise, *momentum.shape).to(momentum.dtype), std)
+    momentum.addcmul_(grad, rate)
+    for segment in prior:
+        if segment.family != FLAT:
+            part = slice(segment.start, segment.stop)
+            momentum[:, part].addcmul_(prior_grad(theta[:, part], segment), rate)
+
+
+def kick_drift(
+    theta: Tensor,  # (C, D), updated
+    momentum: Tensor,  # (C, D), updated
+    grad: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    fraction: float = 1.0,
+    inverse_mass: Tensor | None = None,
+    noise: Counter | None = None,
+) -> None:
+    """`kick`, then theta <- theta + eps M^-1 m with the new momentum, in one pass."""
+    kick(momentum, grad, theta, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise)
+    step_size = hyper[:, STEP_SIZE, None].to(theta.dtype)
+    velocity = momentum if inverse_mass is None else momentum * inverse_mass.to(theta.dtype)
+    theta.addcmul_(velocity, step_size)
+
+
+def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None) -> Tensor:
+    """m <- M^(1/2) xi, xi standard normal. Returns the kinetic energy m^T M^-1 m / 2, float64 `(C,)`."""
+    momentum.copy_(normals(counter, *momentum.shape))
+    if inverse_mass is not None:
+        momentum.mul_(torch.rsqrt(inverse_mass.to(momentum.dtype)))
+    return kinetic_energy(momentum, inverse_mass=inverse_mass)
+
+
+def select(target: Tensor, source: Tensor, mask: Tensor) -> None:
+    """target[c] <- source[c] where mask[c]. `target, source (C, W)`, `mask (C,)` bool."""
+    torch.where(mask[:, None], source, target, out=target)
+
+
+def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
+    """slot <- theta in slot's dtype, both `(C, D)`. A value past the largest finite one is clamped to it.
+
+    counts: `(2,)` int64, to which are added the numbers of finite values that overflowed, and of non-zero
+    values that fell under the smallest normal number (kept as subnormals, or rounded to 0).
+    """
+    info = torch.finfo(slot.dtype)
+    magnitude = theta.abs()
+    counts[0] += ((magnitude > info.max) & torch.isfinite(theta)).sum()
+    counts[1] += ((magnitude < info.tiny) & (theta != 0)).sum()
+    slot.copy_(theta.clamp(-info.max, info.max))
+
+
+# --- sums, float64 ---------------------------------------------------------------------------------------
+
+
+def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None) -> Tensor:
+    """m^T M^-1 m / 2, float64 `(C,)`."""
+    squares = momentum.double() ** 2
+    if inverse_mass is not None:
+        squares = squares * inverse_mass.double()
+    return 0.5 * squares.sum(1)
+
+
+def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
+    """Normalised log prior density, float64 `(C,)`."""
+    total = torch.zeros(theta.shape[0], dtype=torch.float64, device=theta.device)
+    for segment in prior:
+        total += prior_log_density(theta[:, segment.start : segment.stop].double(), segment).sum(1)
+    return total
+
+
+def energy_difference(
+    theta: Tensor,  # (C, D) where the trajectory began
+    momentum: Tensor,
+    new_theta: Tensor,  # (C, D) where it ended
+    new_momentum: Tensor,
+    prior: Sequence[Segment],
+    hyper: Tensor,
+    *,
+    inverse_mass: Tensor | None = None,
+) -> Tensor:
+    """Kinetic plus prior part of H(new) - H(old), float64 `(C,)`.
+
+    Summed from element-wise differences: at 272,000 parameters the kinetic energy alone is 136,000, where
+    float32 has a spacing of 0.016.
+    """
+    kinetic = (new_momentum.double() - momentum.double()) * (new_momentum.double() + momentum.double()) / 2
+    if inverse_mass is not None:
+        kinetic = kinetic * inverse_mass.double()
+    total = kinetic.sum(1)
+    inverse_temperature = hyper[:, INVERSE_TEMPERATURE].double()
+    for segment in prior:
+        part = slice(segment.start, segment.stop)
+        new, old = new_theta[:, part].double(), theta[:, part].double()
+        change = prior_log_density(new, segment) - prior_log_density(old, segment)
+        total -= inverse_temperature * change.sum(1)
+    return total
