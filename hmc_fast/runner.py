@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,10 +18,11 @@ from .engine import checkpoint
 from .engine.forecast import check_disk, forecast
 from .engine.loop import TRACE_COLUMNS, Loop, Plan
 from .errors import UserError
+from .jsonfile import write_json
 from .posterior import Posterior, Target
 from .predictions import Classification, Regression
 from .samplers.base import Sampler
-from .store import DrawStore
+from .store import DrawStore, bytes_per_draw, parse_capacity
 from .streams import check_seed
 
 if TYPE_CHECKING:
@@ -194,6 +196,7 @@ def run(
     capacity: "int | str | None" = None,
     out: "str | Path | None" = None,
     resume: bool = False,
+    config: dict[str, Any] | None = None,
     device: "torch.device | str | None" = None,
     progress: bool = True,
 ) -> Run:
@@ -210,6 +213,7 @@ def run(
         capacity: of the ring on the device, in draws (64) or bytes ("512MB"). It changes no result.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps all in memory.
         resume: continue from the checkpoint in `out`, to the very draws an unbroken run would give.
+        config: written to `config.json` in `out` when the run starts; anything JSON can hold.
         device: move the target there first.
         progress: show a bar, or lines where there is no terminal.
 
@@ -235,11 +239,16 @@ def run(
     elif directory is not None:
         refuse_existing(directory)
     average, inputs = _average(target, test, chains, draws)
+    draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
+    capacity = parse_capacity(capacity, draw_size, draws)
+    if directory is not None and saved is None:
+        check_disk(directory, draws * draw_size)
 
     state = sampler.init(target, theta, seed=seed)
     if directory is not None:
-        check_disk(directory, draws * chains * target.num_params * torch.empty(0, dtype=draw_dtype).element_size())
-        (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
+        _make_directory(directory)
+        if config is not None and saved is None:
+            write_json(directory / "config.json", config)
     store = DrawStore(
         draws,
         chains,
@@ -266,7 +275,12 @@ def run(
     if progress:
         average_bytes = 0 if average is None else average.sums.nbytes + average.second.nbytes
         print(forecast(target, state, store, average_bytes), file=sys.stderr)
-    loop.run(progress=progress)
+    try:
+        loop.run(progress=progress)
+    except UserError:
+        if directory is not None and not (directory / "checkpoint" / checkpoint.STATE_FILE).exists():
+            _remove_start(directory)
+        raise
 
     finished = Run(
         target=target,
@@ -296,6 +310,21 @@ def refuse_existing(directory: Path) -> None:
             raise UserError(
                 f"{directory} already holds a run ({name}): choose another directory, or resume it"
             )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written ({error.strerror}): choose another directory") from error
+
+
+def _remove_start(directory: Path) -> None:
+    """Takes back what a run without a single checkpoint has written."""
+    shutil.rmtree(directory / "checkpoint")
+    (directory / "config.json").unlink(missing_ok=True)
+    if not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _draws_path(directory: Path) -> Path:

@@ -14,7 +14,7 @@ from torch import Tensor
 from .errors import UserError
 from .kernels import ops
 
-__all__ = ["DrawStore", "parse_capacity"]
+__all__ = ["DrawStore", "bytes_per_draw", "parse_capacity"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
@@ -23,25 +23,32 @@ _NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
 _DEFAULT_BYTES = 2**28
 
 
-def parse_capacity(capacity: "int | str | None", bytes_per_draw: int, num_draws: int) -> int:
+def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
+    """Bytes of one stored draw of all chains. Raises UserError for a dtype that draws cannot have."""
+    if dtype not in _NUMPY:
+        raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16 or torch.float32")
+    return num_chains * num_params * torch.empty(0, dtype=dtype).element_size()
+
+
+def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int) -> int:
     """Draws that the ring holds, from a number of draws (`64`) or of bytes (`"512MB"`, `"1GiB"`).
 
     Raises:
         UserError: an unreadable capacity, or one that does not hold a single draw.
     """
     if capacity is None:
-        return max(1, min(num_draws, _DEFAULT_BYTES // bytes_per_draw))
+        return max(1, min(num_draws, _DEFAULT_BYTES // draw_size))
     text = str(capacity).strip().lower()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmg]i?)?b)?", text)
     if not match:
         raise UserError(f"capacity {capacity!r} is unreadable: give a number of draws (64) or bytes ('512MB')")
     if text.endswith("b"):
         size = int(float(match[1]) * _UNITS[match[2] or ""])
-        if size < bytes_per_draw:
+        if size < draw_size:
             raise UserError(
-                f"capacity {capacity!r} is less than one draw of all chains, which takes {bytes_per_draw:,} bytes"
+                f"capacity {capacity!r} is less than one draw of all chains, which takes {draw_size:,} bytes"
             )
-        return min(size // bytes_per_draw, num_draws)
+        return min(size // draw_size, num_draws)
     if "." in text or int(text) < 1:
         raise UserError(f"capacity {capacity!r} must be a whole number of draws, at least 1")
     return min(int(text), num_draws)
@@ -73,11 +80,8 @@ class DrawStore:
         path: Path | None = None,
         count: int = 0,
     ) -> None:
-        if dtype not in _NUMPY:
-            raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16 or torch.float32")
         shape = (num_draws, num_chains, num_params)
-        itemsize = torch.empty(0, dtype=dtype).element_size()
-        self.capacity = parse_capacity(capacity, num_chains * num_params * itemsize, num_draws)
+        self.capacity = parse_capacity(capacity, bytes_per_draw(num_chains, num_params, dtype), num_draws)
         self.ring = torch.empty(self.capacity, *shape[1:], dtype=dtype, device=device)
         self.counts = torch.zeros(2, dtype=torch.int64, device=device)
         self.path = path

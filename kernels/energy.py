@@ -11,7 +11,6 @@ difference about 250 (15x). These are ratios of bytes, not measurements. Sums ha
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 from collections.abc import Sequence
 
@@ -78,12 +77,12 @@ def _energy_kernel(
             s = tl.load(scale_ptr + element, mask=mask, other=1.0).to(tl.float64)
         else:
             s = tl.full((), scale, tl.float64)
-        p64, q64 = tl.full((), p, tl.float64), tl.full((), q, tl.float64)
+        r, p64, q64 = 1.0 / s, tl.full((), p, tl.float64), tl.full((), q, tl.float64)
         theta = tl.load(theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
-        log_p = prior_device.log_kernel(theta, s, p64, q64, FAMILY)
+        log_p = prior_device.log_kernel(theta, r, p64, q64, FAMILY)
         if new_theta_ptr is not None:  # the constants cancel
             new = tl.load(new_theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
-            change = prior_device.log_kernel(new, s, p64, q64, FAMILY) - log_p
+            change = prior_device.log_kernel(new, r, p64, q64, FAMILY) - log_p
             inverse_temperature = tl.load(hyper_ptr + chain * 4 + _INVERSE_TEMPERATURE).to(tl.float64)
             partial -= inverse_temperature * tl.sum(tl.where(mask, change, 0.0), axis=0)
         else:
@@ -122,15 +121,13 @@ def _sum(
 
 
 def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None) -> Tensor:
-    launch.check_float(momentum)
-    launch.check_rows(momentum)
+    launch.check_buffers(momentum)
     whole = (Segment(0, momentum.shape[1], FLAT),)
     return _sum(momentum, whole, None, None, momentum, None, None, inverse_mass)
 
 
 def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
-    launch.check_float(theta)
-    launch.check_rows(theta)
+    launch.check_buffers(theta)
     return _sum(theta, prior, theta, None, None, None, None, None)
 
 
@@ -144,7 +141,6 @@ def energy_difference(
     *,
     inverse_mass: Tensor | None = None,
 ) -> Tensor:
-    launch.check_float(theta)
-    launch.check_rows(theta, momentum=momentum, new_theta=new_theta, new_momentum=new_momentum)
+    launch.check_buffers(theta, momentum=momentum, new_theta=new_theta, new_momentum=new_momentum)
     launch.check_hyper(hyper, theta)
     return _sum(theta, prior, theta, new_theta, momentum, new_momentum, hyper, inverse_mass)

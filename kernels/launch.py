@@ -1,4 +1,9 @@
-"""What every launcher shares: argument checks, the device guard, and how host numbers become arguments."""
+"""What every launcher shares: argument checks, the device guard, and how host numbers become arguments.
+
+(The Triton files allow untyped functions: a kernel's arguments are pointers and blocks, which have no Python
+type. Numbers reach a kernel as float64, so that float64 buffers see them unrounded, and are cast to the
+buffer's dtype before any arithmetic with a block.)
+"""
 
 import contextlib
 from collections.abc import Sequence
@@ -43,9 +48,11 @@ def check_rows(first: Tensor, **others: Tensor) -> None:
         check_device(name, other, first)
 
 
-def check_float(tensor: Tensor) -> None:
-    if tensor.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"buffers are float32 or float64, got {tensor.dtype}")
+def check_buffers(first: Tensor, **others: Tensor) -> None:
+    """`check_rows`, for float32 or float64."""
+    if first.dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"buffers are float32 or float64, got {first.dtype}")
+    check_rows(first, **others)
 
 
 def check_device(name: str, tensor: Tensor, first: Tensor) -> None:
@@ -93,17 +100,22 @@ def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
     raise ValueError(f"prior segments must cover 0..{first.shape[1]} exactly once, got {spans}")
 
 
-def key_and_stream(counter: Counter, first: Tensor) -> tuple[int, int, int]:
-    """The seed's low and high half and the stream. As signed 32-bit integers, so that no value of a seed
-    changes a kernel's signature; the kernel reads the same bits as unsigned.
+def counter_arguments(counter: Counter | None, first: Tensor) -> tuple[Tensor | None, int, int, int]:
+    """The step's tensor, the seed's low and high half and the stream; None and zeros without a counter.
+
+    The words are signed 32-bit integers, so that no value of a seed changes a kernel's signature; the
+    kernel reads the same bits as unsigned.
     """
+    if counter is None:
+        return None, 0, 0, 0
     step = counter.step
     if step.shape != (1,) or step.dtype != torch.int64:
         raise ValueError(f"counter.step must be int64 (1,), got {step.dtype} {tuple(step.shape)}")
     check_device("counter.step", step, first)
     if not (0 <= counter.seed < 2**64 and 0 <= counter.stream < 2**32):
         raise ValueError(f"seed {counter.seed} or stream {counter.stream} is out of range")
-    return _signed(counter.seed & 0xFFFFFFFF), _signed(counter.seed >> 32), _signed(counter.stream)
+    words = counter.seed & 0xFFFFFFFF, counter.seed >> 32, counter.stream
+    return step, _signed(words[0]), _signed(words[1]), _signed(words[2])
 
 
 def _signed(word: int) -> int:

@@ -3,8 +3,8 @@
     m     <- (1 - eps gamma) m + fraction eps/T (grad + grad log prior(theta)) + sqrt(2 eps (gamma - B) M) xi
     theta <- theta + eps M^-1 m                                                (kick_drift only)
 
-Friction and noise only with a noise counter. Bytes per float32 parameter of a leapfrog step, normal prior,
-no mass, against one torch launch per line of `reference.kick_drift`:
+Friction and noise only with a noise counter. Bytes per float32 parameter, normal prior, no mass, against
+one torch launch per line of `reference.kick_drift`; ratios of bytes, not measurements:
 
                          one pass                            line by line
     kick                 read m g theta, write m:  16        prior's gradient 16, two addcmul 24: 40  -> 2.5x
@@ -12,12 +12,9 @@ no mass, against one torch launch per line of `reference.kick_drift`:
     kick_drift, noise    the same:                 20        and 20 to scale m and add the noise, which
                                                              itself takes about 1 kB in int64         -> 50x
     inverse mass         4 more                              12 more, to make the velocity
-
-The ratios are what a bandwidth-bound device should show, not measurements.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 from collections.abc import Sequence
 
@@ -52,7 +49,7 @@ def _kick_kernel(
     first_quad,  # start // 4
     start,
     stop,
-    # scalars; float64 only to arrive unrounded, cast to the buffer's dtype at once
+    # scalars
     fraction: tl.float64,
     scale: tl.float64,
     p: tl.float64,
@@ -73,7 +70,6 @@ def _kick_kernel(
     at = chain * num_params + element
     dtype = momentum_ptr.dtype.element_ty
 
-    # load
     m = tl.load(momentum_ptr + at, mask=mask, other=0.0)
     g = tl.load(grad_ptr + at, mask=mask, other=0.0)
     if FAMILY != _FLAT or DRIFT:
@@ -123,22 +119,19 @@ def kick_drift(
     noise: Counter | None,
     drift: bool = True,
 ) -> None:
-    launch.check_float(momentum)
-    launch.check_rows(momentum, theta=theta, grad=grad)
+    launch.check_buffers(momentum, theta=theta, grad=grad)
     launch.check_hyper(hyper, momentum)
     launch.check_prior(prior, momentum)
     stride = launch.mass_stride(inverse_mass, momentum)
-    words = (0, 0, 0) if noise is None else launch.key_and_stream(noise, momentum)
-    step = None if noise is None else noise.step
-    chains, params = momentum.shape
+    step, *words = launch.counter_arguments(noise, momentum)
     with launch.guard(momentum):
         for segment in prior:
             first_quad = segment.start // 4
-            grid = (launch.blocks(segment.stop - 4 * first_quad, launch.BLOCK), chains)
-            scale = segment.scale if isinstance(segment.scale, Tensor) else None
+            grid = (launch.blocks(segment.stop - 4 * first_quad, launch.BLOCK), len(momentum))
             _kick_kernel[grid](
-                theta, momentum, grad, hyper, inverse_mass, scale, step,
-                params, stride, first_quad, segment.start, segment.stop,
+                theta, momentum, grad, hyper, inverse_mass,
+                segment.scale if isinstance(segment.scale, Tensor) else None, step,
+                momentum.shape[1], stride, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
                 FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
             )  # fmt: skip

@@ -10,7 +10,6 @@ the ratio of bytes is 2. None of this is measured.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import triton
 import triton.language as tl
@@ -59,15 +58,14 @@ def _refresh_kernel(
 
 
 def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None) -> Tensor:
-    launch.check_float(momentum)
-    launch.check_rows(momentum)
+    launch.check_buffers(momentum)
     stride = launch.mass_stride(inverse_mass, momentum)
-    words = launch.key_and_stream(counter, momentum)
+    step, *words = launch.counter_arguments(counter, momentum)
     chains, params = momentum.shape
     with launch.guard(momentum):
         partials = reduce.scratch(momentum, launch.blocks(params, launch.BLOCK))
         _refresh_kernel[(partials.shape[1], chains)](
-            momentum, partials, inverse_mass, counter.step,
+            momentum, partials, inverse_mass, step,
             params, stride, *words,
             BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
         )  # fmt: skip

@@ -9,7 +9,6 @@ of the buffer stay contiguous. Nothing is read but the step counter. The twin is
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import triton
 import triton.language as tl

@@ -63,8 +63,8 @@ def grad(x: Tensor, segment: Segment) -> Tensor:
     if segment.family == STUDENT_T:
         return -(a + 1) * x / (a * s * s + x * x)
     if segment.family == MIXTURE:
-        wide = torch.sigmoid(_mixture_logits(x, s, a, b))
-        return -x / (s * s) * (wide + (1 - wide) / b**2)
+        logits = _mixture_logits(x, s, a, b)  # not 1 - sigmoid: 1/b^2 would magnify its rounding
+        return -x / (s * s) * (torch.sigmoid(logits) + torch.sigmoid(-logits) / b**2)
     raise ValueError(f"unknown prior family {segment.family}")
 
 
@@ -87,5 +87,6 @@ def log_density(x: Tensor, segment: Segment) -> Tensor:
         return constant - log_s - 0.5 * (a + 1) * torch.log1p((x / s) ** 2 / a)
     if segment.family == MIXTURE:
         narrow = -0.5 * (x / (b * s)) ** 2 - log_s + math.log((1 - a) / b) - 0.5 * math.log(2 * math.pi)
-        return narrow + torch.nn.functional.softplus(_mixture_logits(x, s, a, b))
+        # threshold: past it softplus(x) = x, at its default of 20 with an error of 2e-9
+        return narrow + torch.nn.functional.softplus(_mixture_logits(x, s, a, b), threshold=40)
     raise ValueError(f"unknown prior family {segment.family}")

@@ -5,7 +5,6 @@ arguments with the functions that Triton offers on every backend (exp, log, sqrt
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import math
 
@@ -104,9 +103,12 @@ def grad(x, s, p, q, FAMILY: tl.constexpr):
 
 
 @triton.jit
-def log_kernel(x, s, p, q, FAMILY: tl.constexpr):
-    """Log density at x less its constant and -log(s); 0 for FLAT. Meant for float64."""
-    z = x / s
+def log_kernel(x, r, p, q, FAMILY: tl.constexpr):
+    """Log density at x less its constant and -log(scale); 0 for FLAT. Meant for float64.
+
+    r: 1 / scale, taken once by the caller: float64 divisions would cost more than the memory traffic.
+    """
+    z = x * r
     if FAMILY == _FLAT:
         value = tl.zeros_like(x)
     elif FAMILY == _NORMAL:
@@ -116,7 +118,7 @@ def log_kernel(x, s, p, q, FAMILY: tl.constexpr):
     elif FAMILY == _LOGISTIC:
         value = -tl.abs(z) - 2.0 * _log1p_exp_minus(z)
     elif FAMILY == _STUDENT_T:
-        value = -0.5 * (p + 1.0) * _log1p(z * z / p)
+        value = -0.5 * (p + 1.0) * _log1p(z * z * (1.0 / p))
     else:
         tl.static_assert(FAMILY == _MIXTURE)
         logit = p + 0.5 * (z * z) * (q - 1.0)

@@ -6,7 +6,6 @@ This stage reads 8 P bytes per chain, D / BLOCK of the first stage's traffic.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import torch
 import triton
@@ -34,7 +33,7 @@ def _finish_kernel(
     lane = tl.arange(0, BLOCK)
     total = tl.zeros((BLOCK,), dtype=tl.float64)
     begin = 0
-    while begin < num_partials:  # no `range`: its bound in a device scalar fails in the interpreter on NumPy 2.4
+    while begin < num_partials:  # `range` to a kernel argument fails in Triton 3.6's interpreter on NumPy 2.4
         total += tl.load(row + begin + lane, mask=begin + lane < num_partials, other=0.0)
         begin += BLOCK
     tl.store(out_ptr + chain, tl.sum(total, axis=0))

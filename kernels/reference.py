@@ -44,15 +44,23 @@ class Counter:
 def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Philox 4x32-10 (Salmon et al. 2011): four int64 `(C, num_blocks)` of 32 random bits each.
 
-    Counter words: block of four elements, step, chain, stream. Key: the two halves of the seed. 32-bit
-    arithmetic is done in int64, where the product of two words wraps but keeps all 64 bits.
+    Counter words: block of four elements, step, chain, stream. Key: the two halves of the seed.
     """
     device = counter.step.device
     c0 = torch.arange(num_blocks, device=device).view(1, -1)
     c1 = (counter.step & _MASK).view(1, 1)
     c2 = torch.arange(num_chains, device=device).view(-1, 1)
     c3 = torch.full((1, 1), counter.stream, dtype=torch.int64, device=device)
-    k0, k1 = counter.seed & _MASK, (counter.seed >> 32) & _MASK
+    return philox_rounds(c0, c1, c2, c3, counter.seed)
+
+
+def philox_rounds(
+    c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Ten rounds on four counter words (int64, broadcastable). 32-bit arithmetic is done in int64, where the
+    product of two words wraps but keeps all 64 bits.
+    """
+    k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     for _ in range(10):
         product_a, product_b = c0 * _ROUND_A, c2 * _ROUND_B
         c0 = ((product_b >> 32) & _MASK) ^ c1 ^ k0

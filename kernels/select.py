@@ -6,7 +6,6 @@ Expected: 1.5x where all accept, more where some reject; not measured.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import torch
 import triton

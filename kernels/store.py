@@ -8,7 +8,6 @@ masks and their two sums: 54, so 9x, not measured. Counts are integers, whose at
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
-# (the arguments of a Triton function are pointers and blocks, which have no Python type)
 
 import torch
 import triton
@@ -58,8 +57,7 @@ def _store_kernel(
 
 
 def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
-    launch.check_float(theta)
-    launch.check_rows(theta)
+    launch.check_buffers(theta)
     if slot.shape != theta.shape or not slot.is_contiguous():
         raise ValueError(f"slot must be contiguous {tuple(theta.shape)}, got {tuple(slot.shape)}")
     if slot.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):

@@ -22,6 +22,12 @@ __all__ = ["Run", "read_run", "write_report"]
 TRACE_NUMBERS = (
     "iteration", "log_likelihood", "log_prior", "energy_error", "accept_prob", "accepted", "divergent",
 )  # fmt: skip
+METRIC_NUMBERS = (
+    "accuracy", "nll", "ece", "brier", "accuracy_single", "nll_single", "rmse", "log_likelihood",
+    "acceptance_rate", "divergences", "rhat_function_max", "rhat_function_share_below_1_1",
+    "ess_function_min", "chains", "draws", "params", "train_size", "test_size", "gradients",
+    "gradients_per_s", "seconds", "draws_bytes", "peak_memory_bytes",
+)  # fmt: skip
 # Each array's shape by axis name; equal names must have equal lengths.
 CLASSIFICATION = {
     "probs": "TK", "labels": "T", "epistemic": "T", "aleatoric": "T",
@@ -71,15 +77,10 @@ class Run:
 def read_run(directory: Path) -> Run:
     """Read the folder of a finished run; a `UserError` names the file that is missing or damaged."""
     directory = Path(directory)
-    metrics = {
-        key: value
-        for key, value in _read_json(directory / "metrics.json").items()
-        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
-    }
     return Run(
         directory=directory,
         config=_read_json(directory / "config.json"),
-        metrics=metrics,
+        metrics=_read_metrics(directory / "metrics.json"),
         trace=_read_trace(directory / "trace.csv"),
         predictions=_read_predictions(directory / "predictions.npz"),
     )
@@ -135,6 +136,18 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def _read_metrics(path: Path) -> dict[str, Any]:
+    metrics = {key: value for key, value in _read_json(path).items() if value is not None}
+    for key in METRIC_NUMBERS:
+        if key not in metrics:
+            continue
+        if not isinstance(metrics[key], int | float):
+            raise _damaged(path, f"holds something that is not a number in {key!r}")
+        if not math.isfinite(metrics[key]):
+            del metrics[key]
+    return metrics
+
+
 def _read_trace(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
@@ -175,7 +188,8 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
         if key not in found:
             raise _damaged(path, f"lacks the array {key!r}")
         shape = found[key].shape
-        if len(shape) != len(axes) or any(lengths.setdefault(a, s) != s for a, s in zip(axes, shape)):
+        fits = len(shape) == len(axes)
+        if not fits or any(lengths.setdefault(a, s) != s for a, s in zip(axes, shape, strict=True)):
             raise _damaged(path, f"holds {key!r} of shape {shape}, which does not fit ({', '.join(axes)})")
         if 0 in shape or found[key].dtype.kind not in "fiu":
             raise _damaged(path, f"holds no numbers in {key!r}")

@@ -4,8 +4,10 @@ Chains and groups differ by line style or marker as well as by colour, so every 
 greyscale print; the colours are Okabe and Ito's, which colour-blind readers can tell apart.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,19 @@ import numpy as np
 
 from . import Run
 
-__all__ = ["equal_mass_bins", "most_uncertain", "new_figure", "save", "style", "write_figures"]
+__all__ = ["image_look", "most_uncertain", "new_figure", "save", "style", "write_figures"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, GREY, PALE = "#1f2933", "#616e7c", "#eef1f4"
 CHAIN_STYLES = [(BLUE, "-"), (RED, (0, (4, 1.2))), (GREEN, (0, (1, 0.8))), (ORANGE, (0, (5, 1, 1, 1)))]
 SIZE = (4.8, 3.2)  # inches: a 9 pt label is 9 to 10 px on a phone and 13 px on a desk
 DPI = 150
+SCORES = {  # axis label, whether higher is better
+    "accuracy": ("test accuracy", True),
+    "nll": ("test NLL (nats per example)", False),
+    "rmse": ("test RMSE (units of the target)", False),
+    "log_likelihood": ("test log likelihood (nats per example)", True),
+}
 FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 
 
@@ -30,7 +38,7 @@ def style() -> Iterator[None]:
     from matplotlib.font_manager import fontManager
 
     installed = {font.name for font in fontManager.ttflist}  # matplotlib logs a line per absent font
-    settings = {
+    settings: Any = {
         "font.family": [font for font in FONTS if font in installed],
         "font.size": 9.5, "axes.labelsize": 9.5, "xtick.labelsize": 9, "ytick.labelsize": 9,
         "legend.fontsize": 9, "legend.frameon": False, "legend.handlelength": 2.2,
@@ -40,7 +48,10 @@ def style() -> Iterator[None]:
         "lines.linewidth": 1.3, "figure.facecolor": "white", "savefig.facecolor": "white",
         "text.parse_math": False,  # a class may be called "$"
     }  # fmt: skip
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, "backend": "agg", **settings}):
+    with warnings.catch_warnings(), matplotlib.rc_context():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script no font here has
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(settings)
         yield
 
 
@@ -61,18 +72,17 @@ def save(figure: Any, path: Path) -> Path:
 
 
 def write_figures(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> dict[str, Path]:
-    """Write every figure this run has data for; file paths by figure name, in reading order."""
+    """Write every figure this run has data for; file paths by figure name."""
     panels: dict[str, Callable[[Any, Run], None]] = {"trace": trace}
     if run.has_mh_test:
         panels["acceptance"] = acceptance
     if np.isfinite(run.sampled("energy_error")).any():
         panels["energy_error"] = energy_error
     if run.is_classification:
-        panels |= {"accuracy": accuracy_curve, "nll": nll_curve}
         panels |= {"reliability": reliability, "uncertainty": uncertainty}
     else:
         panels |= {"predictions": predicted_against_true, "residuals": residuals}
-        panels |= {"rmse": rmse_curve, "log_likelihood": log_likelihood_curve}
+    panels |= {name: partial(score_curve, name=name) for name in SCORES if f"curve_{name}" in run.predictions}
     paths = {}
     with style():
         for name, panel in panels.items():
@@ -97,12 +107,12 @@ def _note(ax: Any, text: str, at: Any, offset: Any, coords: Any = "axes fraction
 
 def _shade_burn_in(ax: Any, run: Run) -> None:
     first, last = run.trace["iteration"].min(), run.trace["iteration"].max()
-    ax.set_xlim(first, max(last, first + 1))
-    ax.set_xlabel("iteration")
+    ax.set(xlim=(first, max(last, first + 1)), xlabel="iteration")
     if run.burn_in_end > first:
         ax.axvspan(first, run.burn_in_end, color=PALE, zorder=0, lw=0)
         if run.burn_in_end - first > 0.12 * (last - first):
-            _note(ax, "burn-in", (first, 0), (5, 5), ("data", "axes fraction"))
+            look = {"ha": "right", "bbox": {"fc": PALE, "lw": 0, "pad": 1}}
+            _note(ax, "burn-in", (run.burn_in_end, 0), (-4, 5), ("data", "axes fraction"), **look)
 
 
 def _chain_lines(ax: Any, values: Any) -> None:
@@ -111,16 +121,15 @@ def _chain_lines(ax: Any, values: Any) -> None:
     for index, chain in enumerate(values.columns):
         if count <= len(CHAIN_STYLES):
             colour, dashes = CHAIN_STYLES[index]
-            ax.plot(values.index, values[chain], color=colour, ls=dashes, lw=1.1, label=f"{chain}")
+            label = f"{chain}" if index else f"chain {chain}"
+            ax.plot(values.index, values[chain], color=colour, ls=dashes, lw=1.1, label=label)
         else:
             ax.plot(values.index, values[chain], color=BLUE, lw=0.7, alpha=max(0.15, 2 / count))
     if count > len(CHAIN_STYLES):
         ax.set_title(f"{count} chains, one line each", fontsize=9, color=GREY, loc="right")
     elif count > 1:
-        handles, names = ax.get_legend_handles_labels()
-        names[0] = f"chain {names[0]}"
-        place = {"loc": "lower right", "bbox_to_anchor": (1.01, 0.99), "ncols": 4}
-        ax.legend(handles, names, borderpad=0, columnspacing=1.2, labelcolor=GREY, **place)
+        look = {"borderpad": 0, "columnspacing": 1.2, "labelcolor": GREY}
+        ax.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=4, **look)
 
 
 def trace(ax: Any, run: Run) -> None:
@@ -134,7 +143,7 @@ def trace(ax: Any, run: Run) -> None:
         room = max(high - low, 1e-9 * abs(high), 1e-12)
         lowest, highest = np.nanmin(values), np.nanmax(values)
         # The climb from the first point would flatten everything after it, so it may leave the axes.
-        floor, roof = max(lowest, low - 2.5 * room), min(highest, high + 2.5 * room)
+        floor, roof = max(lowest, low - 1.5 * room), min(highest, high + 1.5 * room)
         ax.set_ylim(floor - 0.12 * room, roof + 0.12 * room)
         off = " and ".join(plain(round(value)) for value in (lowest, highest) if not floor <= value <= roof)
         if off:
@@ -149,10 +158,9 @@ def acceptance(ax: Any, run: Run) -> None:
     window = max(5, len(values) // 10)
     _shade_burn_in(ax, run)
     ax.axhspan(0.6, 0.9, color="#dbe9f4", lw=0, zorder=0.5)
-    _note(ax, "usual aim, .6 to .9", (1, 0.6), (-4, 4), ("axes fraction", "data"), ha="right")
+    _note(ax, "usual aim, .6 to .9", (1, 0.6), (-4, -4), ("axes fraction", "data"), ha="right", va="top")
     _chain_lines(ax, values.rolling(window, min_periods=1).mean())
-    ax.set_ylim(0, 1.02)
-    ax.set_ylabel(f"acceptance, mean of {window} iterations")
+    ax.set(ylim=(0, 1.02), ylabel=f"acceptance, mean of {window} iterations")
 
 
 def energy_error(ax: Any, run: Run) -> None:
@@ -167,53 +175,39 @@ def energy_error(ax: Any, run: Run) -> None:
     _note(ax, "energy conserved", (0, 1), (5, -2), ("data", "axes fraction"), va="top")
     if len(inside) < len(values):
         ax.set_title(f"{len(values) - len(inside):,} beyond the axis", fontsize=9, color=GREY, loc="right")
-    ax.set_xlabel("energy error ΔH of a trajectory (nats)")
-    ax.set_ylabel("trajectories")
+    ax.set(xlabel="energy error ΔH of a trajectory (nats)", ylabel="trajectories")
 
 
-def _curve(ax: Any, run: Run, name: str, label: str, better_is_up: bool = False) -> None:
+def score_curve(ax: Any, run: Run, name: str) -> None:
     """A score of the average of the first draws, and of each draw alone, against their number."""
+    label, better_is_up = SCORES[name]
     draws, curve = run.predictions["curve_draws"], run.predictions[f"curve_{name}"]
     single = run.predictions.get(f"single_{name}")
-    shown, sign, (near, far) = curve, (1 if better_is_up else -1), ("bottom", "top")
-    if not better_is_up:
-        near, far = far, near
+    shown, sign, near = curve, (1 if better_is_up else -1), "bottom" if better_is_up else "top"
     if single is not None:
         at = np.broadcast_to(draws[:, None], single.shape)
         ax.plot(at.ravel(), single.ravel(), "o", ms=3, mfc="none", mec=GREY, mew=0.7, alpha=0.6)
         _note(ax, "○ one draw alone", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
-        shown = np.concatenate([curve, np.nanquantile(single, [0.02, 0.98])])  # a stray draw may leave
+        finite = single[np.isfinite(single)]
+        if finite.size:
+            shown = np.concatenate([curve, np.quantile(finite, [0.02, 0.98])])  # a stray draw may leave
     ax.plot(draws, curve, color=BLUE, lw=2, marker="o" if len(draws) < 3 else "")
     shown = shown[np.isfinite(shown)]
     if shown.size:
         room = max(float(np.ptp(shown)), 1e-3 * abs(float(shown[0])), 1e-9)
-        ax.set_ylim(shown.min() - 0.18 * room, shown.max() + 0.18 * room)
-    place = {"ha": "right", "va": near, "color": BLUE, "weight": "bold"}
-    _note(ax, "average of the draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **place)
+        below, above = (0.26, 0.18) if better_is_up else (0.18, 0.26)  # room for the two remarks
+        ax.set_ylim(shown.min() - below * room, shown.max() + above * room)
+    look = {"ha": "right", "va": near, "color": BLUE, "weight": "bold"}
+    _note(ax, "average of the draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
     if draws[0] > 0 and draws[-1] >= 16 * draws[0]:
         ax.set_xscale("log")
-        ax.set_xticks([t for p in range(9) for t in (10**p, 2 * 10**p, 5 * 10**p) if t <= draws[-1]])
+        ticks = [t for p in range(9) for t in (10**p, 2 * 10**p, 5 * 10**p)]
+        ax.set_xticks([t for t in ticks if draws[0] <= t <= draws[-1]])
         ax.tick_params(axis="x", which="minor", length=0, labelbottom=False)
+    if name == "accuracy":
+        ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     ax.xaxis.set_major_formatter(plain)
-    ax.set_xlabel("draws averaged")
-    ax.set_ylabel(label)
-
-
-def accuracy_curve(ax: Any, run: Run) -> None:
-    _curve(ax, run, "accuracy", "test accuracy", better_is_up=True)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-
-
-def nll_curve(ax: Any, run: Run) -> None:
-    _curve(ax, run, "nll", "test NLL (nats per example)")
-
-
-def rmse_curve(ax: Any, run: Run) -> None:
-    _curve(ax, run, "rmse", "test RMSE (units of the target)")
-
-
-def log_likelihood_curve(ax: Any, run: Run) -> None:
-    _curve(ax, run, "log_likelihood", "test log likelihood (nats per example)", better_is_up=True)
+    ax.set(xlabel="draws averaged", ylabel=label)
 
 
 def equal_mass_bins(run: Run, bins: int = 20) -> np.ndarray:
@@ -247,14 +241,12 @@ def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
     epistemic, aleatoric = run.predictions["epistemic"], run.predictions["aleatoric"]
     hit = run.predictions["probs"].argmax(1) == run.predictions["labels"]
     for chosen, name, marker, colour in ((hit, "correct", "o", BLUE), (~hit, "wrong", "x", RED)):
-        index = np.flatnonzero(chosen)
-        index = index[:: max(1, -(-len(index) // most))]
+        index = np.flatnonzero(chosen)[:: max(1, -(-int(chosen.sum()) // most))]
         look: dict[str, Any] = {"mfc": "none", "alpha": 0.5} if marker == "o" else {"zorder": 3}
         label = f"{name} ({chosen.sum():,})"
         ax.plot(aleatoric[index], epistemic[index], marker, ms=4, mec=colour, mew=0.9, label=label, **look)
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.02), handletextpad=0.2, handlelength=1.5)
-    ax.set_xlabel("aleatoric (nats): the data is ambiguous")
-    ax.set_ylabel("epistemic (nats): the draws disagree")
+    ax.set(xlabel="aleatoric (nats): the data is ambiguous", ylabel="epistemic (nats): the draws disagree")
 
 
 def most_uncertain(run: Run, count: int) -> np.ndarray:
@@ -264,6 +256,11 @@ def most_uncertain(run: Run, count: int) -> np.ndarray:
     return np.argsort(-entropy, kind="stable")[:count]
 
 
+def image_look(images: np.ndarray) -> dict[str, str]:
+    """Ink on paper; a digit of 8 x 8 squares is hard to read unless it is smoothed."""
+    return {"cmap": "gray_r", "interpolation": "bicubic" if images.shape[-1] < 16 else "nearest"}
+
+
 def uncertain_images(run: Run, images: np.ndarray, class_names: Sequence[str]) -> Any:
     chosen = most_uncertain(run, 12)
     rows = -(-len(chosen) // 4)
@@ -271,10 +268,10 @@ def uncertain_images(run: Run, images: np.ndarray, class_names: Sequence[str]) -
     p = run.predictions
     for position, index in enumerate(chosen):
         ax = figure.add_subplot(rows, 4, position + 1)
-        ax.imshow(images[index], cmap="gray_r", interpolation="nearest")
+        ax.imshow(images[index], **image_look(images))
         ax.set_axis_off()
         label, guess = int(p["labels"][index]), int(p["probs"][index].argmax())
-        said = f"{'✓' if label == guess else '×'} {class_names[guess]} {p['probs'][index, guess]:.2f}"
+        said = f"{'✓' if label == guess else '×'} {class_names[guess]} ({p['probs'][index, guess]:.2f})"
         ax.set_title(class_names[label], fontsize=9, pad=3, loc="left", weight="bold")
         note = f"{said}\nE {p['epistemic'][index]:.2f}  A {p['aleatoric'][index]:.2f}"
         colour = INK if label == guess else RED
@@ -297,8 +294,8 @@ def predicted_against_true(ax: Any, run: Run, most: int = 300) -> None:
 def residuals(ax: Any, run: Run) -> None:
     deviation = np.sqrt(np.maximum(run.predictions["variance"], 1e-300))
     z = (run.predictions["labels"] - run.predictions["mean"]) / deviation
-    grid = np.linspace(-4, 4, 200)
+    x = np.linspace(-4, 4, 200)
     ax.hist(np.clip(z, -4, 4), bins=np.linspace(-4, 4, 33).tolist(), density=True, color=BLUE, alpha=0.8)
-    ax.plot(grid, np.exp(-(grid**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.4, ls=(0, (4, 2)))
-    _note(ax, "standard normal", (1.1, 0.22), (8, 4), "data", color=INK)
+    ax.plot(x, np.exp(-(x**2) / 2) / np.sqrt(2 * np.pi), color=INK, lw=1.4, ls=(0, (4, 2)))
+    _note(ax, "– – standard\nnormal", (0.99, 0.97), (0, 0), ha="right", va="top", color=INK)
     ax.set(xlabel="(true − predicted) / predictive sd", ylabel="density", xlim=(-4.1, 4.1))

@@ -1,0 +1,39 @@
+# Set-up commands of the README: `make sample` and `make test` need only Python 3.10+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: sample test test-all lint format bench clean
+
+sample: $(INSTALLED)
+	$(BIN)/python -m hmc_fast.sample
+
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not statistical and not gpu"
+
+test-all: $(INSTALLED)
+	$(BIN)/python -m pytest -m "not gpu"
+
+# hmc_fast.kernels lives in kernels/: the type checker is shown the tree as it is installed.
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types && cp -r hmc_fast build/types/ && cp -r kernels build/types/hmc_fast/
+	$(BIN)/mypy build/types/hmc_fast
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(INSTALLED)
+	$(BIN)/python benchmarks/bench_kernels.py
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools
+	$(BIN)/python -m pip install --quiet --no-build-isolation -c constraints.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,139 @@
+"""Settings of `python -m hmc_fast.sample`, and the presets: one table of defaults per (preset, sampler).
+
+A flag that is None takes the value that the table holds for the chosen preset and sampler; `config.json`
+of a run says what it came to.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from .errors import UserError
+
+__all__ = ["PRESETS", "Settings", "resolve"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Draw from the posterior of a neural network and show what was found."""
+
+    out: Path | None = None
+    """Directory of the run; it must not hold one yet. Default: runs/PRESET-TIME."""
+    resume: bool = False
+    """Continue the interrupted run in --out, with the settings it was started with."""
+
+    sampler: Literal["hmc", "sghmc"] = "hmc"
+    """hmc: full batch, exact Metropolis-Hastings test. sghmc: minibatches, friction, no test."""
+    chains: int | None = None
+    """Markov chains, sampled side by side."""
+    burn_in: int | None = None
+    """Iterations before draws count."""
+    draws: int | None = None
+    """Draws kept of each chain."""
+    thin: int = 1
+    """Iterations per kept draw."""
+    step_size: float | None = None
+    """Leapfrog step size, in units of the parameters."""
+    trajectory_length: float | None = None
+    """hmc: step size times leapfrog steps, in units of the parameters. Default: pi/2 prior standard deviations."""
+    jitter: float | None = None
+    """hmc: relative half-width of a uniform jitter of the trajectory length, in [0, 1)."""
+    acceptance: Literal["log_ratio", "density_ratio"] = "log_ratio"
+    """hmc: form of the Metropolis test; both are the same test."""
+    test_in_burn_in: bool | None = None
+    """hmc: whether the Metropolis test is applied during burn-in too."""
+    batch_size: int | None = None
+    """sghmc: examples per minibatch; 0 is the full data."""
+    friction: float | None = None
+    """sghmc: friction, 1 / time; step size times friction is the share of momentum lost per step."""
+    noise_estimate: float = 0.0
+    """sghmc: part of the friction that gradient noise pays for, between 0 and the friction."""
+    refresh_interval: int = 0
+    """sghmc: iterations between fresh momenta; 0 is never."""
+    num_leapfrog: int | None = None
+    """sghmc: leapfrog steps per iteration. Default: one epoch."""
+    cycle_length: int | None = None
+    """sghmc: iterations per cosine cycle of the step size; 0 keeps it constant."""
+    cycle_keep: int | None = None
+    """sghmc: iterations at the end of each cycle whose draws count."""
+
+    temperature: float = 1.0
+    """Temperature T; log likelihood and log prior are both divided by it."""
+    prior: Literal["normal", "laplace", "logistic", "student_t", "mixture"] = "normal"
+    """Family of the prior of every parameter."""
+    prior_variance: float | None = None
+    """Variance of the prior of every parameter."""
+    init: str | None = None
+    """Where chains begin: prior, model (a freshly initialised network each) or a file of trained weights."""
+
+    data: str | None = None
+    """digits, fashion-mnist, uci-NAME, or module:callable returning (x_train, y_train, x_test, y_test)."""
+    data_dir: Path = Path("data")
+    """Directory that holds data files."""
+    train_size: int = 0
+    """Training examples to use; 0 is all."""
+    split: int = 0
+    """uci: number of the train/test split."""
+    model: str | None = None
+    """mlp, lenet, resnet20, uci-mlp, or module:callable returning a torch module."""
+    width: int | None = None
+    """resnet20: channels of the first stage. Default: 8."""
+    activation: str | None = None
+    """Activation of the network: relu, silu, tanh, ..."""
+    norm: str | None = None
+    """resnet20: normalisation: frn, group, none (batch cannot be sampled)."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:INDEX."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of gradients; energies are exact whatever it is."""
+    micro_batch_size: int | None = None
+    """Examples per forward and backward pass; bounds memory, changes results by rounding alone."""
+    capacity: str | None = None
+    """Draws held on the device, as a number of draws (64) or of bytes (512MB); changes no result."""
+    draw_dtype: Literal["float16", "float32"] = "float16"
+    """Precision of stored draws."""
+    seed: int = 0
+    """All randomness follows from it."""
+    progress: bool = True
+    """Show progress."""
+
+
+_COMMON: dict[str, Any] = {"test_in_burn_in": True, "jitter": 0.0, "cycle_length": 0, "cycle_keep": 1}
+
+# What each preset means for each sampler. Evidence for the tuned numbers stands beside them.
+_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {}
+_PRIOR_VARIANCE = {"digits": 0.05, "fashion-resnet20": 0.2, "fashion-lenet": 0.02, "uci": 0.1}
+
+PRESETS: dict[str, Settings] = {
+    "digits": Settings(sampler="hmc", data="digits", model="mlp", prior_variance=0.05),
+    "fashion-resnet20": Settings(
+        sampler="sghmc", data="fashion-mnist", model="resnet20", prior_variance=0.2
+    ),
+    "fashion-lenet": Settings(sampler="sghmc", data="fashion-mnist", model="lenet", prior_variance=0.02),
+    "uci-concrete": Settings(sampler="hmc", data="uci-concrete", model="uci-mlp", prior_variance=0.1),
+    "uci-energy": Settings(sampler="hmc", data="uci-energy", model="uci-mlp", prior_variance=0.1),
+    "uci-yacht": Settings(sampler="hmc", data="uci-yacht", model="uci-mlp", prior_variance=0.1),
+}
+
+
+def resolve(preset: str, settings: Settings) -> Settings:
+    """Fills every None from the table of `preset` and the chosen sampler.
+
+    Raises:
+        UserError: a number that is not positive where it must be.
+    """
+    family = "uci" if preset.startswith("uci-") else preset
+    table = _COMMON | _DEFAULTS[family][settings.sampler]
+    missing = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None}
+    filled = dataclasses.replace(settings, **{k: v for k, v in table.items() if k in missing})
+    if filled.prior_variance is None or not (
+        math.isfinite(filled.prior_variance) and filled.prior_variance > 0
+    ):
+        raise UserError(f"--prior-variance {filled.prior_variance} must be a positive number")
+    if filled.sampler == "hmc" and filled.trajectory_length is None:
+        length = 0.5 * math.pi * math.sqrt(filled.prior_variance)  # Izmailov et al. 2021, sec. 3.2
+        filled = dataclasses.replace(filled, trajectory_length=length)
+    return filled

@@ -1,0 +1,248 @@
+"""`python -m hmc_fast.sample [PRESET] [--flags]`: settings in, a directory of draws, figures and a report out."""
+
+import dataclasses
+import json
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import priors
+from .artifacts import describe_environment, metrics, write_predictions
+from .cli import main_guard, parse
+from .datasets import Dataset, load
+from .device import resolve_device
+from .engine.loop import Interrupted
+from .errors import UserError
+from .flat import FlatModel
+from .jsonfile import write_json
+from .models import build
+from .posterior import Posterior
+from .presets import PRESETS, Settings, resolve
+from .report import write_report
+from .report.first_look import first_look_figure
+from .runner import Run, refuse_existing, run
+from .samplers import HMC, SGHMC, Sampler
+from .schedules import CosineCyclical
+from .train import load_weights
+
+_PROG = "hmc_fast.sample"
+
+# What may differ between a run and its resumption: nothing that a draw depends on.
+_FREE_ON_RESUME = {"out", "resume", "device", "capacity", "progress", "micro_batch_size", "data_dir"}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 for a finished run, 2 for a mistake of the user, 130 after Ctrl-C."""
+    preset, settings = parse(
+        Settings,
+        PRESETS,
+        prog=_PROG,
+        description="Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.",
+        argv=argv,
+    )
+    return main_guard(lambda: _sample(preset, settings), _PROG)
+
+
+def _sample(preset: str, settings: Settings) -> None:
+    preset, settings = _resumed(preset, settings) if settings.resume else (preset, resolve(preset, settings))
+    directory = settings.out or Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not settings.resume:
+        refuse_existing(directory)
+    device = resolve_device(settings.device)
+    sampler = make_sampler(settings)
+    dataset = make_dataset(settings)
+    posterior, init = make_posterior(settings, dataset, device)
+    config = {"preset": preset, **dataclasses.asdict(settings), "out": directory, "resume": False}
+    try:
+        result = run(
+            posterior,
+            sampler,
+            chains=_required(settings.chains),
+            burn_in=_required(settings.burn_in),
+            draws=_required(settings.draws),
+            thin=settings.thin,
+            seed=settings.seed,
+            init=init,
+            test=(dataset.x_test, dataset.y_test),
+            draw_dtype=getattr(torch, settings.draw_dtype),
+            capacity=settings.capacity,
+            out=directory,
+            resume=settings.resume,
+            config=config | describe_environment(device),
+            progress=settings.progress,
+        )
+    except Interrupted:
+        print(f"interrupted; continue with: python -m {_PROG} --out {directory} --resume", file=sys.stderr)
+        raise
+    figures = write_artifacts(directory, preset, result, dataset)
+    if settings.progress:
+        print(headline(figures))
+    print(directory)
+
+
+def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
+    """Predictions, metrics, figures and the report; returns the metrics."""
+    labels = dataset.y_test.numpy()
+    write_predictions(directory / "predictions.npz", result, labels, dataset.y_mean, dataset.y_std)
+    figures = {"preset": preset} | metrics(result, labels, dataset.y_mean, dataset.y_std)
+    write_json(directory / "metrics.json", figures)
+    images = _images(dataset)
+    write_report(directory, images=images, class_names=dataset.class_names)
+    if dataset.task == "classification":
+        first_look_figure(directory, images, dataset.class_names)
+    return figures
+
+
+def headline(figures: dict[str, Any]) -> str:
+    """The run in one line."""
+    if "accuracy" in figures:
+        score = (
+            f"BMA accuracy {figures['accuracy']:.4f} (single draw {figures['accuracy_single']:.4f}), "
+            f"NLL {figures['nll']:.4f} (single {figures['nll_single']:.4f})"
+        )
+    else:
+        score = f"RMSE {figures['rmse']:.4g}, log likelihood {figures['log_likelihood']:.4g}"
+    rate = figures["acceptance_rate"]
+    test = "no Metropolis test" if rate is None else f"acceptance {rate:.2f}"
+    return f"{score}, {test}, {figures['gradients_per_s']:.4g} gradients/s, {figures['seconds']:.1f} s"
+
+
+def make_sampler(settings: Settings) -> Sampler:
+    """The sampler that the resolved settings describe."""
+    if settings.sampler == "hmc":
+        return HMC(
+            _required(settings.step_size),
+            trajectory_length=settings.trajectory_length,
+            jitter=_required(settings.jitter),
+            acceptance=settings.acceptance,
+            test_in_burn_in=bool(settings.test_in_burn_in),
+        )
+    schedule = None
+    if settings.cycle_length:
+        schedule = CosineCyclical(settings.cycle_length, keep=_required(settings.cycle_keep))
+    return SGHMC(
+        _required(settings.step_size),
+        friction=_required(settings.friction),
+        batch_size=settings.batch_size,
+        num_leapfrog=settings.num_leapfrog,
+        noise_estimate=settings.noise_estimate,
+        refresh_interval=settings.refresh_interval,
+        schedule=schedule,
+    )
+
+
+def make_dataset(settings: Settings) -> Dataset:
+    """The data, cut to `train_size`."""
+    if settings.data is None:
+        raise UserError("--data is missing: name a data set or a module:callable")
+    dataset = load(settings.data, settings.data_dir, split=settings.split)
+    if settings.train_size < 0:
+        raise UserError(f"--train-size {settings.train_size} must be positive, or 0 for all")
+    return dataset.subset(settings.train_size) if settings.train_size else dataset
+
+
+def make_posterior(
+    settings: Settings, dataset: Dataset, device: torch.device
+) -> tuple[Posterior, "str | Tensor"]:
+    """The posterior, and where its chains begin (for "model": one fresh network per chain)."""
+    if settings.model is None:
+        raise UserError("--model is missing: name a model or a module:callable")
+
+    def fresh(seed: int) -> torch.nn.Module:
+        return build(
+            str(settings.model),
+            dataset,
+            width=settings.width,
+            activation=settings.activation,
+            norm=settings.norm,
+            seed=seed,
+        )
+
+    model = fresh(settings.seed)
+    families: dict[str, type[priors.Prior]] = {
+        "normal": priors.Normal,
+        "laplace": priors.Laplace,
+        "logistic": priors.Logistic,
+        "student_t": priors.StudentT,
+        "mixture": priors.Mixture,
+    }
+    chains = _required(settings.chains)
+    init: str | Tensor = str(settings.init)
+    if init == "model" and chains > 0:
+        rows = [FlatModel(fresh(settings.seed * chains + chain)).initial for chain in range(chains)]
+        init = torch.stack(rows)
+    elif init != "prior":
+        load_weights(Path(str(settings.init)), model)
+        init = "model"
+    posterior = Posterior(
+        model,
+        (dataset.x_train, dataset.y_train),
+        likelihood="categorical" if dataset.task == "classification" else _regression_likelihood(model, dataset),
+        prior=families[settings.prior](_required(settings.prior_variance)),
+        temperature=settings.temperature,
+        micro_batch_size=settings.micro_batch_size,
+        precision=settings.precision,
+        device=device,
+    )
+    return posterior, init
+
+
+def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
+    """Two outputs are a mean and a spread; one output is a mean with unit noise."""
+    with torch.no_grad():
+        width = model(dataset.x_train[:1]).numel()
+    return "heteroscedastic" if width == 2 else "gaussian"
+
+
+def _images(dataset: Dataset) -> np.ndarray | None:
+    """The test inputs as `(T, H, W)`, if they are grey images (rows of 64 pixels are 8 x 8)."""
+    x = dataset.x_test.numpy()
+    if x.ndim == 4 and x.shape[1] == 1:
+        return x[:, 0]
+    side = math.isqrt(x[0].size)
+    if dataset.name == "digits" and side * side == x[0].size:
+        return x.reshape(-1, side, side)
+    return None
+
+
+def _resumed(preset: str, settings: Settings) -> tuple[str, Settings]:
+    """The stored settings of the run in --out, with the flags that may change taken from the command."""
+    if settings.out is None:
+        raise UserError("--resume needs --out, the directory of the run to continue")
+    path = settings.out / "config.json"
+    if not path.exists():
+        raise UserError(f"{path} does not exist: there is no run to resume")
+    stored: dict[str, Any] = json.loads(path.read_text())
+    preset_of_run = stored["preset"]
+    names = {f.name for f in dataclasses.fields(Settings)}
+    values = {name: stored[name] for name in names if name in stored}
+    for name in ("out", "data_dir"):
+        values[name] = Path(values[name])
+    for name in names - _FREE_ON_RESUME:
+        asked = getattr(settings, name)
+        if asked != getattr(PRESETS[preset], name) and asked != values[name]:
+            raise UserError(
+                f"--{name.replace('_', '-')} {asked} differs from the run in {settings.out}, which has "
+                f"{values[name]}: a run is resumed with its own settings"
+            )
+    for name in _FREE_ON_RESUME - {"data_dir"}:
+        values[name] = getattr(settings, name)
+    if settings.data_dir != Settings.data_dir:
+        values["data_dir"] = settings.data_dir
+    return preset_of_run, Settings(**values)
+
+
+def _required(value: Any) -> Any:
+    """A setting that the preset's table must have filled."""
+    assert value is not None, "a preset leaves a setting open"
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Every public sampler keeps the one protocol: init, step in place, same seed same draws, no global state."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from targets import linear_regression
+
+import hmc_fast
+from hmc_fast.samplers import Info
+from hmc_fast.samplers.base import state_tensors
+
+SAMPLERS = {
+    "hmc": lambda: hmc_fast.HMC(0.05, num_leapfrog=4),
+    "hmc_jittered": lambda: hmc_fast.HMC(0.05, trajectory_length=0.3, jitter=0.4, test_in_burn_in=False),
+    "sghmc": lambda: hmc_fast.SGHMC(0.02, friction=5.0, batch_size=16),
+    "sghmc_full_batch": lambda: hmc_fast.SGHMC(0.02, friction=5.0, num_leapfrog=4, refresh_interval=2),
+    "sghmc_cyclical": lambda: hmc_fast.SGHMC(
+        0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
+    ),
+}
+
+
+@pytest.fixture(params=SAMPLERS)
+def sampler(request):
+    return SAMPLERS[request.param]()
+
+
+def test_step_mutates_its_own_buffers_in_place(sampler):
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 3, 0)
+    before = theta.clone()
+    state = sampler.init(posterior, theta, seed=1)
+    addresses = {name: tensor.data_ptr() for name, tensor in vars(state).items() if isinstance(tensor, torch.Tensor)}
+    for burn_in in (True, False, False):
+        same, info = sampler.step(state, burn_in=burn_in)
+        assert same is state
+    assert torch.equal(theta, before), "the caller's tensor was changed"
+    assert not torch.equal(state.theta, before)
+    now = {name: tensor.data_ptr() for name, tensor in vars(state).items() if isinstance(tensor, torch.Tensor)}
+    assert now == addresses
+    assert isinstance(info, Info)
+    for name, value in info._asdict().items():
+        if name != "num_leapfrog":
+            assert value.shape == (3,), name
+    assert info.num_leapfrog >= 1
+
+
+def test_two_states_share_nothing(sampler):
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 2, 0)
+    first, second = sampler.init(posterior, theta, seed=1), sampler.init(posterior, theta, seed=1)
+    for _ in range(3):
+        sampler.step(first)
+    assert torch.equal(second.theta, theta)
+    for _ in range(3):
+        sampler.step(second)
+    assert torch.equal(first.theta, second.theta), "the same seed must give the same draws"
+
+
+def test_seeds_and_chains_differ(sampler):
+    posterior, _ = linear_regression()
+    theta = posterior.initial(torch.zeros(2), 3, 0)
+    results = []
+    for seed in (1, 2):
+        state = sampler.init(posterior, theta, seed=seed)
+        for _ in range(3):
+            sampler.step(state)
+        results.append(state.theta.clone())
+    assert not torch.equal(results[0], results[1])
+    assert len(torch.unique(results[0], dim=0)) == 3, "chains that begin alike must part"
+
+
+def test_a_chain_does_not_depend_on_the_others(sampler):
+    """Chain 0 of three is chain 0 alone: randomness is keyed by chain, not by shape."""
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 3, 0)
+    many, one = sampler.init(posterior, theta, seed=3), sampler.init(posterior, theta[:1], seed=3)
+    for _ in range(4):
+        sampler.step(many)
+        sampler.step(one)
+    torch.testing.assert_close(many.theta[:1], one.theta, rtol=1e-10, atol=1e-12)
+
+
+def test_no_global_generator_is_touched(sampler):
+    posterior, _ = linear_regression()
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1)
+    sampler.step(state)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_checkpointed_tensors_restore_the_chain(sampler):
+    """Copying `state_tensors` and host counters into a new state continues the very same chain."""
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 2, 0)
+    state = sampler.init(posterior, theta, seed=1)
+    for _ in range(3):
+        sampler.step(state)
+    copy = sampler.init(posterior, theta, seed=1)
+    for name, tensor in state_tensors(state).items():
+        getattr(copy, name).copy_(tensor)
+    for f in dataclasses.fields(state):
+        if f.name.startswith("host_"):
+            setattr(copy, f.name, getattr(state, f.name))
+    for _ in range(3):
+        sampler.step(state)
+        sampler.step(copy)
+    assert torch.equal(state.theta, copy.theta)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hmc_fast.HMC(-1.0, num_leapfrog=3), "step size -1.0"),
+        (lambda: hmc_fast.HMC(float("nan"), num_leapfrog=3), "step size nan"),
+        (lambda: hmc_fast.HMC(0.1), "either trajectory_length or num_leapfrog"),
+        (lambda: hmc_fast.HMC(0.1, trajectory_length=1.0, num_leapfrog=3), "and not both"),
+        (lambda: hmc_fast.HMC(0.1, trajectory_length=0.0), "trajectory length 0.0"),
+        (lambda: hmc_fast.HMC(0.1, num_leapfrog=0), "leapfrog steps 0"),
+        (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, jitter=1.0), "jitter 1.0"),
+        (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, acceptance="ratio"), "acceptance rule 'ratio'"),
+        (lambda: hmc_fast.SGHMC(0.0, friction=1.0), "step size 0.0"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=-1.0), "friction -1.0"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=10.0), "must be under 1"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, noise_estimate=2.0), "noise estimate 2.0"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, batch_size=-1), "batch size -1"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, num_leapfrog=0), "leapfrog steps 0"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, refresh_interval=-1), "refresh interval -1"),
+    ],
+)
+def test_bad_settings_name_the_value(make, message):
+    with pytest.raises(hmc_fast.UserError, match=message.replace("(", r"\(")):
+        make()
+
+
+def test_trajectory_length_gives_the_ceiling():
+    assert hmc_fast.HMC(0.1, trajectory_length=0.3).num_leapfrog == 3
+    assert hmc_fast.HMC(0.1, trajectory_length=0.31).num_leapfrog == 4
+    assert hmc_fast.HMC(1e-5, trajectory_length=0.7025).num_leapfrog == 70250
+
+
+def test_batch_larger_than_the_data_is_refused():
+    posterior, _ = linear_regression(num_data=8)
+    sampler = hmc_fast.SGHMC(0.02, friction=5.0, batch_size=9)
+    with pytest.raises(hmc_fast.UserError, match="batch size 9 must lie between 1 and the 8"):
+        sampler.init(posterior, posterior.initial("prior", 1, 0))
