@@ -56,7 +56,7 @@ def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, sc
     assert run.curve is not None
     chains = run.num_chains
     curve, single_score, single_loss = run.curve[:, :2], run.curve[:, 2 : 2 + chains], run.curve[:, 2 + chains :]
-    arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": np.arange(1, len(curve) + 1)}
+    arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": chains * np.arange(1, len(curve) + 1)}
     if isinstance(run.test, Classification):
         arrays |= {
             "probs": run.test.probs.astype(np.float32),

@@ -22,10 +22,11 @@ FAMILIES = {
     "mixture": (ops.MIXTURE, (0.3, 0.1)),
 }
 SIZES = (1, 31, 1023, 4097)
-# Same formula, other roundings: a few units in the last place of the largest term. The normals are float32
+# Same formula, other roundings: a few units in the last place of the largest term (a mixture's gradient is
+# the largest, near 10). The normals are float32
 # in every dtype, so noise bounds what float64 can agree to.
 TOLERANCE: dict[torch.dtype, Any] = {
-    torch.float32: {"rtol": 4e-6, "atol": 4e-6},
+    torch.float32: {"rtol": 4e-6, "atol": 1e-5},
     torch.float64: {"rtol": 1e-12, "atol": 1e-12},
 }
 SUM_TOLERANCE = 1e-12  # relative to the sum of the terms' magnitudes
@@ -142,8 +143,8 @@ def test_kick_climbs_and_drift_follows_the_momentum(device: str) -> None:
     hyper = torch.tensor([[0.5, 1.0, 0.0, 0.0]], device=device)
     segments = (Segment(0, 4, ops.NORMAL, 2.0),)
     ops.kick_drift(theta, momentum, grad, segments, hyper, impl="triton")
-    assert momentum.tolist() == [[-0.25, 0.25, 1.5, -1.5]]
-    assert theta.tolist() == [[1.875, -1.875, 0.75, -0.75]]
+    torch.testing.assert_close(momentum.cpu(), torch.tensor([[-0.25, 0.25, 1.5, -1.5]]))
+    torch.testing.assert_close(theta.cpu(), torch.tensor([[1.875, -1.875, 0.75, -0.75]]))
 
 
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "flat"])
@@ -471,6 +472,7 @@ except ValueError as error:
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore:.*ynchronization debug mode:UserWarning")
 def test_every_operation_can_be_captured() -> None:
     """Captured once and replayed, with the step counter advancing, each gives what eager twins give."""
     case = Case("cuda", 3, 4097)
@@ -515,10 +517,10 @@ def test_every_operation_can_be_captured() -> None:
 
 @pytest.mark.gpu
 def test_offsets_between_chains_exceed_32_bits() -> None:
-    """17 GB: chain * D past 2^31 elements."""
-    if torch.cuda.get_device_properties(0).total_memory < 40e9:
-        pytest.skip("needs 40 GB of device memory")
-    chains, size = 5, 450_000_000
+    """11 GB: the last chain begins past 2^31 elements."""
+    if torch.cuda.get_device_properties(0).total_memory < 20e9:
+        pytest.skip("needs 20 GB of device memory")
+    chains, size = 5, 550_000_000
     momentum = torch.empty(chains, size, device="cuda")
     counter = Counter(1, 2, torch.zeros(1, dtype=torch.int64, device="cuda"))
     energy = ops.refresh_momentum(momentum, counter)

@@ -166,8 +166,7 @@ def acceptance(ax: Any, run: Run) -> None:
 def energy_error(ax: Any, run: Run) -> None:
     values = run.sampled("energy_error")
     values = values[~np.isnan(values)]
-    low, high = np.quantile(values[np.isfinite(values)], [0.01, 0.99])
-    reach = 1.15 * max(abs(low), abs(high), 1e-6)
+    reach = 1.15 * max(np.abs(np.quantile(values[np.isfinite(values)], [0.01, 0.99])).max(), 1e-6)
     inside = values[np.abs(values) <= reach]
     ax.hist(inside, bins=np.linspace(-reach, reach, 42).tolist(), color=BLUE, alpha=0.85)
     ax.axvline(0, color=INK, lw=1)
@@ -238,13 +237,12 @@ def reliability(ax: Any, run: Run) -> None:
 
 
 def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
-    epistemic, aleatoric = run.predictions["epistemic"], run.predictions["aleatoric"]
+    x, y = run.predictions["aleatoric"], run.predictions["epistemic"]
     hit = run.predictions["probs"].argmax(1) == run.predictions["labels"]
-    for chosen, name, marker, colour in ((hit, "correct", "o", BLUE), (~hit, "wrong", "x", RED)):
+    correct, wrong = {"mec": BLUE, "mfc": "none", "alpha": 0.5}, {"mec": RED, "zorder": 3}
+    for chosen, name, marker, look in ((hit, "correct", "o", correct), (~hit, "wrong", "x", wrong)):
         index = np.flatnonzero(chosen)[:: max(1, -(-int(chosen.sum()) // most))]
-        look: dict[str, Any] = {"mfc": "none", "alpha": 0.5} if marker == "o" else {"zorder": 3}
-        label = f"{name} ({chosen.sum():,})"
-        ax.plot(aleatoric[index], epistemic[index], marker, ms=4, mec=colour, mew=0.9, label=label, **look)
+        ax.plot(x[index], y[index], marker, ms=4, mew=0.9, label=f"{name} ({chosen.sum():,})", **look)
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.02), handletextpad=0.2, handlelength=1.5)
     ax.set(xlabel="aleatoric (nats): the data is ambiguous", ylabel="epistemic (nats): the draws disagree")
 

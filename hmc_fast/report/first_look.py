@@ -13,7 +13,7 @@ __all__ = ["first_look_figure"]
 
 
 def first_look_figure(directory: Path, images: np.ndarray | None, class_names: Sequence[str]) -> Path:
-    """Write `figures/first_look.png`, 12 x 3.6 inches, and return its path; arguments as in `write_report`.
+    """Write `figures/first_look.png`, 12 x 3.5 inches, and return its path; arguments as in `write_report`.
 
     Classification without images shows the two kinds of uncertainty in their place; regression shows
     predictions and calibration.
@@ -71,5 +71,5 @@ def _doubtful_images(figure: Any, place: Any, run: Run, images: np.ndarray, name
             look: dict[str, Any] = {"color": BLUE, "weight": "bold"} if k == label else {"color": GREY}
             look |= {"va": "center", "fontsize": 9, "textcoords": "offset points", "annotation_clip": False}
             bars.annotate(f"{names[k]}  {probs[k]:.2f}", (probs[k], height), (4, 0), **look)
-        bars.set(xlim=(0, 2.2 * longest), ylim=(2.6, -0.6))
+        bars.set(xlim=(0, 2.4 * longest), ylim=(2.6, -0.6))
         bars.set_axis_off()
