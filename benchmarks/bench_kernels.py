@@ -63,20 +63,14 @@ def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
 
 COPY = Operation("copy", 8, 2, lambda b, _: b.rows[0].copy_(b.rows[1]))
 OPERATIONS = [
-    Operation(
-        "kick", 16, 3, lambda b, i: ops.kick(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=i)
-    ),
+    Operation("kick", 16, 3, lambda b, i: ops.kick(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=i)),
     Operation("kick_drift", 20, 3, _kick_drift),
     Operation("kick_drift_noise", 20, 3, lambda b, i: _kick_drift(b, i, noise=b.noise)),
-    Operation(
-        "kick_drift_noise_mass", 24, 3, lambda b, i: _kick_drift(b, i, noise=b.noise, inverse_mass=b.mass)
-    ),
+    Operation("kick_drift_noise_mass", 24, 3, lambda b, i: _kick_drift(b, i, noise=b.noise, inverse_mass=b.mass)),
     Operation("refresh_momentum", 4, 1, lambda b, i: ops.refresh_momentum(b.rows[0], b.noise, impl=i)),
     Operation("kinetic_energy", 4, 1, lambda b, i: ops.kinetic_energy(b.rows[0], impl=i)),
     Operation("log_prior", 4, 1, lambda b, i: ops.log_prior(b.rows[0], b.prior, impl=i)),
-    Operation(
-        "energy_difference", 16, 4, lambda b, i: ops.energy_difference(*b.rows, b.prior, b.hyper, impl=i)
-    ),
+    Operation("energy_difference", 16, 4, lambda b, i: ops.energy_difference(*b.rows, b.prior, b.hyper, impl=i)),
     Operation("select", 8, 2, lambda b, i: ops.select(b.rows[0], b.rows[1], b.mask, impl=i)),
     Operation("store_float16", 6, 1, lambda b, i: ops.store(b.slot, b.rows[0], b.counts, impl=i)),
 ]
@@ -94,7 +88,7 @@ def _samples_on_gpu(calls: list[Callable[[], object]], flush: Tensor) -> list[fl
     with torch.cuda.graph(graph):
         for call in calls:
             call()
-    events = []
+    events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
     budget = time.perf_counter() + SECONDS_PER_CASE
     while len(events) < 10 or (time.perf_counter() < budget and len(events) < 200):
         flush.zero_()
@@ -175,24 +169,16 @@ class Table:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV"
-    )
-    parser.add_argument(
-        "--sizes", type=int, nargs="+", help="D (default: 1e4..1e8 on a GPU, 1e4..1e6 without)"
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
+    parser.add_argument("--sizes", type=int, nargs="+", help="D (default: 1e4..1e8 on a GPU, 1e4..1e6 without)")
     parser.add_argument("--chains", type=int, default=1, help="C; sizes are C times D elements")
     arguments = parser.parse_args()
 
     cuda = torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
     if not cuda:
-        print(
-            "no CUDA device: timing the torch twins against a torch copy; this says nothing about the kernels"
-        )
+        print("no CUDA device: timing the torch twins against a torch copy; this says nothing about the kernels")
     sizes = arguments.sizes or [10**k for k in range(4, 9 if cuda else 7)]
     providers = ["triton", "torch"] if cuda else ["torch"]
     table = Table(arguments.out / "kernels.csv", device)

@@ -1,17 +1,18 @@
 """Hamiltonian Monte Carlo, full batch and stochastic gradient, for the posterior of any torch model.
 
-    import hmc_fast
+import hmc_fast
 
-    posterior = hmc_fast.Posterior(model, data=(X, y), prior=hmc_fast.Normal(variance=0.2))
-    run = hmc_fast.run(posterior, hmc_fast.HMC(step_size=1e-3, trajectory_length=0.7), chains=4)
-    run.predict(X_test).probs
+posterior = hmc_fast.Posterior(model, data=(X, y), prior=hmc_fast.Normal(variance=0.2))
+run = hmc_fast.run(posterior, hmc_fast.HMC(step_size=1e-3, trajectory_length=0.7), chains=4)
+run.predict(X_test).probs
 """
 
 from .errors import UserError
 from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from .posterior import Density, Posterior
 from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
-from .runner import Run, run
+from .result import Run
+from .runner import run
 from .samplers import HMC, SGHMC
 from .schedules import CosineCyclical
 

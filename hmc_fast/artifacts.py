@@ -13,7 +13,7 @@ import torch
 
 from .diagnostics import ess_bulk, rhat
 from .predictions import Classification, Regression
-from .runner import Run
+from .result import Run
 
 __all__ = ["describe_environment", "metrics", "write_predictions"]
 
@@ -42,9 +42,7 @@ def _cpu_name() -> str:
 
 def _git_commit() -> str | None:
     try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True
-        )
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -55,7 +53,11 @@ def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, sc
     assert run.test is not None
     assert run.curve is not None
     chains = run.num_chains
-    curve, single_score, single_loss = run.curve[:, :2], run.curve[:, 2 : 2 + chains], run.curve[:, 2 + chains :]
+    curve, single_score, single_loss = (
+        run.curve[:, :2],
+        run.curve[:, 2 : 2 + chains],
+        run.curve[:, 2 + chains :],
+    )
     arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": chains * np.arange(1, len(curve) + 1)}
     if isinstance(run.test, Classification):
         arrays |= {

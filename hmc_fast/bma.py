@@ -10,7 +10,13 @@ from torch import Tensor
 from .likelihoods import Task
 from .predictions import Classification, Regression
 
-__all__ = ["StreamedAverage"]
+__all__ = ["StreamedAverage", "prediction_shape"]
+
+
+def prediction_shape(predictions: Tensor) -> tuple[int, int, int]:
+    """(C, T, K) of predictions, with K = 1 for one number per point."""
+    chains, points, width = predictions.flatten(2).shape if predictions.ndim > 2 else (*predictions.shape, 1)
+    return chains, points, width
 
 
 class StreamedAverage:
@@ -42,9 +48,7 @@ class StreamedAverage:
         self.task, self.labels = task, labels
         self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
         self.second = torch.zeros(num_chains, num_points, dtype=torch.float64, device=device)
-        self.curve = torch.full(
-            (num_draws, 2 + 2 * num_chains), torch.nan, dtype=torch.float64, device=device
-        )
+        self.curve = torch.full((num_draws, 2 + 2 * num_chains), torch.nan, dtype=torch.float64, device=device)
         self.count = 0
 
     def update(self, predictions: Tensor) -> None:

@@ -8,7 +8,7 @@ __all__ = ["resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
-    """"auto" (a CUDA device if there is one, else the CPU), "cpu", "cuda", "cuda:1".
+    """ "auto" (a CUDA device if there is one, else the CPU), "cpu", "cuda", "cuda:1".
 
     Raises:
         UserError: an unknown name, or a device that this machine lacks.

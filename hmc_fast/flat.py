@@ -91,9 +91,7 @@ class FlatModel:
     def views(self, row: Tensor) -> dict[str, Tensor]:
         """Named parameters as views of `row (D,)`."""
         parts = row.split(self.sizes)
-        return {
-            name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
-        }
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
         """The flat row `(D,)` of named tensors, e.g. a `state_dict()`; further names are ignored."""
@@ -119,9 +117,7 @@ class FlatModel:
     def fan_in(self) -> Tensor:
         """Fan-in of every element `(D,)`: inputs that a weight sums over; 1 for vectors such as biases."""
         fans = [math.prod(shape[1:]) if len(shape) > 1 else 1 for shape in self.shapes]
-        return torch.cat(
-            [torch.full((size,), float(fan)) for size, fan in zip(self.sizes, fans, strict=True)]
-        )
+        return torch.cat([torch.full((size,), float(fan)) for size, fan in zip(self.sizes, fans, strict=True)])
 
     def matching(self, pattern: str) -> list[int]:
         """Positions in `names` of the parameter group `pattern`, a shell pattern such as "*.bias".

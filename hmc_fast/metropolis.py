@@ -22,9 +22,7 @@ def energy_of_examples(log_lik: Tensor, new_log_lik: Tensor, inverse_temperature
     return -(new_log_lik.double() - log_lik.double()).sum(1) * inverse_temperature.double()
 
 
-def decide(
-    energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio"
-) -> tuple[Tensor, Tensor, Tensor]:
+def decide(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio") -> tuple[Tensor, Tensor, Tensor]:
     """Whether each chain accepts its proposal.
 
     Args:

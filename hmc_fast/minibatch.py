@@ -31,9 +31,7 @@ class Minibatches:
         UserError: a batch size that is not in 1..N.
     """
 
-    def __init__(
-        self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device
-    ) -> None:
+    def __init__(self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device) -> None:
         if not 1 <= batch_size <= num_data:
             raise UserError(f"batch size {batch_size} must lie between 1 and the {num_data} data points")
         self.num_data, self.batch_size, self.num_chains = num_data, batch_size, num_chains

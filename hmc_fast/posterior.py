@@ -290,9 +290,7 @@ class Density(Target):
 
     def to(self, device: torch.device | str) -> "Density":
         """This density on another device: `fn` must follow its argument's device."""
-        return Density(
-            self.fn, self.num_params, temperature=self.temperature, dtype=self.dtype, device=device
-        )
+        return Density(self.fn, self.num_params, temperature=self.temperature, dtype=self.dtype, device=device)
 
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
@@ -319,9 +317,7 @@ def _positive(name: str, value: float) -> float:
 
 def _move(segment: Segment, device: torch.device) -> Segment:
     if isinstance(segment.scale, Tensor):
-        return Segment(
-            segment.start, segment.stop, segment.family, segment.scale.to(device), segment.shape
-        )
+        return Segment(segment.start, segment.stop, segment.family, segment.scale.to(device), segment.shape)
     return segment
 
 

@@ -103,16 +103,52 @@ class Settings:
 
 _COMMON: dict[str, Any] = {"test_in_burn_in": True, "jitter": 0.0, "cycle_length": 0, "cycle_keep": 1}
 
-# What each preset means for each sampler. Evidence for the tuned numbers stands beside them.
-_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {}
-_PRIOR_VARIANCE = {"digits": 0.05, "fashion-resnet20": 0.2, "fashion-lenet": 0.02, "uci": 0.1}
+# What each preset means for each sampler.
+_DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
+    "digits": {
+        "hmc": {"chains": 4, "burn_in": 40, "draws": 60, "step_size": 0.015, "init": "prior"},
+        "sghmc": {
+            **{"chains": 4, "burn_in": 50, "draws": 100, "step_size": 0.004, "friction": 25.0},
+            **{"batch_size": 128, "init": "prior"},
+        },
+    },
+    "fashion-lenet": {
+        "hmc": {
+            **{"chains": 1, "burn_in": 5, "draws": 10, "step_size": 5e-4, "trajectory_length": 0.01},
+            **{"test_in_burn_in": False, "init": "model"},
+        },
+        "sghmc": {
+            **{"chains": 3, "burn_in": 10, "draws": 20, "step_size": 9.13e-4, "friction": 109.5},
+            **{"batch_size": 128, "cycle_length": 5, "cycle_keep": 2, "init": "model"},
+        },
+    },
+    "fashion-resnet20": {
+        "hmc": {
+            **{"chains": 1, "burn_in": 5, "draws": 15, "step_size": 1e-3, "trajectory_length": 0.02},
+            **{"test_in_burn_in": False, "init": "prior"},
+        },
+        "sghmc": {
+            **{"chains": 4, "burn_in": 20, "draws": 40, "step_size": 9.13e-4, "friction": 109.5},
+            **{"batch_size": 128, "cycle_length": 10, "cycle_keep": 4, "init": "model"},
+        },
+    },
+    "uci": {
+        "hmc": {"chains": 4, "burn_in": 100, "draws": 200, "step_size": 2e-3, "init": "prior"},
+        "sghmc": {
+            **{"chains": 4, "burn_in": 100, "draws": 200, "step_size": 1e-3, "friction": 50.0},
+            **{"batch_size": 32, "init": "model"},
+        },
+    },
+}
 
 PRESETS: dict[str, Settings] = {
     "digits": Settings(sampler="hmc", data="digits", model="mlp", prior_variance=0.05),
     "fashion-resnet20": Settings(
-        sampler="sghmc", data="fashion-mnist", model="resnet20", prior_variance=0.2
+        sampler="sghmc", data="fashion-mnist", model="resnet20", activation="silu", prior_variance=0.2
     ),
-    "fashion-lenet": Settings(sampler="sghmc", data="fashion-mnist", model="lenet", prior_variance=0.02),
+    "fashion-lenet": Settings(
+        sampler="sghmc", data="fashion-mnist", model="lenet", activation="silu", prior_variance=0.02
+    ),
     "uci-concrete": Settings(sampler="hmc", data="uci-concrete", model="uci-mlp", prior_variance=0.1),
     "uci-energy": Settings(sampler="hmc", data="uci-energy", model="uci-mlp", prior_variance=0.1),
     "uci-yacht": Settings(sampler="hmc", data="uci-yacht", model="uci-mlp", prior_variance=0.1),
@@ -129,9 +165,7 @@ def resolve(preset: str, settings: Settings) -> Settings:
     table = _COMMON | _DEFAULTS[family][settings.sampler]
     missing = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None}
     filled = dataclasses.replace(settings, **{k: v for k, v in table.items() if k in missing})
-    if filled.prior_variance is None or not (
-        math.isfinite(filled.prior_variance) and filled.prior_variance > 0
-    ):
+    if filled.prior_variance is None or not (math.isfinite(filled.prior_variance) and filled.prior_variance > 0):
         raise UserError(f"--prior-variance {filled.prior_variance} must be a positive number")
     if filled.sampler == "hmc" and filled.trajectory_length is None:
         length = 0.5 * math.pi * math.sqrt(filled.prior_variance)  # Izmailov et al. 2021, sec. 3.2

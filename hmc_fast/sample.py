@@ -26,7 +26,8 @@ from .posterior import Posterior
 from .presets import PRESETS, Settings, resolve
 from .report import write_report
 from .report.first_look import first_look_figure
-from .runner import Run, refuse_existing, run
+from .result import Run
+from .runner import refuse_existing, run
 from .samplers import HMC, SGHMC, Sampler
 from .schedules import CosineCyclical
 from .train import load_weights
@@ -45,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         prog=_PROG,
         description="Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.",
         argv=argv,
+        shown=resolve,
     )
     return main_guard(lambda: _sample(preset, settings), _PROG)
 
@@ -147,9 +149,7 @@ def make_dataset(settings: Settings) -> Dataset:
     return dataset.subset(settings.train_size) if settings.train_size else dataset
 
 
-def make_posterior(
-    settings: Settings, dataset: Dataset, device: torch.device
-) -> tuple[Posterior, "str | Tensor"]:
+def make_posterior(settings: Settings, dataset: Dataset, device: torch.device) -> tuple[Posterior, "str | Tensor"]:
     """The posterior, and where its chains begin (for "model": one fresh network per chain)."""
     if settings.model is None:
         raise UserError("--model is missing: name a model or a module:callable")

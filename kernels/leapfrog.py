@@ -10,7 +10,7 @@ one torch launch per line of `reference.kick_drift`; ratios of bytes, not measur
     kick                 read m g theta, write m:  16        prior's gradient 16, two addcmul 24: 40  -> 2.5x
     kick_drift           and write theta:          20        and the drift 12: 52                     -> 2.6x
     kick_drift, noise    the same:                 20        and 20 to scale m and add the noise, which
-                                                             itself takes about 1 kB in int64         -> 50x
+                                                             itself takes about 600, in int64         -> 30x
     inverse mass         4 more                              12 more, to make the velocity
 """
 

@@ -3,10 +3,10 @@
     m <- M^(1/2) xi,   K = m^T M^-1 m / 2 (float64)
 
 Bytes per float32 parameter: one pass writes m (4; with an inverse mass it reads 4 more). Line by line, the
-torch twin spends about 1 kB in int64 for a Philox call, 8 to copy, and 4 + 8 + 8 + 8 for the float64 sum:
-over 200x if both ran at the device's bandwidth, so the kernel is bound by the arithmetic of ten Philox
-rounds and two Box-Muller transforms per four elements. Against `torch.randn` (writes 4) and a sum (reads 4)
-the ratio of bytes is 2. None of this is measured.
+torch twin spends about 600 on the normals, mostly int64, 8 to copy and 36 for the float64 sum: 160x if both
+ran at the device's bandwidth, so the kernel is bound by the arithmetic of ten Philox rounds and two
+Box-Muller transforms per four elements. Against `torch.randn` (writes 4) and a sum (reads 4) the ratio of
+bytes is 2. None of this is measured.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs

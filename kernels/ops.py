@@ -151,9 +151,7 @@ def store(slot: Tensor, theta: Tensor, counts: Tensor, *, impl: str | None = Non
         reference.store(slot, theta, counts)
 
 
-def kinetic_energy(
-    momentum: Tensor, *, inverse_mass: Tensor | None = None, impl: str | None = None
-) -> Tensor:
+def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None, impl: str | None = None) -> Tensor:
     """m^T M^-1 m / 2, float64 `(C,)`; the order of the sum is fixed."""
     if _use_triton(momentum, impl):
         from . import energy as kernel

@@ -47,7 +47,5 @@ def scratch(rows: Tensor, num_blocks: int) -> Tensor:
 def finish(partials: Tensor) -> Tensor:
     """The sums, float64 `(C,)`; the caller holds the device guard."""
     out = torch.empty(len(partials), dtype=torch.float64, device=partials.device)
-    _finish_kernel[(len(partials),)](
-        partials, out, partials.shape[1], BLOCK=_FINISH_BLOCK, num_warps=NUM_WARPS
-    )
+    _finish_kernel[(len(partials),)](partials, out, partials.shape[1], BLOCK=_FINISH_BLOCK, num_warps=NUM_WARPS)
     return out

@@ -23,8 +23,7 @@ FAMILIES = {
 }
 SIZES = (1, 31, 1023, 4097)
 # Same formula, other roundings: a few units in the last place of the largest term (a mixture's gradient is
-# the largest, near 10). The normals are float32
-# in every dtype, so noise bounds what float64 can agree to.
+# the largest, near 10). The normals are float32 in every dtype, which bounds what float64 can agree to.
 TOLERANCE: dict[torch.dtype, Any] = {
     torch.float32: {"rtol": 4e-6, "atol": 1e-5},
     torch.float64: {"rtol": 1e-12, "atol": 1e-12},
@@ -212,9 +211,7 @@ def test_values_do_not_depend_on_the_other_chains_or_parameters(device: str) -> 
         setattr(part, name, getattr(whole, name)[:3, :301].contiguous())
     part.hyper, mass = whole.hyper[:3].contiguous(), whole.mass("own")
     assert mass is not None
-    all_of_it = update(
-        whole, "kick_drift", whole.prior("normal"), "triton", noise=whole.noise, inverse_mass=mass
-    )
+    all_of_it = update(whole, "kick_drift", whole.prior("normal"), "triton", noise=whole.noise, inverse_mass=mass)
     mass = mass[:3, :301].contiguous()
     some = update(part, "kick_drift", part.prior("normal"), "triton", noise=part.noise, inverse_mass=mass)
     for a, b in zip(all_of_it, some, strict=True):
@@ -319,9 +316,7 @@ def test_energy_difference_of_large_energies(device: str) -> None:
     new = momentum.clone()
     new[0, 17] = torch.nextafter(new[0, 17], new[0, 17] + 1)
     zero, hyper = torch.zeros_like(momentum), torch.ones(1, 4, device=device)
-    got = ops.energy_difference(
-        zero, momentum, zero, new, (Segment(0, 4096, ops.NORMAL),), hyper, impl="triton"
-    )
+    got = ops.energy_difference(zero, momentum, zero, new, (Segment(0, 4096, ops.NORMAL),), hyper, impl="triton")
     after, before = float(new[0, 17]), 700.0
     assert_sums(got.cpu(), torch.tensor([(after - before) * (after + before) / 2], dtype=torch.float64))
 

@@ -32,7 +32,9 @@ def test_step_mutates_its_own_buffers_in_place(sampler):
     theta = posterior.initial("prior", 3, 0)
     before = theta.clone()
     state = sampler.init(posterior, theta, seed=1)
-    addresses = {name: tensor.data_ptr() for name, tensor in vars(state).items() if isinstance(tensor, torch.Tensor)}
+    addresses = {
+        name: tensor.data_ptr() for name, tensor in vars(state).items() if isinstance(tensor, torch.Tensor)
+    }
     for burn_in in (True, False, False):
         same, info = sampler.step(state, burn_in=burn_in)
         assert same is state

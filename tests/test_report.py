@@ -102,9 +102,7 @@ def grey_images() -> np.ndarray:
 
 
 def test_classification_report_is_whole_and_self_contained(tmp_path: Path) -> None:
-    page = write_report(
-        make_run(tmp_path), images=grey_images(), class_names=[f"kind {k}" for k in range(10)]
-    )
+    page = write_report(make_run(tmp_path), images=grey_images(), class_names=[f"kind {k}" for k in range(10)])
     html = page.read_text(encoding="utf-8")
     assert page == tmp_path / "report.html"
     assert page.stat().st_size < 2_000_000

@@ -18,9 +18,7 @@ from hmc_fast.engine.loop import Interrupted, Plan
 
 SAMPLERS = {
     "hmc": lambda: hmc_fast.HMC(0.05, num_leapfrog=4, jitter=0.3),
-    "sghmc": lambda: hmc_fast.SGHMC(
-        0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2)
-    ),
+    "sghmc": lambda: hmc_fast.SGHMC(0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2)),
 }
 
 

@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..errors import UserError
@@ -29,7 +28,13 @@ class Checkpoint:
     fingerprint: dict[str, Any]
 
 
-def write(directory: Path, state: Any, extra: dict[str, Tensor], numbers: dict[str, int | float], fingerprint: dict[str, Any]) -> None:
+def write(
+    directory: Path,
+    state: Any,
+    extra: dict[str, Tensor],
+    numbers: dict[str, int | float],
+    fingerprint: dict[str, Any],
+) -> None:
     """Writes atomically: an interruption leaves the older checkpoint."""
     from safetensors.torch import save_file
 

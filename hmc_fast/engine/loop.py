@@ -54,7 +54,11 @@ class Plan:
     thin: int = 1
 
     def __post_init__(self) -> None:
-        for name, value, least in (("burn_in", self.burn_in, 0), ("draws", self.draws, 1), ("thin", self.thin, 1)):
+        for name, value, least in (
+            ("burn_in", self.burn_in, 0),
+            ("draws", self.draws, 1),
+            ("thin", self.thin, 1),
+        ):
             if value < least:
                 raise UserError(f"{name} {value} must be at least {least}")
 

@@ -86,9 +86,7 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def write_report(
-    directory: Path, *, images: np.ndarray | None = None, class_names: Sequence[str] = ()
-) -> Path:
+def write_report(directory: Path, *, images: np.ndarray | None = None, class_names: Sequence[str] = ()) -> Path:
     """Write `figures/*.png` and `report.html`, one file that needs nothing else, into a run's folder.
 
     Args:

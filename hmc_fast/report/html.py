@@ -96,9 +96,7 @@ def _duration(seconds: float) -> str:
 
 
 def _count(number: float, noun: str) -> str:
-    return f"{'no' if number == 0 else f'{number:,.0f}'} {noun}{'' if number == 1 else 's'}".replace(
-        " ", "\u00a0"
-    )
+    return f"{'no' if number == 0 else f'{number:,.0f}'} {noun}{'' if number == 1 else 's'}".replace(" ", "\u00a0")
 
 
 def _headline(run: Run) -> str:
@@ -190,9 +188,7 @@ def findings(run: Run) -> list[Finding]:
         found.append(Finding(ess >= 100, "Effective draws", text))
     rate = m.get("acceptance_rate")
     if not run.has_mh_test:
-        text = (
-            "Stochastic-gradient HMC keeps every step without a Metropolis-Hastings test, so its step size "
-        )
+        text = "Stochastic-gradient HMC keeps every step without a Metropolis-Hastings test, so its step size "
         text += "leaves a bias that no figure here can show: halve --step-size and see whether scores move."
         found.append(Finding(None, "No accept/reject test", text))
     elif rate is not None:

@@ -132,9 +132,7 @@ class HMC:
             work_log_lik=torch.empty_like(log_lik),
         )
 
-    def step(
-        self, state: HMCState, batch: Tensor | None = None, *, burn_in: bool = False
-    ) -> tuple[HMCState, Info]:
+    def step(self, state: HMCState, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[HMCState, Info]:
         """One trajectory and its test, for every chain."""
         if batch is not None:
             raise UserError("HMC's test needs the full data: leave batch out, or use SGHMC for minibatches")

@@ -1,0 +1,98 @@
+"""Kaggle's CSV layout of the MNIST family: `label,pixel1,...,pixel784`, one image per line."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+
+__all__ = ["read_csv"]
+
+
+def read_csv(path: Path, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
+    """Images uint8 `(N, side, side)` and labels int64 `(N,)`.
+
+    Parsed once: the arrays are kept beside the file as `NAME.cache.npz`, as long as its size and time match.
+
+    Raises:
+        UserError: an empty or ragged file, or a cell that is not a whole number; names the line.
+    """
+    stat = path.stat()
+    key = np.array([stat.st_size, stat.st_mtime_ns])
+    cache = path.with_name(path.name + ".cache.npz")
+    cached = _read_cache(cache, key)
+    if cached is not None:
+        return cached
+    table = _parse(path, 1 + side * side)
+    labels, pixels = table[:, 0], table[:, 1:]
+    bad = np.argwhere((pixels < 0) | (pixels > 255))
+    if len(bad):
+        row, column = bad[0]
+        raise UserError(
+            f"{path} line {row + 2} has pixel{column + 1} = {pixels[row, column]}: pixels must lie in 0..255"
+        )
+    images = pixels.astype(np.uint8).reshape(-1, side, side)
+    _write_cache(cache, key, images, labels)
+    return images, labels
+
+
+def _parse(path: Path, width: int) -> np.ndarray:
+    """All cells as int64, `(N, width)`."""
+    import pandas as pd
+
+    with path.open("rb") as file:
+        header = file.readline().decode("utf-8", "replace").strip()
+    if not header:
+        raise UserError(f"{path} is empty: it must begin with the header label,pixel1,...,pixel{width - 1}")
+    if header.split(",")[0].strip().strip('"') != "label" or header.count(",") != width - 1:
+        raise UserError(
+            f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0]!r}: the header must "
+            f"be label,pixel1,...,pixel{width - 1}"
+        )
+    try:
+        frame = pd.read_csv(path, header=None, skiprows=1, dtype=np.int64, names=range(width), index_col=False)
+    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        _explain(path, width, error)
+    if frame.empty:
+        raise UserError(f"{path} holds a header and no images")
+    return frame.to_numpy()
+
+
+def _explain(path: Path, width: int, error: Exception) -> None:
+    """Finds the first bad line, slowly: only a file that failed comes here."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        next(file)
+        for number, line in enumerate(file, start=2):
+            cells = line.rstrip("\r\n").split(",")
+            if len(cells) != width:
+                raise UserError(f"{path} line {number} has {len(cells)} columns instead of {width}") from error
+            for column, cell in enumerate(cells):
+                if not cell.strip().lstrip("-").isdigit():
+                    name = "label" if column == 0 else f"pixel{column}"
+                    raise UserError(
+                        f"{path} line {number} has {name} {cell!r}: it must be a whole number"
+                    ) from error
+    raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def _read_cache(cache: Path, key: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache, allow_pickle=False) as saved:
+            if np.array_equal(saved["key"], key):
+                return saved["images"], saved["labels"]
+    except (OSError, ValueError, KeyError, EOFError):
+        pass  # a damaged cache is made anew
+    return None
+
+
+def _write_cache(cache: Path, key: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            np.savez(file, key=key, images=images, labels=labels)
+        os.replace(temporary, cache)
+    except OSError:  # a read-only directory costs time at the next start, nothing else
+        temporary.unlink(missing_ok=True)

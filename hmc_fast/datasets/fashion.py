@@ -1,0 +1,133 @@
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747), from a CSV pair, IDX files or the network."""
+
+import gzip
+import hashlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .base import Dataset
+from .csv import read_csv
+from .idx import read_idx
+
+__all__ = ["load_fashion_mnist"]
+
+CLASS_NAMES = (
+    "T-shirt",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+_CSV = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
+_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+
+# md5 of the *unpacked* bytes: archives may be packed anew, their contents not.
+_IDX = {
+    "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte.gz": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte.gz": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+# Mean and standard deviation of the training pixels, scaled to [0, 1].
+_MEAN, _STD = 0.2860, 0.3530
+
+
+def load_fashion_mnist(data_dir: Path) -> Dataset:
+    """60,000 + 10,000 standardised images `(1, 28, 28)`.
+
+    Looked for in `data_dir` and `data_dir/fashion-mnist`: the CSV pair, then the four IDX archives; else
+    downloaded into `data_dir`.
+
+    Raises:
+        UserError: half of a set, damaged files, or nothing found and no network.
+    """
+    for folder in (data_dir, data_dir / "fashion-mnist"):
+        for names in (_CSV, tuple(_IDX)):
+            present = [name for name in names if (folder / name).exists()]
+            if len(present) == len(names):
+                return _from_csv(folder) if names == _CSV else _from_idx(folder)
+            if present:
+                missing = next(name for name in names if name not in present)
+                raise UserError(f"{folder} holds {present[0]} but not {missing}: put it there too")
+    _download(data_dir)
+    return _from_idx(data_dir)
+
+
+def _from_csv(folder: Path) -> Dataset:
+    (x_train, y_train), (x_test, y_test) = (read_csv(folder / name) for name in _CSV)
+    return _dataset(x_train, y_train, x_test, y_test)
+
+
+def _from_idx(folder: Path) -> Dataset:
+    parts = [read_idx(folder / name, 3 if "images" in name else 1) for name in _IDX]
+    for images, labels, name in ((parts[0], parts[1], "train"), (parts[2], parts[3], "t10k")):
+        if len(images) != len(labels):
+            raise UserError(
+                f"{folder} holds {len(images)} {name} images and {len(labels)} {name} labels: fetch the files again"
+            )
+        if images.shape[1:] != (28, 28):
+            raise UserError(f"{folder} holds {name} images of {images.shape[1:]} pixels, not (28, 28)")
+    return _dataset(*parts)
+
+
+def _dataset(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_test: np.ndarray) -> Dataset:
+    images = [torch.from_numpy(x.astype(np.float32)).div_(255).sub_(_MEAN).div_(_STD) for x in (x_train, x_test)]
+    labels = [torch.from_numpy(y.astype(np.int64)) for y in (y_train, y_test)]
+    return Dataset(
+        name="fashion-mnist",
+        x_train=images[0].unsqueeze(1),
+        y_train=labels[0],
+        x_test=images[1].unsqueeze(1),
+        y_test=labels[1],
+        task="classification",
+        num_classes=10,
+        class_names=CLASS_NAMES,
+    )
+
+
+def _download(data_dir: Path) -> None:
+    """Fetches the four archives; none appears in `data_dir` before its contents are verified."""
+    import pooch
+
+    logger = pooch.get_logger()
+    level, existed = logger.level, data_dir.exists()
+    logger.setLevel("ERROR")  # it would print its own hash advice for every file
+    print(f"downloading Fashion-MNIST into {data_dir}", file=sys.stderr)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
+            for name, digest in _IDX.items():
+                path = Path(pooch.retrieve(_URL + name, known_hash=None, fname=name, path=scratch))
+                with gzip.open(path) as file:
+                    found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
+                if found != digest:
+                    raise UserError(f"{_URL + name} has contents with md5 {found} instead of {digest}: not used")
+            for name in _IDX:
+                os.replace(Path(scratch) / name, data_dir / name)
+    except OSError as error:
+        if not existed and data_dir.exists():
+            data_dir.rmdir()
+        raise UserError(
+            f"Fashion-MNIST is not in {data_dir} and cannot be downloaded ({_reason(error)}): put {_CSV[0]} and "
+            f"{_CSV[1]} there, or the four files {', '.join(_IDX)}"
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _reason(error: Exception) -> str:
+    """The first words of a network error: what follows repeats the address."""
+    return f"{type(error).__name__}: {error}".split("\n")[0][:120]

@@ -1,0 +1,82 @@
+"""UCI regression sets as text: numbers separated by white space, the target in the last column."""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .base import Dataset
+
+__all__ = ["load_uci"]
+
+_SPLIT_SEED = 0
+
+
+def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
+    """`NAME.txt` in `data_dir` or `data_dir/uci`; x and y standardised with the training set.
+
+    split: line of `NAME.splits.txt` (each the row numbers of a test set); without that file, which of the
+        endless fixed random 90/10 splits to take.
+
+    Raises:
+        UserError: a missing, empty, ragged or non-numeric file, or a split that does not exist.
+    """
+    folders = (data_dir, data_dir / "uci")
+    path = next((f / f"{name}.txt" for f in folders if (f / f"{name}.txt").exists()), None)
+    if path is None:
+        raise UserError(
+            f"uci-{name} needs {data_dir / (name + '.txt')}: one example per line, numbers separated by spaces, "
+            "the target last"
+        )
+    table = _read(path)
+    test = _test_rows(path.with_name(f"{name}.splits.txt"), len(table), split)
+    train = np.setdiff1d(np.arange(len(table)), test)
+    mean, std = table[train].mean(0), table[train].std(0)
+    std[std == 0] = 1.0  # a constant column carries nothing; it becomes 0
+    scaled = ((table - mean) / std).astype(np.float32)
+    x, y = torch.from_numpy(scaled[:, :-1].copy()), torch.from_numpy(scaled[:, -1].copy())
+    return Dataset(
+        name=f"uci-{name}",
+        x_train=x[train],
+        y_train=y[train],
+        x_test=x[test],
+        y_test=y[test],
+        task="regression",
+        y_mean=float(mean[-1]),
+        y_std=float(std[-1]),
+    )
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an empty file is reported below, in our words
+            table = np.loadtxt(path, ndmin=2)
+    except ValueError as error:
+        raise UserError(f"{path} is ragged or not numeric: {str(error).split(';')[0]}") from error
+    if table.size == 0 or len(table) < 2 or table.shape[1] < 2:
+        raise UserError(f"{path} holds {table.shape[0]} rows: at least 2 rows of 2 numbers are needed")
+    bad = ~np.isfinite(table).all(1)
+    if bad.any():
+        raise UserError(f"{path} row {int(bad.argmax())} holds NaN or an infinity: remove or impute it")
+    return table
+
+
+def _test_rows(path: Path, count: int, split: int) -> np.ndarray:
+    if split < 0:
+        raise UserError(f"split {split} must be 0 or more")
+    if not path.exists():
+        order = np.random.default_rng([_SPLIT_SEED, split]).permutation(count)
+        return np.sort(order[: max(1, round(count / 10))])
+    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    if split >= len(lines):
+        raise UserError(f"split {split} does not exist: {path} holds {len(lines)}, counted from 0")
+    try:
+        rows = np.array(lines[split].split(), dtype=np.int64)
+    except ValueError as error:
+        raise UserError(f"{path} split {split} holds something other than row numbers") from error
+    if rows.min() < 0 or rows.max() >= count or len(rows) >= count:
+        raise UserError(f"{path} split {split} names rows outside the {count} of the data")
+    return rows
