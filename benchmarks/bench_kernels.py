@@ -24,9 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.ops import Counter, Segment
-from torch import Tensor
 
 COLUMNS = ["name", "provider", "size", "metric", "unit", "median", "q20", "q80"]
 COLUMNS += ["device", "torch", "triton", "commit", "time"]

@@ -6,7 +6,7 @@ Values are never averaged or scaled here: posteriors sum them over the data.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -27,10 +27,13 @@ __all__ = [
 Task = Literal["classification", "regression", "custom"]
 
 
+@runtime_checkable
 class Likelihood(Protocol):
     """What a posterior needs of a likelihood."""
 
-    task: Task
+    @property
+    def task(self) -> Task:
+        """What the predictions are: class probabilities, mean and variance, or raw outputs."""
 
     def log_prob(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Log-likelihood of each example, `(B,)`."""
@@ -140,6 +143,4 @@ def resolve(likelihood: "str | Likelihood | Callable[[Tensor, Tensor], Tensor]")
         if likelihood not in named:
             raise UserError(f"likelihood {likelihood!r} is unknown: use one of {', '.join(named)} or a callable")
         return named[likelihood]
-    if hasattr(likelihood, "log_prob"):
-        return likelihood
-    return Custom(likelihood)
+    return likelihood if isinstance(likelihood, Likelihood) else Custom(likelihood)

@@ -153,7 +153,7 @@ def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
     if isinstance(prior, Prior):
         return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape()),)
     owners = [prior.default] * len(flat.names)
-    for pattern, group in reversed(prior.groups.items()):
+    for pattern, group in reversed(list(prior.groups.items())):
         for index in flat.matching(pattern):
             owners[index] = group
     scales = [torch.full((size,), o.scale()) for size, o in zip(flat.sizes, owners, strict=True)]

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ def run(
     draws: int = 200,
     thin: int = 1,
     seed: int = 0,
-    init: "Literal['prior', 'model'] | Tensor" = "prior",
+    init: "str | Tensor" = "prior",
     test: "Tensor | tuple[Tensor, Tensor] | None" = None,
     draw_dtype: torch.dtype = torch.float16,
     capacity: "int | str | None" = None,

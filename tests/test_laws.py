@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import solve_discrete_lyapunov
-from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 import hmc_fast
+from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 KNOWN = {"correlated": correlated_gaussian, "skewed": skewed}
 
@@ -199,7 +199,7 @@ def test_noise_estimate_removes_noise():
 
 def test_sghmc_names_a_chain_that_blew_up():
     density = hmc_fast.Density(lambda theta: -(theta**4).sum(), 2)
-    with pytest.raises(hmc_fast.UserError, match="left the finite numbers at iteration .* smaller step size"):
+    with pytest.raises(hmc_fast.UserError, match=r"left the finite numbers at iteration .* smaller step size"):
         hmc_fast.run(
             density,
             hmc_fast.SGHMC(0.9, friction=1.0, num_leapfrog=50),

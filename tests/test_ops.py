@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from hmc_fast.kernels import launch, ops, prior, reduce
 from hmc_fast.kernels.ops import Counter, Segment
-from torch import Tensor
 
 FAMILIES = {
     "flat": (ops.FLAT, (0.0, 0.0)),

@@ -5,11 +5,11 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from targets import linear_regression
 
 import hmc_fast
 from hmc_fast.samplers import Info
 from hmc_fast.samplers.base import state_tensors
+from targets import linear_regression
 
 SAMPLERS = {
     "hmc": lambda: hmc_fast.HMC(0.05, num_leapfrog=4),

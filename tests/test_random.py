@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from hmc_fast.kernels import ops, reference
-from hmc_fast.kernels.ops import Counter
 from scipy import stats
 from torch import Tensor
+
+from hmc_fast.kernels import ops, reference
+from hmc_fast.kernels.ops import Counter
 
 # Random123, kat_vectors, philox4x32 10: counter words, key words, result words
 KNOWN_ANSWERS = [

@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from targets import linear_regression
 from torch import nn
 
 import hmc_fast
 from hmc_fast.engine import checkpoint
 from hmc_fast.engine.loop import Interrupted, Plan
+from targets import linear_regression
 
 SAMPLERS = {
     "hmc": lambda: hmc_fast.HMC(0.05, num_leapfrog=4, jitter=0.3),
@@ -57,7 +57,7 @@ def test_capacity_and_place_change_nothing(capacity, tmp_path):
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_micro_batches_change_rounding_alone(sampler):
-    posterior, x, y = classifier()
+    posterior, x, _ = classifier()
     runs = []
     for size in (80, 7):
         posterior.micro_batch_size = size
@@ -173,7 +173,7 @@ def test_a_directory_that_holds_a_run_is_refused(tmp_path):
 
 
 def test_a_run_that_blows_up_leaves_nothing(tmp_path):
-    posterior, x, y = classifier()
+    posterior, _, _ = classifier()
     with pytest.raises(hmc_fast.UserError, match="left the finite numbers"):
         hmc_fast.run(
             posterior,

@@ -47,8 +47,8 @@ def _parse(path: Path, width: int) -> np.ndarray:
         raise UserError(f"{path} is empty: it must begin with the header label,pixel1,...,pixel{width - 1}")
     if header.split(",")[0].strip().strip('"') != "label" or header.count(",") != width - 1:
         raise UserError(
-            f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0]!r}: the header must "
-            f"be label,pixel1,...,pixel{width - 1}"
+            f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0]!r}: the header "
+            f"must be label,pixel1,...,pixel{width - 1}"
         )
     try:
         frame = pd.read_csv(path, header=None, skiprows=1, dtype=np.int64, names=range(width), index_col=False)

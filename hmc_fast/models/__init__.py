@@ -82,7 +82,8 @@ def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
     except (RuntimeError, ValueError, IndexError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
-            f"model {name!r} does not take examples of shape {tuple(example.shape[1:])} from {dataset.name}: {reason}"
+            f"model {name!r} does not take examples of shape {tuple(example.shape[1:])} "
+            f"from {dataset.name}: {reason}"
         ) from error
     finally:
         for module, mode in modes.items():

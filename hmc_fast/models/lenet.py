@@ -10,7 +10,7 @@ __all__ = ["lenet5"]
 def lenet5(
     in_channels: int = 1, num_classes: int = 10, image_size: int = 28, activation: str = "relu"
 ) -> nn.Module:
-    """Takes `(B, in_channels, image_size, image_size)`; the first convolution pads 28 pixels to the 32 of the paper."""
+    """Takes `(B, in_channels, image_size, image_size)`; 28 pixels are padded to the 32 of the paper."""
     padding = 2 if image_size == 28 else 0
     side = (((image_size + 2 * padding - 4) // 2) - 4) // 2
     return nn.Sequential(
