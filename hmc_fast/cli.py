@@ -4,12 +4,14 @@ tyro reads types, defaults and help from the dataclass. A mistake is one line on
 """
 
 import contextlib
+import dataclasses
 import difflib
 import io
+import itertools
 import re
 import sys
-from collections.abc import Callable, Mapping
-from typing import NoReturn, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn, TypeVar
 
 from .errors import UserError
 
@@ -47,21 +49,23 @@ def parse(
             hint = f"; did you mean {near[0]}?" if near else f": use one of {', '.join(presets)}"
             _fail(prog, f"unknown preset {preset!r}{hint}")
     wants_help = "-h" in arguments or "--help" in arguments
-    default = shown(preset, presets[preset]) if wants_help else presets[preset]
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
-            settings = tyro.cli(
+            settings, unknown = tyro.cli(
                 settings_type,
-                default=default,
+                default=shown(preset, presets[preset]) if wants_help else presets[preset],
                 args=arguments,
-                prog=f"{prog} [PRESET]",
+                prog=f"python -m {prog} [PRESET]",
                 description=f"{description}\n\nPresets: {', '.join(presets)}. Defaults shown: {preset}.",
+                return_unknown_args=True,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
         _fail(prog, _one_line(captured.getvalue()))
+    if unknown:
+        _fail(prog, _unknown(unknown, settings_type, presets))
     return preset, settings
 
 
@@ -70,7 +74,7 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
     try:
         function()
     except UserError as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
+        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -82,14 +86,29 @@ def _fail(prog: str, message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def _unknown(arguments: list[str], settings_type: Any, presets: Iterable[str]) -> str:
+    """What to say of arguments that no setting takes; the first option among them is the culprit."""
+    option = next((argument for argument in arguments if argument.startswith("--")), None)
+    if option is None:
+        hint = ": the preset comes first" if arguments[0] in presets else " (see --help)"
+        return f"unexpected argument {arguments[0]!r}{hint}"
+    option = option.split("=")[0]
+    near = difflib.get_close_matches(option.replace("_", "-"), _flags(settings_type), n=1)
+    return f"unknown option {option}" + (f"; did you mean {near[0]}?" if near else " (see --help)")
+
+
+def _flags(settings_type: Any) -> list[str]:
+    names = [field.name.replace("_", "-") for field in dataclasses.fields(settings_type)]
+    return [f"--{name}" for name in names] + [f"--no-{name}" for name in names]
+
+
 def _one_line(text: str) -> str:
-    """What tyro drew as a box: its first paragraph, and the flag that it suggests."""
-    lines = [line.strip(" │") for line in text.splitlines()]
-    rules = [i for i, line in enumerate(lines) if re.fullmatch(r"[-─╭╮╰╯├┤ ]{8,}", line)]
-    begin = rules[0] + 1 if rules else 0
-    end = rules[1] if len(rules) > 1 else len(lines)
-    paragraph = " ".join(lines[begin:end]).split(" Got errors:")[0]
-    message = re.sub(r"\s+", " ", paragraph).strip().rstrip(".")
-    message = message.replace("Unrecognized options:", "unknown option")
-    suggestion = re.search(r"Perhaps you meant:\s*(?:[-─]+\s*)?(--[\w-]+)", "\n".join(lines))
-    return f"{message}; did you mean {suggestion[1]}?" if suggestion else f"{message} (see --help)"
+    """The first paragraph of the box that tyro draws: below the title, above the first rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip(" │|") for line in plain.strip().splitlines()[1:]]
+    paragraph = itertools.takewhile(lambda line: not re.match(r"[─-]{4}|[╰+]|Got errors:", line), lines)
+    message = " ".join(" ".join(paragraph).split()).rstrip(".")
+    # A setting that may be left open is "{None}|TYPE" to tyro; whoever gave a value means the type.
+    message = re.sub(r"no type matching \{None\}\|(\w+).* from \['(.*)'\]", r"'\2' is not of type \1", message)
+    message = message.removeprefix("Error parsing ").replace(". Expected 1 values", "")
+    return f"{message[:1].lower()}{message[1:]} (see --help)"

@@ -27,14 +27,19 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def scope(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs the model in `precision`. torch's own default allows tf32 in cuDNN convolutions: it is off here
-    unless asked for, and every flag is put back on leaving."""
+    """Runs the model in `precision`; every flag is put back on leaving.
+
+    torch's own default allows tf32 in cuDNN convolutions: it is off here unless asked for. cuDNN is held to
+    deterministic algorithms: the same seed must give the same draws, and leapfrog must retrace its steps.
+    """
+    cudnn = torch.backends.cudnn
     if device.type == "cuda":
-        saved = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        saved = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
+        torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
+        cudnn.deterministic = True
     try:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
             yield
     finally:
         if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = saved
+            torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = saved
