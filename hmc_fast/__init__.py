@@ -9,12 +9,13 @@ run.predict(X_test).probs
 
 from .errors import UserError
 from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
-from .posterior import Density, Posterior
+from .posterior import Posterior
 from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
 from .result import Run
 from .runner import run
 from .samplers import HMC, SGHMC
 from .schedules import CosineCyclical
+from .target import Density
 
 __version__ = "0.1.0"
 

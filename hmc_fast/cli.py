@@ -88,7 +88,7 @@ def _fail(prog: str, message: str) -> NoReturn:
 
 def _unknown(arguments: list[str], settings_type: Any, presets: Iterable[str]) -> str:
     """What to say of arguments that no setting takes; the first option among them is the culprit."""
-    option = next((argument for argument in arguments if argument.startswith("--")), None)
+    option = next((argument for argument in arguments if argument.startswith("-")), None)
     if option is None:
         hint = ": the preset comes first" if arguments[0] in presets else " (see --help)"
         return f"unexpected argument {arguments[0]!r}{hint}"
@@ -105,7 +105,9 @@ def _flags(settings_type: Any) -> list[str]:
 def _one_line(text: str) -> str:
     """The first paragraph of the box that tyro draws: below the title, above the first rule."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [line.strip(" │|") for line in plain.strip().splitlines()[1:]]
+    _, *lines = [line.strip(" │|") for line in plain.strip().splitlines() or [""]]
+    if lines and re.match("-{4}", lines[0]):  # without UTF-8 the title has a rule of its own
+        lines.pop(0)
     paragraph = itertools.takewhile(lambda line: not re.match(r"[─-]{4}|[╰+]|Got errors:", line), lines)
     message = " ".join(" ".join(paragraph).split()).rstrip(".")
     # A setting that may be left open is "{None}|TYPE" to tyro; whoever gave a value means the type.

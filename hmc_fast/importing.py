@@ -44,7 +44,7 @@ def call(function: Callable[..., Any], spec: str, what: str, *arguments: Any) ->
         return function(*arguments)
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{what} {spec!r} failed: {_reason(error)}") from error
 
 
@@ -57,7 +57,7 @@ def _import(name: str, spec: str, what: str) -> Any:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
             raise UserError(f"{what} {spec!r}: no module {name!r} is installed or lies in {here}") from error
         raise UserError(f"{what} {spec!r}: importing {name} failed: {_reason(error)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{what} {spec!r}: importing {name} failed: {_reason(error)}") from error
     finally:
         if here in sys.path:
@@ -68,7 +68,7 @@ def _origin(module: Any) -> str:
     return getattr(module, "__file__", None) or "built in"
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     """The error in one line, with the deepest place that has a file."""
     place = ""
     frames = traceback.extract_tb(error.__traceback__)

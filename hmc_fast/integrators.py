@@ -7,7 +7,7 @@ at the end is kept for the next trajectory. A kick and the drift after it are on
 from torch import Tensor
 
 from .kernels import ops
-from .posterior import Target
+from .target import Target
 
 __all__ = ["leapfrog"]
 

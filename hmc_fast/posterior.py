@@ -1,15 +1,6 @@
-"""What is sampled: the posterior of a model, or a bare log density.
-
-    U(w) = -[ sum_i log p(y_i | x_i, w) + log p(w) ] / T
-
-Log densities rise uphill and are *sums* over the data, never means. The likelihood's gradient is computed
-here, by autograd; the prior's is added by the kernels in the pass that updates the momentum, which is why a
-target hands out the prior as a table.
-"""
+"""The posterior of a torch model's parameters given data (`target.py` says what a target is)."""
 
 import copy
-import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Literal
 
@@ -19,88 +10,11 @@ from torch import Tensor, nn
 from . import likelihoods, priors
 from .errors import UserError
 from .flat import FlatModel
-from .kernels import ops
-from .kernels.ops import Counter, Segment
+from .kernels.ops import Segment
 from .precision import Precision, check_precision, scope
-from .streams import COMPONENT, INITIAL
+from .target import Target, positive
 
-__all__ = ["Density", "Posterior", "Target"]
-
-
-class Target(ABC):
-    """A density over rows of a flat buffer, as samplers see it.
-
-    Attributes:
-        num_params: D. num_data: N, terms that the log likelihood sums (1 for a bare density).
-        prior: segment table covering 0..D. temperature: T.
-        exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
-    """
-
-    num_params: int
-    num_data: int
-    prior: tuple[Segment, ...]
-    temperature: float
-    dtype: torch.dtype
-    device: torch.device
-    exact_gradient_pass: bool = True
-
-    @abstractmethod
-    def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
-    ) -> None:
-        """Writes the log likelihood's gradient and the log likelihood of each example.
-
-        Args:
-            theta: `(C, D)`. grad: `(C, D)`, overwritten with the gradient of the sum over all N examples,
-                or of N/B times the sum over a batch.
-            log_lik: `(C, N)` or `(C, B)`, overwritten, never scaled.
-            indices: `(C, B)` int64 rows of the data for each chain; None is the full data.
-        """
-
-    @abstractmethod
-    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        """Writes the exact log likelihood of each example, `(C, N)`; no gradient."""
-
-    def log_prior(self, theta: Tensor) -> Tensor:
-        """Log prior density, float64 `(C,)`."""
-        return ops.log_prior(theta, self.prior)
-
-    def potential_and_grad(self, theta: Tensor, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """U, float64 `(C,)`, and its gradient `(C, D)`, prior and temperature included."""
-        count = self.num_data if indices is None else indices.shape[1]
-        log_lik = theta.new_empty(theta.shape[0], count)
-        grad = torch.empty_like(theta)
-        self.log_likelihood_and_grad(theta, grad, log_lik, indices)
-        log_density = log_lik.double().sum(1) * (self.num_data / count) + self.log_prior(theta)
-        # One kick with unit step from rest is the gradient of log density over T, as the samplers see it.
-        force = torch.zeros_like(theta)
-        hyper = torch.tensor([[1.0, 1 / self.temperature, 0.0, 0.0]], device=self.device)
-        ops.kick(force, grad, theta, self.prior, hyper.repeat(len(theta), 1))
-        return -log_density / self.temperature, -force
-
-    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
-        """Where the chains begin, `(C, D)`: "prior" draws, "model" (the module's own values for every
-        chain), or a tensor `(D,)` or `(C, D)`.
-
-        Raises:
-            UserError: an unknown name, a wrong shape, or values that are not finite.
-        """
-        if isinstance(init, Tensor):
-            if init.shape not in ((self.num_params,), (num_chains, self.num_params)):
-                raise UserError(
-                    f"init has shape {tuple(init.shape)}: it must be ({self.num_params},) or "
-                    f"({num_chains}, {self.num_params}), that is (parameters,) or (chains, parameters)"
-                )
-            if not bool(torch.isfinite(init).all()):
-                raise UserError("init holds NaN or infinite values: chains must begin at finite parameters")
-            rows = init.to(self.device, self.dtype)
-            return rows.expand(num_chains, self.num_params).clone()
-        if init == "prior":
-            step = torch.zeros(1, dtype=torch.int64)
-            uniform = ops.uniforms(Counter(seed, INITIAL, step), num_chains, self.num_params)
-            second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
-            return priors.sample(self.prior, uniform, second).to(self.device, self.dtype)
-        raise UserError(f"init {init!r} is unknown: use 'prior', 'model' or a tensor")
+__all__ = ["Posterior"]
 
 
 class Posterior(Target):
@@ -145,7 +59,7 @@ class Posterior(Target):
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
         self.likelihood = likelihoods.resolve(likelihood)
         self.prior = priors.segments(prior if prior is not None else priors.Normal(1.0), self.flat)
-        self.temperature = _positive("temperature", temperature)
+        self.temperature = positive("temperature", temperature)
         check_precision(precision, self.device)
         self.precision: Precision = precision
         self.exact_gradient_pass = precision == "fp32"
@@ -258,61 +172,10 @@ class Posterior(Target):
             add(chain, row, self._log_prob(row, self.x[chosen], self.y[chosen]))
 
 
-class Density(Target):
-    """A bare log density `fn(theta: (D,)) -> scalar`, up to a constant, vectorised over chains.
-
-    Its energy is one number per chain, exact to the dtype: use float64 where log densities are large.
-
-    Raises:
-        UserError: a dimension under 1, a temperature that is not positive, or a function that does not
-            return a scalar.
-    """
-
-    def __init__(
-        self,
-        fn: Callable[[Tensor], Tensor],
-        dim: int,
-        *,
-        temperature: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        if dim < 1:
-            raise UserError(f"dim {dim} must be at least 1")
-        self.fn, self.num_params, self.num_data = fn, dim, 1
-        self.prior = (Segment(0, dim, ops.FLAT),)
-        self.temperature = _positive("temperature", temperature)
-        self.dtype, self.device = dtype, torch.device(device)
-        value = fn(torch.zeros(dim, dtype=dtype, device=device))
-        if not isinstance(value, Tensor) or value.shape != ():
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"the log density returned {got} for one point: it must return a scalar tensor")
-
-    def to(self, device: torch.device | str) -> "Density":
-        """This density on another device: `fn` must follow its argument's device."""
-        return Density(self.fn, self.num_params, temperature=self.temperature, dtype=self.dtype, device=device)
-
-    def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
-    ) -> None:
-        gradient, value = torch.func.vmap(torch.func.grad_and_value(self.fn))(theta)
-        grad.copy_(gradient)
-        log_lik[:, 0] = value
-
-    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        log_lik[:, 0] = torch.func.vmap(self.fn)(theta)
-
-
 def _micro_batch_size(device: torch.device, convolutional: bool) -> int:
     if device.type != "cpu":
         return 8192
     return 512 if convolutional else 4096
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{name} {value} must be a positive number")
-    return value
 
 
 def _move(segment: Segment, device: torch.device) -> Segment:

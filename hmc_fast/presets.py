@@ -106,7 +106,7 @@ _COMMON: dict[str, Any] = {"test_in_burn_in": True, "jitter": 0.0, "cycle_length
 # What each preset means for each sampler.
 _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     "digits": {
-        "hmc": {"chains": 4, "burn_in": 40, "draws": 60, "step_size": 0.015, "init": "prior"},
+        "hmc": {"chains": 4, "burn_in": 25, "draws": 50, "step_size": 0.02, "init": "prior"},
         "sghmc": {
             "chains": 4,
             "burn_in": 50,
@@ -176,7 +176,7 @@ _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 PRESETS: dict[str, Settings] = {
-    "digits": Settings(sampler="hmc", data="digits", model="mlp", prior_variance=0.05),
+    "digits": Settings(sampler="hmc", data="digits", model="mlp", prior_variance=0.2),
     "fashion-resnet20": Settings(
         sampler="sghmc", data="fashion-mnist", model="resnet20", activation="silu", prior_variance=0.2
     ),

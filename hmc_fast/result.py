@@ -11,9 +11,10 @@ from .bma import StreamedAverage, prediction_shape
 from .diagnostics import ess_bulk, rhat
 from .engine.loop import TRACE_COLUMNS, Plan
 from .errors import UserError
-from .posterior import Posterior, Target
+from .posterior import Posterior
 from .predictions import Classification, Regression
 from .samplers.base import Sampler
+from .target import Target
 
 if TYPE_CHECKING:
     import pandas as pd

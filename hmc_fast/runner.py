@@ -18,11 +18,12 @@ from .engine.forecast import check_disk, forecast
 from .engine.loop import Loop, Plan
 from .errors import UserError
 from .jsonfile import write_json
-from .posterior import Posterior, Target
+from .posterior import Posterior
 from .result import Run
 from .samplers.base import Sampler
 from .store import DrawStore, bytes_per_draw, parse_capacity
 from .streams import check_seed
+from .target import Target
 
 __all__ = ["run"]
 

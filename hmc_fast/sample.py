@@ -30,6 +30,7 @@ from .result import Run
 from .runner import refuse_existing, run
 from .samplers import HMC, SGHMC, Sampler
 from .schedules import CosineCyclical
+from .streams import check_seed
 from .train import load_weights
 
 _PROG = "hmc_fast.sample"
@@ -48,11 +49,16 @@ def main(argv: list[str] | None = None) -> int:
         argv=argv,
         shown=resolve,
     )
-    return main_guard(lambda: _sample(preset, settings), _PROG)
+    arguments = sys.argv[1:] if argv is None else argv
+    return main_guard(lambda: _sample(preset, settings, arguments), _PROG)
 
 
-def _sample(preset: str, settings: Settings) -> None:
-    preset, settings = _resumed(preset, settings) if settings.resume else (preset, resolve(preset, settings))
+def _sample(preset: str, settings: Settings, arguments: list[str]) -> None:
+    if settings.resume:
+        preset, settings = _resumed(preset, settings, arguments)
+    else:
+        settings = resolve(preset, settings)
+    check_seed(settings.seed)
     directory = settings.out or Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not settings.resume:
         refuse_existing(directory)
@@ -175,7 +181,7 @@ def make_posterior(settings: Settings, dataset: Dataset, device: torch.device) -
     chains = _required(settings.chains)
     init: str | Tensor = str(settings.init)
     if init == "model" and chains > 0:
-        rows = [FlatModel(fresh(settings.seed * chains + chain)).initial for chain in range(chains)]
+        rows = [FlatModel(fresh((settings.seed * chains + chain) % 2**63)).initial for chain in range(chains)]
         init = torch.stack(rows)
     elif init != "prior":
         load_weights(Path(str(settings.init)), model)
@@ -195,8 +201,8 @@ def make_posterior(settings: Settings, dataset: Dataset, device: torch.device) -
 
 def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
     """Two outputs are a mean and a spread; one output is a mean with unit noise."""
-    with torch.no_grad():
-        width = model(dataset.x_train[:1]).numel()
+    flat = FlatModel(model)  # refuses a model that cannot be sampled before it is called
+    width = flat(flat.initial, dataset.x_train[:1]).numel()
     return "heteroscedastic" if width == 2 else "gaussian"
 
 
@@ -211,30 +217,32 @@ def _images(dataset: Dataset) -> np.ndarray | None:
     return None
 
 
-def _resumed(preset: str, settings: Settings) -> tuple[str, Settings]:
+def _resumed(preset: str, settings: Settings, arguments: list[str]) -> tuple[str, Settings]:
     """The stored settings of the run in --out, with the flags that may change taken from the command."""
     if settings.out is None:
         raise UserError("--resume needs --out, the directory of the run to continue")
     path = settings.out / "config.json"
-    if not path.exists():
+    if not path.is_file():
         raise UserError(f"{path} does not exist: there is no run to resume")
-    stored: dict[str, Any] = json.loads(path.read_text())
-    preset_of_run = stored["preset"]
-    names = {f.name for f in dataclasses.fields(Settings)}
-    values = {name: stored[name] for name in names if name in stored}
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text())
+        preset_of_run = stored["preset"]
+        values = {field.name: stored[field.name] for field in dataclasses.fields(Settings)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error
     for name in ("out", "data_dir"):
         values[name] = Path(values[name])
-    for name in names - _FREE_ON_RESUME:
-        asked = getattr(settings, name)
-        if asked != getattr(PRESETS[preset], name) and asked != values[name]:
+    if arguments and arguments[0] == preset and preset != preset_of_run:
+        raise UserError(f"the run in {settings.out} has preset {preset_of_run}, not {preset}: leave the preset out")
+    flags = {argument.split("=")[0].lstrip("-").replace("-", "_") for argument in arguments}
+    given = {name for name in values if flags & {name, f"no_{name}"}}
+    for name in sorted(given - _FREE_ON_RESUME):
+        if getattr(settings, name) != values[name]:
             raise UserError(
-                f"--{name.replace('_', '-')} {asked} differs from the run in {settings.out}, which has "
-                f"{values[name]}: a run is resumed with its own settings"
+                f"--{name.replace('_', '-')} {getattr(settings, name)} differs from the run in {settings.out}, "
+                f"which has {values[name]}: a run is resumed with its own settings"
             )
-    for name in _FREE_ON_RESUME - {"data_dir"}:
-        values[name] = getattr(settings, name)
-    if settings.data_dir != Settings.data_dir:
-        values["data_dir"] = settings.data_dir
+    values |= {name: getattr(settings, name) for name in _FREE_ON_RESUME if name != "data_dir" or name in given}
     return preset_of_run, Settings(**values)
 
 

@@ -5,33 +5,25 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .cli import main_guard, parse
 from .datasets import Dataset, load
 from .device import resolve_device
 from .errors import UserError
-from .likelihoods import HeteroscedasticGaussian
+from .likelihoods import Gaussian, HeteroscedasticGaussian
 from .models import build
+from .streams import check_seed
 
-__all__ = ["Epoch", "evaluate", "fit", "load_weights", "save_weights"]
+__all__ = ["evaluate", "fit", "load_weights", "save_weights"]
 
 _PROG = "hmc_fast.train"
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the training log. score: accuracy, or for regression the mean log likelihood."""
-
-    number: int
-    loss: float
-    test_score: float
-    seconds: float
 
 
 def fit(
@@ -41,59 +33,88 @@ def fit(
     epochs: int,
     batch_size: int = 128,
     learning_rate: float = 1e-3,
+    weight_decay: float = 0.0,
     seed: int = 0,
     device: torch.device | str = "cpu",
-    on_epoch: Callable[[Epoch], None] | None = None,
-) -> list[Epoch]:
+    on_epoch: Callable[[dict[str, float]], None] | None = None,
+) -> list[dict[str, float]]:
     """Trains `model` in place with Adam, the learning rate falling to 0 along a cosine.
 
     The loss is the mean negative log likelihood per example: cross entropy, or a Gaussian with the mean and
     spread that a network of two outputs gives (of one output: unit spread).
 
+    Returns one record per epoch, handed to `on_epoch` too: `epoch`, `loss` and `train_accuracy` (while it was
+    training), `test_loss` and `test_accuracy` (after), `seconds`. Regression: `rmse` in place of `accuracy`,
+    in standardised units.
+
     Raises:
-        UserError: a number of epochs, batch size or learning rate that is not positive.
+        UserError: a number of epochs, batch size or learning rate that is not positive, a negative weight
+            decay, or a loss that became NaN or infinite.
     """
     for name, value in (("epochs", epochs), ("batch size", batch_size), ("learning rate", learning_rate)):
         if not (math.isfinite(value) and value > 0):
             raise UserError(f"{name} {value} must be positive")
-    model.to(device).train()
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise UserError(f"weight decay {weight_decay} must be 0 or positive")
+    if len(dataset.x_train) % batch_size == 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
+        raise UserError(
+            f"the last batch of {len(dataset.x_train)} examples by {batch_size} would hold one example, of which "
+            "BatchNorm can make no statistics: choose another batch size"
+        )
+    model.to(device)
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
     steps = math.ceil(len(x) / batch_size)
-    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     generator = torch.Generator().manual_seed(seed)
-    log = []
+    log: list[dict[str, float]] = []
     for number in range(1, epochs + 1):
-        begin, total = time.perf_counter(), torch.zeros((), device=device)
+        begin, sums = time.perf_counter(), torch.zeros(2, device=device)
+        model.train()
         for index in torch.randperm(len(x), generator=generator).to(device).split(batch_size):
-            loss = _loss(model(x[index]), y[index])
+            outputs = model(x[index])
+            loss = _loss(outputs, y[index])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-            total += loss.detach() * len(index)
-        score = evaluate(model, dataset.x_test, dataset.y_test)
-        log.append(Epoch(number, float(total) / len(x), score, time.perf_counter() - begin))
+            sums += torch.stack((loss.detach() * len(index), _score_sum(outputs.detach(), y[index])))
+        train = _record(sums, len(x), dataset.task)
+        if not math.isfinite(train["loss"]):
+            raise UserError(
+                f"the loss became {train['loss']} in epoch {number}: lower the learning rate {learning_rate}"
+            )
+        test = evaluate(model, dataset.x_test, dataset.y_test, dataset.task)
+        score = _score_name(dataset.task)
+        log.append(
+            {
+                "epoch": number,
+                "loss": train["loss"],
+                f"train_{score}": train[score],
+                "test_loss": test["loss"],
+                f"test_{score}": test[score],
+                "seconds": time.perf_counter() - begin,
+            }
+        )
         if on_epoch is not None:
             on_epoch(log[-1])
     return log
 
 
-def evaluate(model: nn.Module, x: Tensor, y: Tensor, *, batch_size: int = 1024) -> float:
-    """Accuracy of `model` on `(x, y)`; for regression the mean log likelihood. In evaluation mode."""
+def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int = 1000) -> dict[str, float]:
+    """`loss`, the mean negative log likelihood per example, and `accuracy` (regression: `rmse`, in the units
+    of y), of the model in evaluation mode, on the device of its parameters."""
     device = next(model.parameters()).device
-    mode = model.training
+    modes = {module: module.training for module in model.modules()}
     model.eval()
-    total = 0.0
+    sums = torch.zeros(2, device=device)
     with torch.no_grad():
         for inputs, targets in zip(x.split(batch_size), y.split(batch_size), strict=True):
             outputs, targets = model(inputs.to(device)), targets.to(device)
-            if targets.is_floating_point():
-                total -= float(_loss(outputs, targets)) * len(targets)
-            else:
-                total += float((outputs.argmax(1) == targets).sum())
-    model.train(mode)
-    return total / len(x)
+            sums += torch.stack((_loss(outputs, targets) * len(targets), _score_sum(outputs, targets)))
+    for module, mode in modes.items():
+        module.training = mode
+    return _record(sums, len(x), task)
 
 
 def _loss(outputs: Tensor, y: Tensor) -> Tensor:
@@ -101,24 +122,49 @@ def _loss(outputs: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(outputs, y)
     if outputs.shape[-1] == 2:
         return -HeteroscedasticGaussian().log_prob(outputs, y).mean()
-    return 0.5 * ((outputs.reshape(y.shape) - y) ** 2).mean() + 0.5 * math.log(2 * math.pi)
+    return -Gaussian().log_prob(outputs, y).mean()
+
+
+def _score_sum(outputs: Tensor, y: Tensor) -> Tensor:
+    """Number of correct labels, or sum of squared errors of the mean."""
+    if not y.is_floating_point():
+        return (outputs.argmax(1) == y).sum().to(outputs.dtype)
+    return ((outputs.reshape(len(y), -1)[:, 0] - y) ** 2).sum()
+
+
+def _score_name(task: str) -> str:
+    return "accuracy" if task == "classification" else "rmse"
+
+
+def _record(sums: Tensor, count: int, task: str) -> dict[str, float]:
+    loss, score = (sums / count).tolist()
+    return {"loss": loss, _score_name(task): score if task == "classification" else math.sqrt(score)}
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
     """The model's parameters and buffers as safetensors, written whole or not at all."""
     from safetensors.torch import save_file
 
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    tensors = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, tensor in model.state_dict().items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, metadata=metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
     """Loads what `save_weights` wrote into `model`.
 
     Raises:
-        UserError: a missing or damaged file, or weights of another model.
+        UserError: a missing or damaged file, weights of another model, or weights that are not finite; the
+            model is then as it was.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -139,6 +185,8 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 f"{path} does not fit the model: {name!r} is {tuple(tensors[name].shape)} there and "
                 f"{tuple(wanted[name].shape)} in the model"
             )
+        if not bool(torch.isfinite(tensors[name]).all()):
+            raise UserError(f"{path} holds NaN or an infinity in {name!r}: train again with a lower learning rate")
     model.load_state_dict(tensors)
 
 
@@ -155,6 +203,8 @@ class Settings:
     """Examples per step."""
     learning_rate: float = 1e-3
     """Adam's learning rate at the start; it falls to 0 along a cosine."""
+    weight_decay: float = 0.0
+    """Adam's L2 penalty, added to the gradient."""
     data: str = "fashion-mnist"
     """digits, fashion-mnist, uci-NAME, or module:callable."""
     data_dir: Path = Path("data")
@@ -179,13 +229,15 @@ class Settings:
     """File for the weights. Default: runs/PRESET-weights.safetensors."""
 
 
+_UCI = Settings(model="uci-mlp", activation="relu", epochs=100, batch_size=32, learning_rate=1e-2)
+
 PRESETS = {
     "fashion-resnet20": Settings(activation="silu"),
     "fashion-lenet": Settings(model="lenet", activation="silu"),
-    "digits": Settings(model="mlp", data="digits", activation="tanh"),
-    "uci-concrete": Settings(model="uci-mlp", data="uci-concrete", activation="relu"),
-    "uci-energy": Settings(model="uci-mlp", data="uci-energy", activation="relu"),
-    "uci-yacht": Settings(model="uci-mlp", data="uci-yacht", activation="relu"),
+    "digits": Settings(model="mlp", data="digits", activation="tanh", epochs=40, batch_size=32, learning_rate=3e-3),
+    "uci-concrete": replace(_UCI, data="uci-concrete"),
+    "uci-energy": replace(_UCI, data="uci-energy"),
+    "uci-yacht": replace(_UCI, data="uci-yacht"),
 }
 
 
@@ -203,8 +255,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(preset: str, settings: Settings) -> None:
     path = settings.out or Path("runs") / f"{preset}-weights.safetensors"
-    if path.is_dir():
-        raise UserError(f"--out {path} is a directory: name a file")
+    _check_writable(path)
+    check_seed(settings.seed)
     device = resolve_device(settings.device)
     dataset = load(settings.data, settings.data_dir, split=settings.split)
     if settings.train_size:
@@ -217,16 +269,13 @@ def _train(preset: str, settings: Settings) -> None:
         norm=settings.norm,
         seed=settings.seed,
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {path} cannot be written ({error.strerror})") from error
-    score = "test accuracy" if dataset.task == "classification" else "test log likelihood"
+    score, unit = _score_name(dataset.task), dataset.y_std if dataset.task == "regression" else 1.0
 
-    def report(epoch: Epoch) -> None:
+    def report(epoch: dict[str, float]) -> None:
         print(
-            f"epoch {epoch.number}/{settings.epochs}  loss {epoch.loss:.4f}  {score} {epoch.test_score:.4f}  "
-            f"{epoch.seconds:.1f} s",
+            f"epoch {epoch['epoch']}/{settings.epochs}  loss {epoch['loss']:.4f}  "
+            f"train {score} {epoch[f'train_{score}'] * unit:.4f}  "
+            f"test {score} {epoch[f'test_{score}'] * unit:.4f}  {epoch['seconds']:.1f} s",
             flush=True,
         )
 
@@ -236,12 +285,22 @@ def _train(preset: str, settings: Settings) -> None:
         epochs=settings.epochs,
         batch_size=settings.batch_size,
         learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
         seed=settings.seed,
         device=device,
         on_epoch=report,
     )
     save_weights(path, model, {"preset": preset, "model": settings.model, "data": settings.data})
     print(path)
+
+
+def _check_writable(path: Path) -> None:
+    """Before hours of training, not after."""
+    if path.is_dir():
+        raise UserError(f"--out {path} is a directory: name a file")
+    parent = next(folder for folder in path.absolute().parents if folder.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise UserError(f"--out {path} cannot be written: {parent} is no directory that you may write to")
 
 
 if __name__ == "__main__":

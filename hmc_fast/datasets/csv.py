@@ -1,6 +1,11 @@
 """Kaggle's CSV layout of the MNIST family: `label,pixel1,...,pixel784`, one image per line."""
 
+import contextlib
+import itertools
 import os
+import warnings
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +35,8 @@ def read_csv(path: Path, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
     if len(bad):
         row, column = bad[0]
         raise UserError(
-            f"{path} line {row + 2} has pixel{column + 1} = {pixels[row, column]}: pixels must lie in 0..255"
+            f"{path} line {_line_number(path, row)} has pixel{column + 1} = {pixels[row, column]}: "
+            "pixels must lie in 0..255"
         )
     images = pixels.astype(np.uint8).reshape(-1, side, side)
     _write_cache(cache, key, images, labels)
@@ -47,12 +53,16 @@ def _parse(path: Path, width: int) -> np.ndarray:
         raise UserError(f"{path} is empty: it must begin with the header label,pixel1,...,pixel{width - 1}")
     if header.split(",")[0].strip().strip('"') != "label" or header.count(",") != width - 1:
         raise UserError(
-            f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0]!r}: the header "
-            f"must be label,pixel1,...,pixel{width - 1}"
+            f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0][:40]!r}: the "
+            f"header must be label,pixel1,...,pixel{width - 1}"
         )
     try:
-        frame = pd.read_csv(path, header=None, skiprows=1, dtype=np.int64, names=range(width), index_col=False)
-    except (ValueError, OverflowError, pd.errors.ParserError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # with no more than a warning it would drop cells and cast infinities
+            frame = pd.read_csv(path, header=None, skiprows=1, dtype=np.int64, names=range(width), index_col=False)
+    except pd.errors.EmptyDataError as error:
+        raise UserError(f"{path} holds a header and no images") from error
+    except (ValueError, OverflowError, pd.errors.ParserError, Warning) as error:
         _explain(path, width, error)
     if frame.empty:
         raise UserError(f"{path} holds a header and no images")
@@ -64,6 +74,8 @@ def _explain(path: Path, width: int, error: Exception) -> None:
     with path.open(encoding="utf-8", errors="replace") as file:
         next(file)
         for number, line in enumerate(file, start=2):
+            if not line.strip():
+                continue
             cells = line.rstrip("\r\n").split(",")
             if len(cells) != width:
                 raise UserError(f"{path} line {number} has {len(cells)} columns instead of {width}") from error
@@ -76,14 +88,21 @@ def _explain(path: Path, width: int, error: Exception) -> None:
     raise UserError(f"{path} cannot be read: {error}") from error
 
 
+def _line_number(path: Path, row: int) -> int:
+    """Of the row-th image; blank lines are allowed."""
+    with path.open("rb") as file:
+        filled = (number for number, line in enumerate(file, start=1) if line.strip())
+        return next(itertools.islice(filled, row + 1, None))
+
+
 def _read_cache(cache: Path, key: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     if not cache.exists():
         return None
     try:
-        with np.load(cache, allow_pickle=False) as saved:
+        with cache.open("rb") as file, np.load(file, allow_pickle=False) as saved:
             if np.array_equal(saved["key"], key):
                 return saved["images"], saved["labels"]
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
         pass  # a damaged cache is made anew
     return None
 
@@ -94,5 +113,8 @@ def _write_cache(cache: Path, key: np.ndarray, images: np.ndarray, labels: np.nd
         with temporary.open("wb") as file:
             np.savez(file, key=key, images=images, labels=labels)
         os.replace(temporary, cache)
-    except OSError:  # a read-only directory costs time at the next start, nothing else
-        temporary.unlink(missing_ok=True)
+    except OSError:
+        pass  # a read-only directory costs time at the next start, nothing else
+    finally:
+        with contextlib.suppress(OSError):  # where nothing can be written, this fails too
+            temporary.unlink(missing_ok=True)

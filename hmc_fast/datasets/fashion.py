@@ -1,10 +1,12 @@
 """Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747), from a CSV pair, IDX files or the network."""
 
+import contextlib
 import gzip
 import hashlib
 import os
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -56,7 +58,7 @@ def load_fashion_mnist(data_dir: Path) -> Dataset:
     """
     for folder in (data_dir, data_dir / "fashion-mnist"):
         for names in (_CSV, tuple(_IDX)):
-            present = [name for name in names if (folder / name).exists()]
+            present = [name for name in names if (folder / name).is_file()]
             if len(present) == len(names):
                 return _from_csv(folder) if names == _CSV else _from_idx(folder)
             if present:
@@ -79,7 +81,9 @@ def _from_idx(folder: Path) -> Dataset:
                 f"{folder} holds {len(images)} {name} images and {len(labels)} {name} labels: fetch the files again"
             )
         if images.shape[1:] != (28, 28):
-            raise UserError(f"{folder} holds {name} images of {images.shape[1:]} pixels, not (28, 28)")
+            raise UserError(
+                f"{folder} holds {name} images of {' x '.join(map(str, images.shape[1:]))} pixels, not 28 x 28"
+            )
     return _dataset(*parts)
 
 
@@ -103,29 +107,36 @@ def _download(data_dir: Path) -> None:
     import pooch
 
     logger = pooch.get_logger()
-    level, existed = logger.level, data_dir.exists()
+    level, created = logger.level, _missing_directories(data_dir)
     logger.setLevel("ERROR")  # it would print its own hash advice for every file
-    print(f"downloading Fashion-MNIST into {data_dir}", file=sys.stderr)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
-            for name, digest in _IDX.items():
+            for number, (name, digest) in enumerate(reversed(_IDX.items())):  # the smallest first
                 path = Path(pooch.retrieve(_URL + name, known_hash=None, fname=name, path=scratch))
                 with gzip.open(path) as file:
                     found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
                 if found != digest:
-                    raise UserError(f"{_URL + name} has contents with md5 {found} instead of {digest}: not used")
+                    raise OSError(f"{name} unpacks to md5 {found} instead of {digest}")
+                if number == 0:  # there is a network: what follows takes a while
+                    print(f"downloading Fashion-MNIST into {data_dir}", file=sys.stderr)
             for name in _IDX:
                 os.replace(Path(scratch) / name, data_dir / name)
-    except OSError as error:
-        if not existed and data_dir.exists():
-            data_dir.rmdir()
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(
             f"Fashion-MNIST is not in {data_dir} and cannot be downloaded ({_reason(error)}): put {_CSV[0]} and "
             f"{_CSV[1]} there, or the four files {', '.join(_IDX)}"
         ) from error
     finally:
         logger.setLevel(level)
+        for directory in created:
+            with contextlib.suppress(OSError):  # one that holds something stays
+                directory.rmdir()
+
+
+def _missing_directories(path: Path) -> list[Path]:
+    """`path` and those above it that do not exist, the innermost first."""
+    return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 def _reason(error: Exception) -> str:

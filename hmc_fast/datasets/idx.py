@@ -29,10 +29,12 @@ def read_idx(path: Path, num_dimensions: int) -> np.ndarray:
             f"{magic.hex()}: this is another kind of file"
         )
     begin = 4 + 4 * num_dimensions
+    if len(raw) < begin:
+        raise UserError(f"{path} ends after {len(raw)} bytes, within its header: it is truncated, fetch it again")
     sizes = np.frombuffer(raw[4:begin], dtype=">u4").astype(np.int64)
-    if len(sizes) != num_dimensions or len(raw) != begin + sizes.prod():
+    if len(raw) != begin + sizes.prod():
         raise UserError(
-            f"{path} announces {tuple(sizes.tolist())} bytes and holds {max(0, len(raw) - begin)}: it is truncated "
+            f"{path} announces {' x '.join(map(str, sizes))} bytes and holds {len(raw) - begin}: it is truncated "
             "or damaged, fetch it again"
         )
-    return np.frombuffer(raw, dtype=np.uint8, offset=begin).reshape(sizes)
+    return np.frombuffer(raw[begin:], dtype=np.uint8).reshape(sizes)

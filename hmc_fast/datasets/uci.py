@@ -7,11 +7,9 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from .base import Dataset
+from .base import Dataset, permutation, scales
 
 __all__ = ["load_uci"]
-
-_SPLIT_SEED = 0
 
 
 def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
@@ -24,7 +22,7 @@ def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
         UserError: a missing, empty, ragged or non-numeric file, or a split that does not exist.
     """
     folders = (data_dir, data_dir / "uci")
-    path = next((f / f"{name}.txt" for f in folders if (f / f"{name}.txt").exists()), None)
+    path = next((f / f"{name}.txt" for f in folders if (f / f"{name}.txt").is_file()), None)
     if path is None:
         raise UserError(
             f"uci-{name} needs {data_dir / (name + '.txt')}: one example per line, numbers separated by spaces, "
@@ -33,8 +31,7 @@ def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
     table = _read(path)
     test = _test_rows(path.with_name(f"{name}.splits.txt"), len(table), split)
     train = np.setdiff1d(np.arange(len(table)), test)
-    mean, std = table[train].mean(0), table[train].std(0)
-    std[std == 0] = 1.0  # a constant column carries nothing; it becomes 0
+    mean, std = scales(table[train])
     scaled = ((table - mean) / std).astype(np.float32)
     x, y = torch.from_numpy(scaled[:, :-1].copy()), torch.from_numpy(scaled[:, -1].copy())
     return Dataset(
@@ -68,15 +65,16 @@ def _test_rows(path: Path, count: int, split: int) -> np.ndarray:
     if split < 0:
         raise UserError(f"split {split} must be 0 or more")
     if not path.exists():
-        order = np.random.default_rng([_SPLIT_SEED, split]).permutation(count)
-        return np.sort(order[: max(1, round(count / 10))])
+        return np.sort(permutation(count, split)[: max(1, round(count / 10))])
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     if split >= len(lines):
         raise UserError(f"split {split} does not exist: {path} holds {len(lines)}, counted from 0")
     try:
-        rows = np.array(lines[split].split(), dtype=np.int64)
-    except ValueError as error:
+        rows = np.array([int(number) for number in lines[split].split()], dtype=np.int64)
+    except (ValueError, OverflowError) as error:
         raise UserError(f"{path} split {split} holds something other than row numbers") from error
-    if rows.min() < 0 or rows.max() >= count or len(rows) >= count:
-        raise UserError(f"{path} split {split} names rows outside the {count} of the data")
+    if rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) != len(rows) or len(rows) == count:
+        raise UserError(
+            f"{path} split {split} must name test rows in 0..{count - 1}, each once and not all: it does not"
+        )
     return rows

@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 from ..errors import UserError
-from ..posterior import Posterior, Target
+from ..posterior import Posterior
 from ..samplers.base import State, state_tensors
 from ..store import DrawStore
+from ..target import Target
 
 __all__ = ["check_disk", "forecast", "human"]
 

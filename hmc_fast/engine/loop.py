@@ -15,9 +15,10 @@ from torch import Tensor
 
 from ..bma import StreamedAverage
 from ..errors import UserError
-from ..posterior import Posterior, Target
+from ..posterior import Posterior
 from ..samplers.base import Info, Sampler
 from ..store import DrawStore
+from ..target import Target
 from . import checkpoint
 from .interrupt import InterruptGuard
 from .progress import Progress

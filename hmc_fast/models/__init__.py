@@ -1,18 +1,29 @@
 """Networks of the presets, and `build`, which makes one that fits a data set."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
 
 from ..datasets import Dataset
 from ..errors import UserError
-from ..importing import import_object
+from ..importing import call, import_object
 from .lenet import lenet5
 from .mlp import mlp, uci_mlp
+from .norms import ACTIVATIONS
 from .resnet import resnet20
 
-__all__ = ["build", "lenet5", "mlp", "resnet20", "uci_mlp"]
+__all__ = ["ACTIVATIONS", "MODELS", "build", "lenet5", "mlp", "resnet20", "uci_mlp"]
 
-MODELS = ("mlp", "lenet", "resnet20", "uci-mlp")
+_OPTIONS = {
+    "mlp": ("width", "activation"),
+    "lenet": ("activation",),
+    "resnet20": ("width", "activation", "norm"),
+    "uci-mlp": ("activation",),
+}
+MODELS = tuple(_OPTIONS)
 
 
 def build(
@@ -27,14 +38,20 @@ def build(
 ) -> nn.Module:
     """A freshly initialised network for `dataset`; the same seed gives the same weights.
 
-    name: mlp, lenet, resnet20, uci-mlp, or `module:callable`, called with the data set.
+    Args:
+        name: mlp, lenet, resnet20, uci-mlp, or `module:callable`, called with the data set if it requires an
+            argument, else without.
+        width: resnet20: channels of the first stage (8). mlp: units of each hidden layer, instead of `hidden`.
+        activation: one of `ACTIVATIONS`; None: tanh for mlp, else relu. Not handed to a callable.
+        norm: resnet20: frn (the default), group, batch or none.
+        hidden: mlp: units of the hidden layers.
 
     Raises:
-        UserError: an unknown name or option, or a network that does not take the data's shape or does not
-            give one output per class.
+        UserError: an unknown name, an option that the model does not have, or a network that does not take
+            the data's shape or does not give one output per class (regression: one, or two: mean and spread).
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's generators as well
         model = _make(name, dataset, width, activation, norm, hidden)
     _check_shapes(name, model, dataset)
     return model
@@ -48,18 +65,25 @@ def _make(
     norm: str | None,
     hidden: tuple[int, ...],
 ) -> nn.Module:
+    for option, value in (("width", width), ("activation", activation), ("norm", norm)):
+        known = _OPTIONS.get(name, ("activation",))  # presets set one, which a callable may ignore
+        if value is not None and option not in known and (name in MODELS or ":" in name):
+            owners = ", ".join(model for model in MODELS if option in _OPTIONS[model])
+            raise UserError(f"{option} {value!r} means nothing to model {name!r}: it is an option of {owners}")
     if width is not None and width < 1:
         raise UserError(f"width {width} must be at least 1")
     shape = tuple(dataset.x_train.shape[1:])
     outputs = dataset.num_classes or 2
     if ":" in name:
-        model = import_object(name, "model")(dataset)
+        function = import_object(name, "model")
+        model = call(function, name, "model", *([dataset] if _requires_argument(function) else []))
         if not isinstance(model, nn.Module):
             raise UserError(f"model {name!r} returned a {type(model).__name__}: it must return a torch module")
         return model
     if name in ("lenet", "resnet20") and len(shape) != 3:
         raise UserError(f"model {name!r} takes images; {dataset.name} has examples of shape {shape}")
     if name == "mlp":
+        hidden = hidden if width is None else (width,) * len(hidden)
         return mlp(dataset.x_train[0].numel(), hidden, outputs, activation or "tanh")
     if name == "uci-mlp":
         return uci_mlp(dataset.x_train[0].numel(), activation or "relu")
@@ -72,6 +96,16 @@ def _make(
     raise UserError(f"model {name!r} is unknown: use one of {', '.join(MODELS)} or module:callable")
 
 
+def _requires_argument(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind()
+    except TypeError:
+        return True
+    except ValueError:  # some builtins show no signature
+        return False
+    return False
+
+
 def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
     """One example through the model, in evaluation mode so that no running statistic changes."""
     modes = {module: module.training for module in model.modules()}
@@ -79,8 +113,8 @@ def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
     try:
         with torch.no_grad():
             outputs = model.eval()(example)
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = str(error).split("\n")[0]
+    except Exception as error:  # a model of the user's may raise anything
+        reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(
             f"model {name!r} does not take examples of shape {tuple(example.shape[1:])} "
             f"from {dataset.name}: {reason}"
@@ -88,6 +122,13 @@ def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
     finally:
         for module, mode in modes.items():
             module.training = mode
+    if not isinstance(outputs, torch.Tensor):
+        raise UserError(f"model {name!r} returns a {type(outputs).__name__}: it must return one tensor")
+    if not dataset.num_classes and tuple(outputs.shape) not in ((1,), (1, 1), (1, 2)):
+        raise UserError(
+            f"model {name!r} gives outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "
+            "it must give (1, 1), a mean, or (1, 2), a mean and a spread"
+        )
     if dataset.num_classes and tuple(outputs.shape) != (1, dataset.num_classes):
         raise UserError(
             f"model {name!r} gives outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "

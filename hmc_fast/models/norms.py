@@ -1,5 +1,7 @@
 """Normalisations whose output for one example depends on that example alone, and BatchNorm for training."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ def activation_layer(name: str) -> nn.Module:
 
 
 def norm_layer(name: str, channels: int) -> nn.Module:
-    """frn, group (groups of 8 channels), batch (for supervised training only) or none.
+    """frn, group (groups of at least 8 channels), batch (for supervised training only) or none.
 
     Raises:
         UserError: an unknown name.
@@ -51,7 +53,7 @@ def norm_layer(name: str, channels: int) -> nn.Module:
     if name == "frn":
         return FilterResponseNorm(channels)
     if name == "group":
-        return nn.GroupNorm(max(1, channels // 8), channels)
+        return nn.GroupNorm(math.gcd(channels, max(1, channels // 8)), channels)
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "none":

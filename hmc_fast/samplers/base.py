@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
-from ..posterior import Target
+from ..target import Target
 
 __all__ = ["Info", "Sampler", "State", "state_tensors"]
 

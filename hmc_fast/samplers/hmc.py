@@ -24,8 +24,8 @@ from ..integrators import leapfrog
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..metropolis import Acceptance, decide, energy_of_examples
-from ..posterior import Target
 from ..streams import ACCEPT, JITTER, MOMENTUM, check_seed, host_uniform
+from ..target import Target
 from .base import Info
 
 __all__ = ["HMC", "HMCState"]

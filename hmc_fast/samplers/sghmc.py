@@ -25,9 +25,9 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..minibatch import Minibatches
-from ..posterior import Target
 from ..schedules import CosineCyclical
 from ..streams import MOMENTUM, NOISE, check_seed
+from ..target import Target
 from .base import Info
 
 __all__ = ["SGHMC", "SGHMCState"]
