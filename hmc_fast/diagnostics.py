@@ -75,10 +75,15 @@ def _ess(x: np.ndarray) -> np.ndarray:
     total = within * (length - 1) / length
     if num_chains > 1:
         total = total + x.mean(1).var(axis=0, ddof=1)
-    rho = 1 - (within - autocovariance.mean(0) * length / (length - 1)) / total  # (S, Q)
+    rho = 1 - (within - autocovariance.mean(0)) / total  # (S, Q)
     rho[0] = 1
-    pairs = rho[: length // 2 * 2].reshape(length // 2, 2, -1).sum(1)  # sums of neighbours: even + odd lags
-    positive = np.logical_and.accumulate(pairs > 0, axis=0)
-    monotone = np.minimum.accumulate(np.where(positive, pairs, 0), axis=0)
-    tau = np.maximum(-1 + 2 * monotone.sum(0), 1 / np.log10(num_chains * length))
+    last = (length - 3) // 2  # the last pair of lags that is looked at, as in Stan and arviz
+    even, odd = rho[0 : 2 * last + 1 : 2], rho[1 : 2 * last + 2 : 2]
+    pairs = even + odd
+    ended = pairs <= 0
+    stop = np.where(ended.any(0), ended.argmax(0), last)  # (Q,) pairs before this one are positive
+    before = np.arange(last + 1)[:, None] < stop
+    monotone = np.where(before, np.minimum.accumulate(pairs, axis=0), 0)
+    tail = np.maximum(np.take_along_axis(even, stop[None], axis=0)[0], 0)
+    tau = np.maximum(-1 + 2 * monotone.sum(0) + tail, 1 / np.log10(num_chains * length))
     return num_chains * length / tau

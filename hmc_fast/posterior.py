@@ -196,11 +196,14 @@ def _check_data(x: Tensor, y: Tensor) -> None:
 
 
 def _check_forward(posterior: Posterior) -> None:
-    """One example through the model and the likelihood, so that a shape that does not fit shows here."""
-    x, y = posterior.x[:1], posterior.y[:1]
+    """One example through the model and the likelihood, so that what does not fit shows here."""
+    row, x, y = posterior.flat.initial, posterior.x[:1], posterior.y[:1]
     try:
-        value = posterior._log_prob(posterior.flat.initial, x, y)
-    except (RuntimeError, IndexError, ValueError) as error:
+        outputs = posterior.flat(row, x)
+        if isinstance(posterior.likelihood, likelihoods.Categorical):
+            _check_labels(posterior.y, outputs.shape[-1])  # first: a GPU would die of a label out of range
+        value = posterior.likelihood.log_prob(outputs, y)
+    except (RuntimeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
             f"the model does not take an example of shape {tuple(x.shape)} with the likelihood "
@@ -211,10 +214,11 @@ def _check_forward(posterior: Posterior) -> None:
             f"the likelihood gave shape {tuple(value.shape)} for one example: it must give one log-likelihood "
             "per example, (B,)"
         )
-    if isinstance(posterior.likelihood, likelihoods.Categorical):
-        classes = posterior.flat(posterior.flat.initial, x).shape[-1]
-        if posterior.y.is_floating_point() or int(posterior.y.min()) < 0 or int(posterior.y.max()) >= classes:
-            raise UserError(
-                f"labels must be integers in 0..{classes - 1}, the model's classes; y holds "
-                f"{posterior.y.min().item()}..{posterior.y.max().item()} ({posterior.y.dtype})"
-            )
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
+        raise UserError(
+            f"labels must be integers in 0..{classes - 1}, the model's classes; y holds "
+            f"{y.min().item()}..{y.max().item()} ({y.dtype})"
+        )

@@ -161,17 +161,30 @@ _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "init": "model",
         },
     },
-    "uci": {
-        "hmc": {"chains": 4, "burn_in": 100, "draws": 200, "step_size": 2e-3, "init": "prior"},
-        "sghmc": {
-            "chains": 4,
-            "burn_in": 100,
-            "draws": 200,
-            "step_size": 1e-3,
-            "friction": 50.0,
-            "batch_size": 32,
-            "init": "model",
-        },
+    **{
+        # one step size per set: the smaller the residual noise, the stiffer the posterior
+        f"uci-{name}": {
+            "hmc": {
+                "chains": 4,
+                "burn_in": 120,
+                "draws": 100,
+                "step_size": step_size,
+                "trajectory_length": 300 * step_size,
+                "test_in_burn_in": False,
+                "init": "model",
+            },
+            "sghmc": {
+                "chains": 4,
+                "burn_in": 200,
+                "draws": 200,
+                "step_size": step_size,
+                "friction": 0.1 / step_size,
+                "batch_size": 32,
+                "num_leapfrog": 100,
+                "init": "model",
+            },
+        }
+        for name, step_size in (("concrete", 4e-4), ("energy", 1e-4), ("yacht", 1e-4))
     },
 }
 
@@ -183,9 +196,9 @@ PRESETS: dict[str, Settings] = {
     "fashion-lenet": Settings(
         sampler="sghmc", data="fashion-mnist", model="lenet", activation="silu", prior_variance=0.02
     ),
-    "uci-concrete": Settings(sampler="hmc", data="uci-concrete", model="uci-mlp", prior_variance=0.1),
-    "uci-energy": Settings(sampler="hmc", data="uci-energy", model="uci-mlp", prior_variance=0.1),
-    "uci-yacht": Settings(sampler="hmc", data="uci-yacht", model="uci-mlp", prior_variance=0.1),
+    "uci-concrete": Settings(sampler="hmc", data="uci-concrete", model="uci-mlp", prior_variance=0.2),
+    "uci-energy": Settings(sampler="hmc", data="uci-energy", model="uci-mlp", prior_variance=0.2),
+    "uci-yacht": Settings(sampler="hmc", data="uci-yacht", model="uci-mlp", prior_variance=0.2),
 }
 
 
@@ -195,8 +208,7 @@ def resolve(preset: str, settings: Settings) -> Settings:
     Raises:
         UserError: a number that is not positive where it must be.
     """
-    family = "uci" if preset.startswith("uci-") else preset
-    table = _COMMON | _DEFAULTS[family][settings.sampler]
+    table = _COMMON | _DEFAULTS[preset][settings.sampler]
     missing = {f.name for f in dataclasses.fields(settings) if getattr(settings, f.name) is None}
     filled = dataclasses.replace(settings, **{k: v for k, v in table.items() if k in missing})
     if filled.prior_variance is None or not (math.isfinite(filled.prior_variance) and filled.prior_variance > 0):

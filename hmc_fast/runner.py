@@ -85,11 +85,11 @@ def run(
         checkpoint.assert_same_run(saved, fingerprint, directory)
     elif directory is not None:
         refuse_existing(directory)
-    average, inputs = _average(target, test, chains, draws)
     draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
     capacity = parse_capacity(capacity, draw_size, draws)
     if directory is not None and saved is None:
         check_disk(directory, draws * draw_size)
+    average, inputs = _average(target, test, chains, draws)
 
     state = sampler.init(target, theta, seed=seed)
     if directory is not None:
@@ -150,11 +150,15 @@ def run(
 
 def refuse_existing(directory: Path) -> None:
     """Raises UserError where a run already lives, or where a directory cannot be."""
-    if directory.exists() and not directory.is_dir():
-        raise UserError(f"{directory} is a file: choose another directory")
-    for name in ("checkpoint", "draws.npy", "config.json"):
-        if (directory / name).exists():
-            raise UserError(f"{directory} already holds a run ({name}): choose another directory, or resume it")
+    try:
+        held = [name for name in ("checkpoint", "draws.npy", "config.json") if (directory / name).exists()]
+        above = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    except OSError as error:  # such as a name that is too long
+        raise UserError(f"{directory} cannot be written ({error.strerror}): choose another directory") from error
+    if not above.is_dir():
+        raise UserError(f"{directory} cannot be written, {above} is a file: choose another directory")
+    if held:
+        raise UserError(f"{directory} already holds a run ({held[0]}): choose another directory, or resume it")
 
 
 def _make_directory(directory: Path) -> None:

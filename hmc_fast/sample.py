@@ -180,7 +180,9 @@ def make_posterior(settings: Settings, dataset: Dataset, device: torch.device) -
     }
     chains = _required(settings.chains)
     init: str | Tensor = str(settings.init)
-    if init == "model" and chains > 0:
+    if chains < 1:
+        raise UserError(f"chains {chains} must be at least 1")
+    if init == "model":
         rows = [FlatModel(fresh((settings.seed * chains + chain) % 2**63)).initial for chain in range(chains)]
         init = torch.stack(rows)
     elif init != "prior":

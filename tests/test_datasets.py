@@ -38,6 +38,14 @@ def write_idx(path, array):
     path.write_bytes(gzip.compress(head + array.astype(np.uint8).tobytes()))
 
 
+@pytest.fixture(autouse=True)
+def global_generators_are_left_alone():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    yield
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
 @pytest.fixture
 def csv_dir(tmp_path):
     for seed, name in enumerate(CSV):
@@ -183,6 +191,30 @@ def test_a_damaged_cache_is_made_anew(csv_dir):
     assert torch.equal(load("fashion-mnist", csv_dir).x_train, first.x_train)
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "of another kind"])
+def test_a_cache_damaged_within_is_made_anew(csv_dir, damage):
+    first = load("fashion-mnist", csv_dir)
+    cache = csv_dir / f"{CSV[0]}.cache.npz"
+    raw = bytearray(cache.read_bytes())
+    if damage == "flipped":
+        raw[len(raw) // 2] ^= 0xFF
+    cache.write_bytes(raw[: len(raw) // 2] if damage == "cut" else raw)
+    if damage == "of another kind":
+        np.savez(cache, other=np.zeros(3))
+    assert torch.equal(load("fashion-mnist", csv_dir).x_train, first.x_train)
+    assert len(cache.read_bytes()) == len(raw)
+
+
+def test_a_full_disk_leaves_no_half_a_cache(csv_dir, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    assert len(load("fashion-mnist", csv_dir).x_train) == 12
+    assert sorted(path.name for path in csv_dir.iterdir()) == sorted(CSV)
+
+
 def test_a_directory_that_cannot_be_written_is_no_obstacle(csv_dir, monkeypatch):
     def refuse(*_, **__):
         raise OSError(30, "Read-only file system")
@@ -207,7 +239,10 @@ def edit(path, line, column, value):
         (3, 0, "boot", "line 3 has label 'boot': it must be a whole number"),
         (4, 7, "", "line 4 has pixel7 '': it must be a whole number"),
         (4, 7, "nan", "line 4 has pixel7 'nan'"),
+        (4, 7, "inf", "line 4 has pixel7 'inf'"),
         (4, 7, "1.5", "line 4 has pixel7 '1.5'"),
+        (4, 7, "9" * 30, r"fashion-mnist_train\.csv"),
+        (4, 0, "1.5", "line 4 has label '1.5'"),
         (5, 2, "256", r"line 5 has pixel2 = 256: pixels must lie in 0\.\.255"),
         (5, 2, "-1", r"line 5 has pixel2 = -1: pixels must lie in 0\.\.255"),
         (6, 0, "10", r"label 10 in row 4 must be in 0\.\.9"),
@@ -220,6 +255,22 @@ def edit(path, line, column, value):
 def test_a_bad_cell_of_a_csv(csv_dir, line, column, value, message):
     edit(csv_dir / CSV[0], line, column, value)
     refused(message, "fashion-mnist", csv_dir)
+
+
+@pytest.mark.parametrize(("value", "message"), [("999", "line 6 has pixel2 = 999"), ("x", "line 6 has pixel2 'x'")])
+def test_blank_lines_count_but_do_no_harm(csv_dir, value, message):
+    path = csv_dir / CSV[0]
+    path.write_text(path.read_text().replace("\n", "\r\n\r\n", 1) + "\n\n")
+    assert len(load("fashion-mnist", csv_dir).x_train) == 12
+    edit(path, 6, 2, value)
+    refused(message, "fashion-mnist", csv_dir)
+
+
+def test_something_else_than_text(csv_dir):
+    (csv_dir / CSV[0]).write_bytes(bytes(range(256)) * 2000)
+    with pytest.raises(UserError, match="header must be") as caught:
+        load("fashion-mnist", csv_dir)
+    assert len(str(caught.value)) < 1000
 
 
 def test_every_line_of_a_csv_is_too_long(csv_dir):
@@ -295,6 +346,18 @@ def test_truncated_contents(idx_dir, change):
     refused(f"{IDX[0]} announces", "fashion-mnist", idx_dir)
 
 
+def test_a_header_cut_short(idx_dir):
+    path = idx_dir / IDX[0]
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes())[:10]))
+    refused(f"{IDX[0]} ends after 10 bytes, within its header", "fashion-mnist", idx_dir)
+
+
+def test_no_images_at_all(idx_dir):
+    write_idx(idx_dir / IDX[0], np.zeros((0, 28, 28)))
+    write_idx(idx_dir / IDX[1], np.zeros(0))
+    refused("training set: it is empty", "fashion-mnist", idx_dir)
+
+
 def test_fewer_labels_than_images(idx_dir):
     write_idx(idx_dir / IDX[1], np.zeros(11))
     refused("12 train images and 11 train labels", "fashion-mnist", idx_dir)
@@ -363,12 +426,21 @@ def test_a_failed_download_says_what_to_put_where_and_leaves_nothing(server, tmp
         path.write_text("<html>log in to the hotel's network</html>")
     else:
         path.write_bytes(path.read_bytes()[:-10])
-    for data_dir in (tmp_path / "new", tmp_path / "old"):
+    for data_dir in (tmp_path / "new" / "data", tmp_path / "old"):
         if data_dir.name == "old":
             data_dir.mkdir()
         refused(r"put fashion-mnist_train\.csv and fashion-mnist_test\.csv there", "fashion-mnist", data_dir)
     assert not (tmp_path / "new").exists()
     assert not list((tmp_path / "old").iterdir())
+
+
+def test_without_a_network_nothing_is_announced(server, tmp_path, capsys):
+    for path in server.iterdir():
+        path.unlink()
+    refused("no route to host", "fashion-mnist", tmp_path / "new")
+    (tmp_path / "file").write_text("")
+    refused("cannot be downloaded", "fashion-mnist", tmp_path / "file" / "data")
+    assert capsys.readouterr().err == ""
 
 
 # --- UCI ---
@@ -439,6 +511,7 @@ def test_a_bad_uci_table(tmp_path, text, message):
         ("3 3\n", 0, "each once"),
         (" ".join(map(str, range(20))) + "\n", 0, "not all"),
         ("1 two\n", 0, "something other than row numbers"),
+        ("9" * 30 + "\n", 0, "something other than row numbers"),
     ],
 )
 def test_a_bad_split(tmp_path, table, splits, split, message):
@@ -508,11 +581,48 @@ def test_a_data_set_is_taken_as_it_is(own):
         ("return np.eye(2), [0, 1], np.eye(2), [0, 2]", r"label 2 in row 1 must be in 0\.\.1"),
         ("return np.eye(2), [0., np.nan], np.eye(2), [0., 1.]", "NaN or an infinity in the targets of row 1"),
         ("return np.eye(2), [], np.eye(2), [0, 1]", "2 examples but labels of shape"),
+        ("return np.eye(2), ['a', 'b'], np.eye(2), ['a', 'b']", "not an array of numbers"),
+        ("return np.eye(2) * np.nan, [0, 1], np.eye(2), [0, 1]", "training set: NaN .* features of row 0"),
+        ("return np.eye(2), [0, 1], np.array([[0, 1], [1, np.inf]]), [0, 1]", "test set: NaN .* row 1"),
+        ("return np.eye(2), [1, -1], np.eye(2), [0, 1]", "label -1 in row 1"),
+        ("return np.eye(2), [0, 0], np.eye(2), [0, 0]", "1 classes: classification needs at least 2"),
+        ("return np.zeros((0, 2)), np.zeros(0), np.eye(2), [0.5, 1]", "training set: it is empty"),
+        ("return np.zeros((0, 2)), np.zeros(0, int), np.eye(2), [0, 1]", "training set: it is empty"),
+        ("raise SystemExit(3)", "failed: SystemExit: 3"),
         ("raise OSError('no such table')", r"failed: OSError: no such table \(own_.*, line 5\)"),
     ],
 )
 def test_a_mistake_in_the_users_own_data(own, body, message):
     refused(message, own(body))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("missing_module_x:make", "no module 'missing_module_x'"),
+        (":make", "not of the form module:callable"),
+        ("math:", "not of the form module:callable"),
+        ("math:nothing", "has no 'nothing'"),
+        ("math:pi", "is a float: name a function"),
+        ("..:make", r"data '\.\.:make'"),
+    ],
+)
+def test_a_name_that_leads_nowhere(name, message):
+    refused(message, name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def make(:\n", "failed: SyntaxError: .*line 1"),
+        ("import nope_x\n", r"failed: ModuleNotFoundError: No module named 'nope_x' \(fails_.*\.py, line 1\)"),
+        ("import sys\nsys.exit(3)\n", "failed: SystemExit: 3"),
+    ],
+)
+def test_a_module_that_cannot_be_imported(tmp_path, monkeypatch, text, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / f"fails_{tmp_path.name}.py").write_text(text)
+    refused(message, f"fails_{tmp_path.name}:make")
 
 
 # --- imports and real files ---

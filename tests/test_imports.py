@@ -13,9 +13,9 @@ ROOT = Path(__file__).parent.parent
 ALLOWED = {
     "hmc_fast/sample.py": {
         *("artifacts", "cli", "datasets", "device", "engine", "errors", "flat", "models", "posterior", "presets"),
-        *("jsonfile", "priors", "report", "result", "runner", "samplers", "schedules", "train"),
+        *("jsonfile", "priors", "report", "result", "runner", "samplers", "schedules", "streams", "train"),
     },
-    "hmc_fast/train.py": {"cli", "datasets", "device", "errors", "likelihoods", "models"},
+    "hmc_fast/train.py": {"cli", "datasets", "device", "errors", "likelihoods", "models", "streams"},
     "hmc_fast/presets.py": {"errors"},
     "hmc_fast/artifacts.py": {"diagnostics", "predictions", "result"},
     "hmc_fast/report": {"errors", "Run", "checked_images", "read_run"},  # names of report/__init__.py

@@ -1,0 +1,148 @@
+"""Leapfrog and the Metropolis test: analytic orbits, order, reversibility, volume, exact decisions."""
+
+import math
+
+import pytest
+import torch
+
+import hmc_fast
+from hmc_fast import metropolis
+from hmc_fast.integrators import leapfrog
+
+
+def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=None):
+    """(theta, momentum) after a trajectory; float64."""
+    theta, momentum = theta.clone(), momentum.clone()
+    hyper = torch.tensor([[step_size, 1 / density.temperature, 0.0, 0.0]], dtype=torch.float64).repeat(
+        len(theta), 1
+    )
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(len(theta), 1)
+    density.log_likelihood_and_grad(theta, grad, log_lik)
+    leapfrog(density, theta, momentum, grad, log_lik, hyper, num_leapfrog, inverse_mass=inverse_mass)
+    return theta, momentum
+
+
+def oscillator(stiffness=1.0, temperature=1.0):
+    return hmc_fast.Density(
+        lambda t: -0.5 * stiffness * (t**2).sum(), 2, dtype=torch.float64, temperature=temperature
+    )
+
+
+START = torch.tensor([[1.0, -0.5], [0.3, 2.0]], dtype=torch.float64)
+SPEED = torch.tensor([[0.2, 0.7], [-1.0, 0.1]], dtype=torch.float64)
+
+
+def test_free_fall_is_exact_and_downhill():
+    """A linear potential: leapfrog is exact, and the chain must fall down the potential, not climb it."""
+    density = hmc_fast.Density(lambda t: 3.0 * t[0], 2, dtype=torch.float64)
+    theta, momentum = integrate(density, START, SPEED, 0.1, 20)
+    force = torch.tensor([3.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(theta, START + 2.0 * SPEED + 2.0 * force)
+    torch.testing.assert_close(momentum, SPEED + 2.0 * force)
+
+
+@pytest.mark.parametrize(("stiffness", "temperature"), [(1.0, 1.0), (2.0, 1.0), (2.0, 0.5)])
+def test_harmonic_orbit_and_second_order(stiffness, temperature):
+    omega = math.sqrt(stiffness / temperature)
+    errors = []
+    for step_size in (0.02, 0.01):
+        theta, momentum = integrate(
+            oscillator(stiffness, temperature), START, SPEED, step_size, round(2 / step_size)
+        )
+        c, s = math.cos(2 * omega), math.sin(2 * omega)
+        exact = START * c + SPEED * s / omega, SPEED * c - START * s * omega
+        errors.append(max((theta - exact[0]).abs().max().item(), (momentum - exact[1]).abs().max().item()))
+    assert errors[0] < 2e-3
+    assert errors[0] / errors[1] == pytest.approx(4.0, rel=0.05)
+
+
+def test_inverse_mass_scales_velocity():
+    inverse_mass = torch.tensor([0.25, 4.0], dtype=torch.float64)
+    theta, _ = integrate(oscillator(), START, SPEED, 0.002, 500, inverse_mass)
+    omega = inverse_mass.sqrt()
+    exact = START * torch.cos(omega) + SPEED * omega * torch.sin(omega)
+    torch.testing.assert_close(theta, exact, atol=1e-4, rtol=1e-4)
+
+
+def quartic():
+    return hmc_fast.Density(lambda t: -(t**4).sum() - t[0] * t[1] + t[0], 2, dtype=torch.float64)
+
+
+def test_trajectories_retrace_their_steps():
+    theta, momentum = integrate(quartic(), START, SPEED, 0.05, 40)
+    back, reversed_momentum = integrate(quartic(), theta, -momentum, 0.05, 40)
+    torch.testing.assert_close(back, START, atol=1e-9, rtol=0)
+    torch.testing.assert_close(-reversed_momentum, SPEED, atol=1e-9, rtol=0)
+
+
+def test_energy_drift_is_bounded():
+    density = quartic()
+    start = density.potential_and_grad(START)[0] + 0.5 * (SPEED**2).sum(1)
+    for num_leapfrog in (100, 1000):
+        theta, momentum = integrate(density, START, SPEED, 0.02, num_leapfrog)
+        energy = density.potential_and_grad(theta)[0] + 0.5 * (momentum**2).sum(1)
+        assert (energy - start).abs().max() < 0.05  # of about 17, at any length
+
+
+def test_volume_is_preserved():
+    flow = lambda z: torch.cat(integrate_row(z))  # noqa: E731
+
+    def integrate_row(z):
+        theta, momentum = integrate(quartic(), z[None, :2], z[None, 2:], 0.1, 7)
+        return theta[0], momentum[0]
+
+    point = torch.cat((START[0], SPEED[0]))
+    step = 1e-6
+    columns = [
+        (flow(point + step * e) - flow(point - step * e)) / (2 * step) for e in torch.eye(4, dtype=torch.float64)
+    ]
+    assert torch.linalg.det(torch.stack(columns, dim=1)).item() == pytest.approx(1.0, abs=1e-7)
+
+
+def test_one_gradient_per_step():
+    density, calls = quartic(), []
+    real = density.log_likelihood_and_grad
+    density.log_likelihood_and_grad = lambda *a, **k: (calls.append(1), real(*a, **k))[1]
+    state = hmc_fast.HMC(0.05, num_leapfrog=7).init(density, START)
+    assert len(calls) == 1
+    for _ in range(3):
+        hmc_fast.HMC(0.05, num_leapfrog=7).step(state)
+    assert len(calls) == 1 + 3 * 7
+
+
+# --- the Metropolis test ---
+
+INF, NAN = math.inf, math.nan
+
+
+def test_what_is_not_finite_is_rejected_and_diverges():
+    energy = torch.tensor([NAN, INF, -INF, 1e9, 2000.0, 999.0, -5.0], dtype=torch.float64)
+    for rule in ("log_ratio", "density_ratio"):
+        accepted, prob, divergent = metropolis.decide(energy, torch.full((7,), 1e-7), rule)
+        assert accepted.tolist() == [False] * 6 + [True]
+        assert divergent.tolist() == [True, True, True, True, True, False, False]
+        assert prob.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 1.0])
+
+
+def test_both_rules_agree_and_have_the_right_frequency():
+    generator = torch.Generator().manual_seed(0)
+    energy = 2 * torch.randn(200_000, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(200_000, generator=generator)
+    by_log, prob, _ = metropolis.decide(energy, uniform, "log_ratio")
+    by_density, _, _ = metropolis.decide(energy, uniform, "density_ratio")
+    assert torch.equal(by_log, by_density)
+    torch.testing.assert_close(prob, torch.exp(-energy).clamp_max(1))
+    assert by_log.double().mean().item() == pytest.approx(prob.mean().item(), abs=0.005)
+
+
+def test_the_likelihood_difference_survives_large_totals():
+    """Per-example differences in float64: float32 totals of this size are 8 apart."""
+    log_lik = torch.full((1, 1_000_000), -100.0) + torch.randn(
+        1, 1_000_000, generator=torch.Generator().manual_seed(0)
+    )
+    change = torch.zeros_like(log_lik)
+    change[0, :1000] = 0.0009765625  # exactly representable beside 100
+    energy = metropolis.energy_of_examples(log_lik, log_lik + change, torch.tensor([2.0]))
+    exact = -2.0 * ((log_lik + change).double() - log_lik.double()).sum().item()
+    assert energy.item() == pytest.approx(exact, rel=1e-12)
+    assert energy.item() == pytest.approx(-1.953, abs=0.02)
