@@ -77,7 +77,7 @@ def _ess(x: np.ndarray) -> np.ndarray:
         total = total + x.mean(1).var(axis=0, ddof=1)
     rho = 1 - (within - autocovariance.mean(0)) / total  # (S, Q)
     rho[0] = 1
-    last = (length - 3) // 2  # the last pair of lags that is looked at, as in Stan and arviz
+    last = max(0, (length - 3) // 2)  # the last pair of lags that is looked at, as in Stan and arviz
     even, odd = rho[0 : 2 * last + 1 : 2], rho[1 : 2 * last + 2 : 2]
     pairs = even + odd
     ended = pairs <= 0

@@ -165,7 +165,7 @@ def test_a_flag_wins_over_the_table():
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_prior_variance_that_is_not_positive(value):
-    with pytest.raises(UserError, match="--prior-variance .* must be a positive number"):
+    with pytest.raises(UserError, match=r"--prior-variance .* must be a positive number"):
         resolve("digits", Settings(prior_variance=value))
 
 

@@ -199,8 +199,8 @@ def yacht(folder):
 
 def test_a_regression_speaks_in_original_units(here, capsys):
     table = yacht(here)
-    flags = "--data-dir . --out run --chains 2 --burn-in 20 --draws 10 --step-size 0.01 --trajectory-length 0.3"
-    assert command("uci-yacht --seed 1", flags) == 0
+    flags = "--data-dir . --out run --chains 2 --burn-in 30 --draws 10 --step-size 0.003 --trajectory-length 0.15"
+    assert command("uci-yacht --seed 1 --init model --test-in-burn-in True --prior-variance 0.1", flags) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "run"
     config, metrics, predictions, _, _ = read(here / "run")
     mean, variance, y = (predictions[name].astype(float) for name in ("mean", "variance", "labels"))
