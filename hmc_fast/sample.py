@@ -133,7 +133,11 @@ def make_sampler(settings: Settings) -> Sampler:
         )
     schedule = None
     if settings.cycle_length:
-        schedule = CosineCyclical(settings.cycle_length, keep=_required(settings.cycle_keep))
+        schedule = CosineCyclical(
+            settings.cycle_length,
+            keep=_required(settings.cycle_keep),
+            exploration=_required(settings.cycle_exploration),
+        )
     return SGHMC(
         _required(settings.step_size),
         friction=_required(settings.friction),
