@@ -19,7 +19,8 @@ __all__ = ["Minibatches", "permutation"]
 
 def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
     """Random permutations of 0..N-1, int64 `(C, N)`: a stable sort of 62 random bits per datum."""
-    counter = Counter(seed, PERMUTATION, torch.tensor([epoch], device=device))
+    # torch.full, not torch.tensor: a copy from the host would wait for the device
+    counter = Counter(seed, PERMUTATION, torch.full((1,), epoch, device=device))
     high, low, _, _ = reference.philox(counter, num_chains, num_data)
     return torch.argsort((high >> 1 << 31) | (low >> 1), dim=1, stable=True)
 

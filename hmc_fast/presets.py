@@ -103,7 +103,13 @@ class Settings:
     """Show progress."""
 
 
-_COMMON: dict[str, Any] = {"test_in_burn_in": True, "jitter": 0.0, "cycle_length": 0, "cycle_keep": 1, "cycle_exploration": 0.0}
+_COMMON: dict[str, Any] = {
+    "test_in_burn_in": True,
+    "jitter": 0.0,
+    "cycle_length": 0,
+    "cycle_keep": 1,
+    "cycle_exploration": 0.0,
+}
 
 # What each preset means for each sampler.
 _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {

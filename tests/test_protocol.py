@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hmc_fast
 from hmc_fast.samplers import Info
@@ -83,6 +84,28 @@ def test_a_chain_does_not_depend_on_the_others(sampler):
         sampler.step(many)
         sampler.step(one)
     torch.testing.assert_close(many.theta[:1], one.theta, rtol=1e-10, atol=1e-12)
+
+
+class NoHostRead(TorchDispatchMode):
+    """Raises on every operation that would make the host wait for a value on the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func._opname not in ("_local_scalar_dense", "nonzero", "masked_select", "equal"), func
+        if func._opname in ("index", "index_put_"):
+            assert all(i is None or i.dtype != torch.bool for i in args[1]), "boolean indexing"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "hmc_jittered"])  # jitter is the host's
+def test_a_step_reads_nothing_back_to_the_host(name):
+    posterior, _ = linear_regression()
+    sampler = SAMPLERS[name]()
+    state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1)
+    with NoHostRead():
+        sampler.step(state)
+        sampler.step(state, burn_in=True)
+    with pytest.raises(AssertionError), NoHostRead():
+        state.theta.sum().item()
 
 
 def test_no_global_generator_is_touched(sampler):
