@@ -93,7 +93,7 @@ class Loop:
     checkpoint_directory: Path | None
     fingerprint: dict[str, Any]
     iteration: int = 0
-    seconds: float = 0.0  # spent sampling, over all sessions of a resumed run
+    seconds: float = 0.0  # spent sampling, over all parts of an interrupted run
     trace: list[Tensor] = field(default_factory=list)  # per iteration float64 (C, len(TRACE_COLUMNS))
     function_draws: list[Tensor] = field(default_factory=list)  # per draw float32 (C, Q)
     _predictions: Tensor | None = None
