@@ -153,13 +153,15 @@ _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "fashion-resnet20": {
         "hmc": {
+            # For a look on a CPU with --train-size 1000, where a gradient takes about a second: from fresh
+            # networks the chain learns within a few short trajectories; the paper's length is 0.7025.
             "chains": 1,
-            "burn_in": 4,
-            "draws": 12,
-            "step_size": 1e-3,
-            "trajectory_length": 0.01,
+            "burn_in": 6,
+            "draws": 10,
+            "step_size": 8e-3,
+            "trajectory_length": 0.16,
             "test_in_burn_in": False,
-            "init": "prior",
+            "init": "model",
         },
         "sghmc": {
             "chains": 4,
