@@ -5,7 +5,6 @@ draws, quantities. A quantity that never moves has no variance to compare: its R
 """
 
 import numpy as np
-from scipy import fft, stats
 
 __all__ = ["ess_bulk", "rhat", "split_chains"]
 
@@ -18,6 +17,8 @@ def split_chains(x: np.ndarray) -> np.ndarray:
 
 def _rank_normalised(x: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks over all chains and draws (eq. 14)."""
+    from scipy import stats  # half a second to import, which few that import the package need
+
     flat = x.reshape(-1, x.shape[-1])
     ranks = stats.rankdata(flat, axis=0)
     return stats.norm.ppf((ranks - 0.375) / (len(flat) + 0.25)).reshape(x.shape)
@@ -63,6 +64,8 @@ def _autocovariance(x: np.ndarray) -> np.ndarray:
     """Biased autocovariance along axis 1 by the Fourier transform."""
     length = x.shape[1]
     centred = x - x.mean(axis=1, keepdims=True)
+    from scipy import fft
+
     size = fft.next_fast_len(2 * length)
     spectrum = fft.rfft(centred, size, axis=1)
     return fft.irfft(spectrum * spectrum.conj(), size, axis=1)[:, :length] / length

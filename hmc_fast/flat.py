@@ -84,9 +84,17 @@ class FlatModel:
         self.initial = self.flatten(dict(named)).clone()  # (D,) the module's own values
         self.module.requires_grad_(False)
 
-    def __call__(self, row: Tensor, x: Tensor) -> Tensor:
-        """Outputs of the model with the parameters `row (D,)` at the inputs `x (B, ...)`."""
-        return torch.func.functional_call(self.module, self.views(row), (x,))
+    def __call__(self, row: Tensor, x: Tensor, *, channels_last: bool = False) -> Tensor:
+        """Outputs of the model with the parameters `row (D,)` at the inputs `x (B, ...)`.
+
+        channels_last: hand kernels of convolutions over in that layout, which the rest then follows.
+        """
+        parameters = self.views(row)
+        if channels_last:
+            for name, parameter in parameters.items():
+                if parameter.ndim == 4:
+                    parameters[name] = parameter.contiguous(memory_format=torch.channels_last)
+        return torch.func.functional_call(self.module, parameters, (x,))
 
     def views(self, row: Tensor) -> dict[str, Tensor]:
         """Named parameters as views of `row (D,)`."""

@@ -41,10 +41,21 @@ class Minibatches:
         self._window = torch.empty(num_chains, 2 * num_data, dtype=torch.int64, device=device)
 
     def indices(self, step: int) -> Tensor:
-        """Int64 `(C, B)`, a view of the window over two epochs."""
-        epoch, offset = divmod(step * self.batch_size, self.num_data)
-        self._advance(epoch)
-        return self._window[:, offset : offset + self.batch_size]
+        """Int64 `(C, B)`."""
+        self.advance(step)
+        out = self._window.new_empty(self.num_chains, self.batch_size)
+        self.read(torch.full((1,), step, device=self.device), out)
+        return out
+
+    def read(self, step: Tensor, out: Tensor) -> None:
+        """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`; the window must be there."""
+        offset = torch.remainder(step * self.batch_size, self.num_data)
+        positions = offset + torch.arange(self.batch_size, device=self.device)
+        torch.index_select(self._window, 1, positions, out=out)
+
+    def advance(self, step: int) -> None:
+        """Moves the window to the epochs that `step` reads; at most once an epoch is there anything to do."""
+        self._advance(step * self.batch_size // self.num_data)
 
     def _advance(self, epoch: int) -> None:
         if epoch == self._epoch:

@@ -91,6 +91,14 @@ class Settings:
     """auto, cpu, cuda or cuda:INDEX."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of gradients; energies are exact whatever it is."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Gradients through torch.compile; auto: where the work of the run repays it, by a rule that is printed."""
+    graph: Literal["auto", "on", "off"] = "auto"
+    """Leapfrog steps as CUDA graphs; auto: on a GPU, where the model allows."""
+    chain_batching: Literal["auto", "vmap", "loop", "streams"] = "auto"
+    """Chains in one pass, one by one, or on parallel CUDA streams; auto: measured before a long run."""
+    profile: bool = False
+    """Write a torch profiler trace of a few iterations (profile.json) and print the five largest costs."""
     micro_batch_size: int | None = None
     """Examples per forward and backward pass; bounds memory, changes results by rounding alone."""
     capacity: str | None = None

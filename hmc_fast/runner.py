@@ -24,6 +24,8 @@ from .samplers.base import Sampler
 from .store import DrawStore, bytes_per_draw, parse_capacity
 from .streams import check_seed
 from .target import Target
+from .tuning import Compile, choose
+from .unit import Graph, checked_graph
 
 __all__ = ["run"]
 
@@ -45,6 +47,9 @@ def run(
     resume: bool = False,
     config: dict[str, Any] | None = None,
     device: "torch.device | str | None" = None,
+    compile: Compile = "auto",
+    graph: Graph = "auto",
+    profile: bool = False,
     progress: bool = True,
 ) -> Run:
     """Samples `target` with `sampler`.
@@ -62,6 +67,11 @@ def run(
         resume: continue from the checkpoint in `out`, to the very draws an unbroken run would give.
         config: written to `config.json` in `out` when the run starts; anything JSON can hold.
         device: move the target there first.
+        compile: gradients through `torch.compile`: True, False, or "auto", where the work of the run repays
+            it (the rule is printed).
+        graph: leapfrog steps as CUDA graphs: True, False, or "auto", on a CUDA device where the model allows.
+        profile: write a torch profiler trace of a few iterations, `profile.json`, to `out` (or here), and
+            print the five largest costs.
         progress: show a bar, or lines where there is no terminal.
 
     Raises:
@@ -76,22 +86,26 @@ def run(
         target = target.to(device)  # type: ignore[attr-defined]
     directory = None if out is None else Path(out)
     theta = target.initial(init, chains, seed)
-    fingerprint = _fingerprint(target, sampler, plan, chains, seed, draw_dtype, theta)
     saved = None
     if resume:
         if directory is None:
             raise UserError("resume needs out, the directory whose checkpoint to continue from")
         saved = checkpoint.read(directory / "checkpoint")
-        checkpoint.assert_same_run(saved, fingerprint, directory)
     elif directory is not None:
         refuse_existing(directory)
+    target = _prepared(target, sampler, plan, chains, compile, saved, progress)
+    graph = checked_graph(target, graph)
+    fingerprint = _fingerprint(target, sampler, plan, chains, seed, draw_dtype, theta)
+    if saved is not None:
+        assert directory is not None
+        checkpoint.assert_same_run(saved, fingerprint, directory)
     draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
     capacity = parse_capacity(capacity, draw_size, draws)
     if directory is not None and saved is None:
         check_disk(directory, draws * draw_size)
     average, inputs = _average(target, test, chains, draws)
 
-    state = sampler.init(target, theta, seed=seed)
+    state = sampler.init(target, theta, seed=seed, graph=graph)
     if directory is not None:
         _make_directory(directory)
         if config is not None and saved is None:
@@ -116,6 +130,7 @@ def run(
         test_inputs=inputs,
         checkpoint_directory=None if directory is None else directory / "checkpoint",
         fingerprint=fingerprint,
+        trace_path=(directory or Path()) / "profile.json" if profile else None,
     )
     if saved is not None:
         loop.restore(saved)
@@ -146,6 +161,29 @@ def run(
         loop.save()
         finished.draws = _publish(directory, finished)
     return finished
+
+
+def _prepared(
+    target: Target,
+    sampler: Sampler,
+    plan: Plan,
+    chains: int,
+    compile: Compile,
+    saved: "checkpoint.Checkpoint | None",
+    progress: bool,
+) -> Target:
+    """The target, compiled and its chains batched as the rules say, or as the run to resume had it."""
+    if saved is not None and "compiled" in saved.fingerprint:
+        compiled, chain_batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
+    else:
+        gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
+        choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
+        compiled, chain_batching = choice.compiled, choice.chain_batching
+        if progress:
+            print("\n".join(choice.reason), file=sys.stderr)
+    if isinstance(target, Posterior):
+        return target.prepared(compiled=compiled, chain_batching=chain_batching)
+    return target.prepared(compiled=compiled)
 
 
 def refuse_existing(directory: Path) -> None:
@@ -249,6 +287,8 @@ def _fingerprint(
         "seed": seed,
         "draw_dtype": str(draw_dtype),
         "temperature": target.temperature,
+        "compiled": target.compiled,
+        "chain_batching": target.chain_batching if isinstance(target, Posterior) else None,
         "prior": [(s.start, s.stop, s.family, s.shape, _scale_name(s.scale)) for s in target.prior],
         "initial parameters": _digest(theta),
         **data,

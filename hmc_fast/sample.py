@@ -37,6 +37,8 @@ _PROG = "hmc_fast.sample"
 
 # What may differ between a run and its resumption: nothing that a draw depends on.
 _FREE_ON_RESUME = {"out", "resume", "device", "capacity", "progress", "micro_batch_size", "data_dir"}
+_FREE_ON_RESUME |= {"graph", "profile"}
+_SWITCH: dict[str, Any] = {"auto": "auto", "on": True, "off": False}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -83,6 +85,9 @@ def _sample(preset: str, settings: Settings, arguments: list[str]) -> None:
             out=directory,
             resume=settings.resume,
             config=config | describe_environment(device),
+            compile=_SWITCH[settings.compile],
+            graph=_SWITCH[settings.graph],
+            profile=settings.profile,
             progress=settings.progress,
         )
     except Interrupted:
@@ -200,6 +205,7 @@ def make_posterior(settings: Settings, dataset: Dataset, device: torch.device) -
         temperature=settings.temperature,
         micro_batch_size=settings.micro_batch_size,
         precision=settings.precision,
+        chain_batching=None if settings.chain_batching == "auto" else settings.chain_batching,
         device=device,
     )
     return posterior, init

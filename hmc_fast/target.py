@@ -7,18 +7,24 @@ gradient, by autograd; the prior's is added by the kernels in the pass that upda
 a target hands out the prior as a table.
 """
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from . import priors
+from .compilation import compile_function
 from .errors import UserError
 from .kernels import ops
 from .kernels.ops import Counter, Segment
 from .streams import COMPONENT, INITIAL
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Density", "Target", "positive"]
 
@@ -30,6 +36,7 @@ class Target(ABC):
         num_params: D. num_data: N, terms that the log likelihood sums (1 for a bare density).
         prior: segment table covering 0..D. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
+        compiled: whether gradients go through `torch.compile`; see `prepared`.
     """
 
     num_params: int
@@ -39,6 +46,7 @@ class Target(ABC):
     dtype: torch.dtype
     device: torch.device
     exact_gradient_pass: bool = True
+    compiled: bool = False
 
     @abstractmethod
     def log_likelihood_and_grad(
@@ -56,6 +64,20 @@ class Target(ABC):
     @abstractmethod
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         """Writes the exact log likelihood of each example, `(C, N)`; no gradient."""
+
+    def prepared(self, *, compiled: bool) -> "Self":
+        """This target with its gradient compiled or not; shares all else."""
+        other = copy.copy(self)
+        other.compiled = compiled
+        return other
+
+    def example_row(self) -> Tensor:
+        """Parameters at which the target can be evaluated, `(1, D)`."""
+        return torch.zeros(1, self.num_params, dtype=self.dtype, device=self.device)
+
+    @abstractmethod
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        """What `torch.compile` must be able to trace: the gradient at one row `(D,)`, on one example."""
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
@@ -121,6 +143,7 @@ class Density(Target):
         if dim < 1:
             raise UserError(f"dim {dim} must be at least 1")
         self.fn, self.num_params, self.num_data = fn, dim, 1
+        self._functions: dict[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
         self.prior = (Segment(0, dim, ops.FLAT),)
         self.temperature = positive("temperature", temperature)
         self.dtype, self.device = dtype, torch.device(device)
@@ -136,9 +159,17 @@ class Density(Target):
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:
-        gradient, value = torch.func.vmap(torch.func.grad_and_value(self.fn))(theta)
+        function = torch.func.vmap(torch.func.grad_and_value(self.fn))
+        if self.compiled:
+            if theta.shape not in self._functions:
+                self._functions[theta.shape] = compile_function(function)
+            function = self._functions[theta.shape]
+        gradient, value = function(theta)
         grad.copy_(gradient)
         log_lik[:, 0] = value
+
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        return torch.func.grad_and_value(self.fn)
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         log_lik[:, 0] = torch.func.vmap(self.fn)(theta)

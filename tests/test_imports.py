@@ -23,8 +23,10 @@ ALLOWED = {
     "hmc_fast/datasets": {"datasets", "errors", "importing"},
     "hmc_fast/runner.py": {
         *("bma", "engine", "errors", "jsonfile", "posterior", "result"),
-        *("samplers", "store", "streams", "target"),
+        *("samplers", "store", "streams", "target", "tuning", "unit"),
     },
+    "hmc_fast/tuning.py": {"errors", "gradient", "jsonfile", "posterior", "target"},
+    "hmc_fast/unit.py": {"compilation", "errors", "target"},
     "hmc_fast/result.py": {
         "bma",
         "diagnostics",
@@ -38,11 +40,15 @@ ALLOWED = {
     "hmc_fast/engine": {"engine", "bma", "errors", "posterior", "samplers", "store", "target"},
     "hmc_fast/samplers": {
         *("base", "errors", "integrators", "kernels", "metropolis", "minibatch"),
-        *("schedules", "streams", "target"),
+        *("schedules", "streams", "target", "unit"),
     },
-    "hmc_fast/integrators.py": {"kernels", "target"},
-    "hmc_fast/posterior.py": {"errors", "flat", "kernels", "likelihoods", "precision", "priors", "target"},
-    "hmc_fast/target.py": {"errors", "kernels", "priors", "streams"},
+    "hmc_fast/integrators.py": {"kernels", "target", "unit"},
+    "hmc_fast/posterior.py": {
+        *("errors", "flat", "gradient", "kernels", "likelihoods", "precision", "priors", "target"),
+    },
+    "hmc_fast/target.py": {"compilation", "errors", "kernels", "priors", "streams"},
+    "hmc_fast/gradient.py": {"compilation"},
+    "hmc_fast/compilation.py": set(),
     "hmc_fast/priors.py": {"errors", "flat", "kernels"},
     "hmc_fast/store.py": {"errors", "kernels"},
     "hmc_fast/minibatch.py": {"errors", "kernels", "streams"},

@@ -21,6 +21,7 @@ from ..store import DrawStore
 from ..target import Target
 from . import checkpoint
 from .interrupt import InterruptGuard
+from .profile import Profile
 from .progress import Progress
 
 __all__ = ["TRACE_COLUMNS", "Interrupted", "Loop", "Plan"]
@@ -39,6 +40,7 @@ TRACE_COLUMNS = (
 
 # Function values kept per draw for R-hat and ESS: enough test points to speak for the rest.
 _MAX_FUNCTION_VALUES = 1000
+_FUNCTION_WINDOW = 64  # draws whose function values wait on the device
 _CHECKPOINT_INTERVAL = 60.0  # seconds; a checkpoint of a small network takes milliseconds
 
 
@@ -92,11 +94,13 @@ class Loop:
     test_inputs: Tensor | None
     checkpoint_directory: Path | None
     fingerprint: dict[str, Any]
+    trace_path: Path | None = None  # of a profile
     iteration: int = 0
     seconds: float = 0.0  # spent sampling, over all parts of an interrupted run
     trace: list[Tensor] = field(default_factory=list)  # per iteration float64 (C, len(TRACE_COLUMNS))
     function_draws: list[Tensor] = field(default_factory=list)  # per draw float32 (C, Q)
     _predictions: Tensor | None = None
+    _recent_values: list[Tensor] = field(default_factory=list)  # not yet on the host
 
     def run(self, *, progress: bool) -> None:
         """Raises Interrupted on Ctrl-C, after the iteration under way and a checkpoint."""
@@ -105,10 +109,16 @@ class Loop:
         keep = set(kept)
         bar = Progress(total, self.iteration, progress)
         last_checkpoint = time.monotonic()
+        profile = None
+        if self.trace_path is not None:
+            gradients = self.sampler.gradients_per_iteration(self.target)
+            profile = Profile(self.trace_path, total - self.iteration, gradients)
         try:
             with InterruptGuard() as guard:
                 while self.iteration < total:
                     self._iterate(self.iteration in keep, bar)
+                    if profile is not None:
+                        profile.step()
                     if guard.requested:
                         self.save()
                         raise Interrupted
@@ -138,7 +148,7 @@ class Loop:
         self.seconds += elapsed
         self.trace.append(row)
         self.iteration += 1
-        bar.update("burn-in" if burn_in else "sampling", self._figures())
+        bar.update("burn-in" if burn_in else "sampling", self._figures)
 
     def _read(self, info: Info) -> Tensor:
         """The iteration's figures on the host, float64 `(C, columns)`: the one read per iteration."""
@@ -155,7 +165,16 @@ class Loop:
             self._predictions = self.target.predict(self.state.theta, self.test_inputs)
         self.average.update(self._predictions)
         values = self._predictions if self.average.task == "classification" else self._predictions[..., :1]
-        self.function_draws.append(values.flatten(1)[:, :_MAX_FUNCTION_VALUES].float().cpu())
+        values = values.flatten(1)[:, :_MAX_FUNCTION_VALUES]
+        self._recent_values.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
+        if len(self._recent_values) == _FUNCTION_WINDOW:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Moves function values to the host: once per window, so that no iteration waits for its predictions."""
+        if self._recent_values:
+            self.function_draws += list(torch.stack(self._recent_values).cpu())
+            self._recent_values.clear()
 
     def _figures(self) -> dict[str, str]:
         """What the progress shows: acceptance, step size, BMA score, gradients per second."""
@@ -181,6 +200,7 @@ class Loop:
         if self.checkpoint_directory is None:
             return
         self.store.flush()
+        self._collect()
         extra = {"trace": torch.stack(self.trace), "store.counts": self.store.counts}
         if self.average is not None and self.average.count:
             extra |= {
@@ -215,6 +235,7 @@ class Loop:
 
     def function_values(self) -> np.ndarray:
         """Predicted values per draw, float32 `(C, S, Q)`; Q = 0 without test inputs."""
+        self._collect()
         if not self.function_draws:
             return np.empty((len(self.state.theta), self.store.count, 0), np.float32)
         return torch.stack(self.function_draws, dim=1).numpy()

@@ -2,12 +2,14 @@
 
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 __all__ = ["Progress"]
 
 # Seconds between lines where there is no terminal: a log of an hour's run stays under 200 lines.
 _LINE_INTERVAL = 20.0
+_BAR_INTERVAL = 0.1  # seconds between looks at the figures, which make the host wait for the device
 
 
 class Progress:
@@ -23,19 +25,23 @@ class Progress:
 
             self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
 
-    def update(self, phase: str, figures: dict[str, str]) -> None:
-        """One iteration done. figures: name -> value, in the order to show them."""
+    def update(self, phase: str, look: Callable[[], dict[str, str]]) -> None:
+        """One iteration done. look: gives the figures, name -> value, in the order to show them; called only
+        when they are shown."""
         self._done += 1
         if not self._enabled:
             return
-        if self._bar is not None:
-            self._bar.set_description_str(phase, refresh=False)
-            self._bar.set_postfix(figures, refresh=False)
-            self._bar.update()
-            return
         now = time.monotonic()
-        if now - self._last_line >= _LINE_INTERVAL or self._done == self._total:
+        due = now - self._last_line >= (_BAR_INTERVAL if self._bar is not None else _LINE_INTERVAL)
+        if due or self._done == self._total:
             self._last_line = now
+            figures = look()
+        if self._bar is not None:
+            if due or self._done == self._total:
+                self._bar.set_description_str(phase, refresh=False)
+                self._bar.set_postfix(figures, refresh=False)
+            self._bar.update()
+        elif due or self._done == self._total:
             rate = (now - self._start) / (self._done - self._first)
             figures = figures | {"left": f"{rate * (self._total - self._done):.0f}s"}
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())

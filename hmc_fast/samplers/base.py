@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from ..target import Target
+from ..unit import Graph
 
 __all__ = ["Info", "Sampler", "State", "state_tensors"]
 
@@ -39,12 +40,16 @@ class Sampler(Protocol):
 
     name: str
     has_metropolis_test: bool
+    batch_size: int | None  # examples per gradient; None is the full data
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0) -> Any:
-        """State at `theta (C, D)`, which is copied."""
+    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> Any:
+        """State at `theta (C, D)`, which is copied. graph: how its steps run, see `unit.Unit`."""
 
     def step(self, state: Any, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[Any, Info]:
         """One iteration. batch: int64 `(C, B)` rows of the data; None: the sampler's own choice."""
+
+    def gradients_per_iteration(self, target: Target) -> int:
+        """Gradients of each chain in one iteration, jitter aside."""
 
     def keeps(self, iteration: int) -> bool:
         """Whether the draw after this iteration may count (cyclical schedules say no at times)."""

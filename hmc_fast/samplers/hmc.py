@@ -20,12 +20,13 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
-from ..integrators import leapfrog
+from ..integrators import Leapfrog
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..metropolis import Acceptance, decide, energy_of_examples
 from ..streams import ACCEPT, JITTER, MOMENTUM, check_seed, host_uniform
 from ..target import Target
+from ..unit import Graph
 from .base import Info
 
 __all__ = ["HMC", "HMCState"]
@@ -48,6 +49,7 @@ class HMCState:
     work_theta: Tensor  # (C, D) the proposal
     work_grad: Tensor
     work_log_lik: Tensor
+    leapfrog: Leapfrog  # on the work buffers
 
 
 class HMC:
@@ -73,6 +75,7 @@ class HMC:
 
     name = "hmc"
     has_metropolis_test = True
+    batch_size: int | None = None  # the test needs the full data
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class HMC:
         self.acceptance, self.test_in_burn_in = acceptance, test_in_burn_in
         self.inverse_mass = inverse_mass
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0) -> HMCState:
+    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> HMCState:
         """Evaluates the target once at `theta (C, D)`."""
         check_seed(seed)
         theta = theta.clone()
@@ -116,20 +119,33 @@ class HMC:
         target.log_likelihood_and_grad(theta, grad, log_lik)
         if not target.exact_gradient_pass:
             target.log_likelihood(theta, log_lik)
+        hyper = hyper.repeat(num_chains, 1)
+        work_theta, work_new_momentum, work_grad = (torch.empty_like(theta) for _ in range(3))
+        work_log_lik = torch.empty_like(log_lik)
         return HMCState(
             target=target,
             seed=seed,
             theta=theta,
             grad=grad,
             log_lik=log_lik,
-            hyper=hyper.repeat(num_chains, 1),
+            hyper=hyper,
             iteration=torch.zeros(1, dtype=torch.int64, device=target.device),
             host_iteration=0,
             work_momentum=torch.empty_like(theta),
-            work_new_momentum=torch.empty_like(theta),
-            work_theta=torch.empty_like(theta),
-            work_grad=torch.empty_like(theta),
-            work_log_lik=torch.empty_like(log_lik),
+            work_new_momentum=work_new_momentum,
+            work_theta=work_theta,
+            work_grad=work_grad,
+            work_log_lik=work_log_lik,
+            leapfrog=Leapfrog(
+                target,
+                work_theta,
+                work_new_momentum,
+                work_grad,
+                work_log_lik,
+                hyper,
+                inverse_mass=self.inverse_mass,
+                graph=graph,
+            ),
         )
 
     def step(self, state: HMCState, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[HMCState, Info]:
@@ -148,16 +164,7 @@ class HMC:
         state.work_theta.copy_(state.theta)
         state.work_grad.copy_(state.grad)
 
-        leapfrog(
-            target,
-            state.work_theta,
-            state.work_new_momentum,
-            state.work_grad,
-            state.work_log_lik,
-            state.hyper,
-            num_leapfrog,
-            inverse_mass=self.inverse_mass,
-        )
+        state.leapfrog.run(num_leapfrog)
         if not target.exact_gradient_pass:
             target.log_likelihood(state.work_theta, state.work_log_lik)
 
@@ -193,6 +200,9 @@ class HMC:
             step_size=state.hyper[:, ops.STEP_SIZE].clone(),
             num_leapfrog=num_leapfrog,
         )
+
+    def gradients_per_iteration(self, target: Target) -> int:
+        return self.num_leapfrog
 
     def keeps(self, iteration: int) -> bool:
         return True

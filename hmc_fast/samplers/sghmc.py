@@ -28,6 +28,7 @@ from ..minibatch import Minibatches
 from ..schedules import CosineCyclical
 from ..streams import MOMENTUM, NOISE, check_seed
 from ..target import Target
+from ..unit import Graph, Unit
 from .base import Info
 
 __all__ = ["SGHMC", "SGHMCState"]
@@ -48,6 +49,8 @@ class SGHMCState:
     work_grad: Tensor  # (C, D)
     work_log_lik: Tensor  # (C, B)
     work_log_lik_sum: Tensor  # (C,) float64, over the iteration
+    work_indices: Tensor  # (C, B) int64 minibatch of the step under way
+    unit: "Unit | None" = None  # one leapfrog step
 
 
 class SGHMC:
@@ -103,7 +106,7 @@ class SGHMC:
         self.num_leapfrog, self.noise_estimate = num_leapfrog, noise_estimate
         self.refresh_interval, self.schedule, self.inverse_mass = refresh_interval, schedule, inverse_mass
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0) -> SGHMCState:
+    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> SGHMCState:
         """Begins at `theta (C, D)` with a fresh momentum."""
         check_seed(seed)
         theta = theta.clone()
@@ -113,7 +116,7 @@ class SGHMC:
             [[self.step_size, 1 / target.temperature, self.friction, self.noise_estimate]],
             device=target.device,
         )
-        return SGHMCState(
+        state = SGHMCState(
             target=target,
             seed=seed,
             minibatches=Minibatches(target.num_data, batch_size, num_chains, seed, target.device),
@@ -125,21 +128,29 @@ class SGHMC:
             work_grad=torch.empty_like(theta),
             work_log_lik=theta.new_empty(num_chains, batch_size),
             work_log_lik_sum=torch.zeros(num_chains, dtype=torch.float64, device=target.device),
+            work_indices=torch.zeros(num_chains, batch_size, dtype=torch.int64, device=target.device),
         )
+        state.unit = self._unit(state, None if self.batch_size is None else state.work_indices, graph)
+        return state
 
     def step(
         self, state: SGHMCState, batch: Tensor | None = None, *, burn_in: bool = False
     ) -> tuple[SGHMCState, Info]:
         """One iteration: `num_leapfrog` updates, each on its own minibatch (or all on `batch (C, B)`)."""
-        num_leapfrog = self.steps_per_iteration(state.target)
+        num_leapfrog = self.gradients_per_iteration(state.target)
         iteration = state.host_counter // num_leapfrog
         if iteration == 0 or (self.refresh_interval and iteration % self.refresh_interval == 0):
             ops.refresh_momentum(
                 state.momentum, Counter(state.seed, MOMENTUM, state.counter), inverse_mass=self.inverse_mass
             )
         state.work_log_lik_sum.zero_()
+        leapfrog = self._unit(state, batch, graph=False) if batch is not None else state.unit
+        assert leapfrog is not None
         for _ in range(num_leapfrog):
-            self.leapfrog(state, batch)
+            if batch is None and self.batch_size is not None:
+                state.minibatches.advance(state.host_counter)
+            leapfrog()
+            state.host_counter += 1
         finite = torch.isfinite(state.theta).all(1)
         nan = torch.full_like(state.work_log_lik_sum, torch.nan)
         return state, Info(
@@ -153,37 +164,46 @@ class SGHMC:
             num_leapfrog=num_leapfrog,
         )
 
-    def leapfrog(self, state: SGHMCState, batch: Tensor | None = None) -> None:
-        """One gradient and one fused update."""
+    def _unit(self, state: SGHMCState, batch: Tensor | None, graph: Graph) -> Unit:
+        """One gradient and one fused update, over the state's buffers."""
         target = state.target
-        if self.schedule is not None:
-            self._set_step_size(state, self.schedule)
-        if batch is None and self.batch_size is not None:
-            batch = state.minibatches.indices(state.host_counter)
         log_lik = state.work_log_lik if batch is None else state.work_log_lik[:, : batch.shape[1]]
-        target.log_likelihood_and_grad(state.theta, state.work_grad, log_lik, batch)
-        ops.kick_drift(
-            state.theta,
-            state.momentum,
-            state.work_grad,
-            target.prior,
-            state.hyper,
-            inverse_mass=self.inverse_mass,
-            noise=Counter(state.seed, NOISE, state.counter),
-        )
-        state.work_log_lik_sum += log_lik.double().mean(1) * target.num_data
-        state.counter += 1
-        state.host_counter += 1
+
+        def prepare() -> None:
+            if self.schedule is not None:
+                self._set_step_size(state, self.schedule)
+            if batch is state.work_indices:
+                state.minibatches.read(state.counter, batch)
+
+        def gradient() -> None:
+            target.log_likelihood_and_grad(state.theta, state.work_grad, log_lik, batch)
+
+        def update() -> None:
+            ops.kick_drift(
+                state.theta,
+                state.momentum,
+                state.work_grad,
+                target.prior,
+                state.hyper,
+                inverse_mass=self.inverse_mass,
+                noise=Counter(state.seed, NOISE, state.counter),
+            )
+            state.work_log_lik_sum.add_(log_lik.double().mean(1) * target.num_data)
+            state.counter.add_(1)
+
+        buffers = [state.theta, state.momentum, state.hyper, state.counter, state.work_grad, state.work_log_lik]
+        buffers += [state.work_log_lik_sum, state.work_indices]
+        return Unit(target, gradient, update, buffers, prepare=prepare, graph=graph)
 
     def _set_step_size(self, state: SGHMCState, schedule: CosineCyclical) -> None:
         """On the device, from the step counter: nothing is read back, so a captured step may do it."""
-        fraction = schedule.fraction(state.counter, self.steps_per_iteration(state.target))
+        fraction = schedule.fraction(state.counter, self.gradients_per_iteration(state.target))
         state.hyper[:, ops.STEP_SIZE] = (self.step_size * schedule.multiplier(fraction)).to(state.hyper.dtype)
         exploring = fraction < schedule.exploration  # noise estimate = friction switches the noise off
         state.hyper[:, ops.NOISE_ESTIMATE] = torch.where(exploring, self.friction, self.noise_estimate)
 
-    def steps_per_iteration(self, target: Target) -> int:
-        """Updates per iteration: `num_leapfrog`, or one epoch."""
+    def gradients_per_iteration(self, target: Target) -> int:
+        """`num_leapfrog`, or one epoch."""
         return self.num_leapfrog or math.ceil(target.num_data / (self.batch_size or target.num_data))
 
     def keeps(self, iteration: int) -> bool:
