@@ -33,6 +33,7 @@ COLUMNS = ["name", "provider", "size", "metric", "unit", "median", "q20", "q80"]
 COLUMNS += ["device", "torch", "triton", "commit", "time"]
 FLUSH_BYTES = 256 * 2**20  # several times the L2 of any present GPU
 MAX_CALLS = 64  # per graph
+CLASSES = 10  # of the softmax; its D counts logits
 SECONDS_PER_CASE = 0.25  # of timed samples, after warm-up
 
 
@@ -48,18 +49,29 @@ class Buffers:
         self.mask = torch.ones(chains, dtype=torch.bool, device=device)
         self.slot = torch.empty(chains, size, dtype=torch.float16, device=device)
         self.counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self.sums = torch.zeros(chains * size, dtype=torch.float64, device=device)
+        self.entropies = torch.zeros(chains * size // CLASSES, dtype=torch.float64, device=device)
 
 
 @dataclass(frozen=True)
 class Operation:
     name: str
-    bytes_per_element: int
+    bytes_per_element: float
     num_rows: int
     call: Callable[[Buffers, str], object]
 
 
 def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
     ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=impl, **options)
+
+
+def _accumulate_softmax(b: Buffers, impl: str) -> None:
+    points = len(b.entropies)
+
+    def rows(flat: Tensor) -> Tensor:
+        return flat.view(-1)[: points * CLASSES].view(1, points, CLASSES)
+
+    ops.accumulate_softmax(rows(b.rows[0]), rows(b.sums), b.entropies[None], rows(b.rows[1]), impl=impl)
 
 
 COPY = Operation("copy", 8, 2, lambda b, _: b.rows[0].copy_(b.rows[1]))
@@ -74,6 +86,7 @@ OPERATIONS = [
     Operation("energy_difference", 16, 4, lambda b, i: ops.energy_difference(*b.rows, b.prior, b.hyper, impl=i)),
     Operation("select", 8, 2, lambda b, i: ops.select(b.rows[0], b.rows[1], b.mask, impl=i)),
     Operation("store_float16", 6, 1, lambda b, i: ops.store(b.slot, b.rows[0], b.counts, impl=i)),
+    Operation("accumulate_softmax", 24 + 16 / CLASSES, 2, _accumulate_softmax),
 ]
 
 

@@ -7,6 +7,7 @@ favour states that are left quickly.
 import torch
 from torch import Tensor
 
+from .kernels import ops
 from .likelihoods import Task
 from .predictions import Classification, Regression
 
@@ -63,6 +64,20 @@ class StreamedAverage:
             self.second += variance
         else:
             self.sums += p
+        self._count(p)
+
+    def update_from_logits(self, logits: Tensor) -> Tensor:
+        """Adds one draw of class probabilities, the softmax of logits `(C, T, K)`, in one pass over the sums.
+
+        Returns those probabilities, in float32 (float64 for float64 logits), for `update` to repeat.
+        """
+        p = torch.empty(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        ops.accumulate_softmax(logits, self.sums, self.second, p)
+        self._count(p)
+        return p
+
+    def _count(self, p: Tensor) -> None:
+        """Counts the draw that was added, `p (C, T, K)`, and scores it."""
         self.count += 1
         if self.labels is not None and self.task != "custom":
             single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)

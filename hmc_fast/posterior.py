@@ -140,6 +140,15 @@ class Posterior(Target):
             parts.append(torch.func.vmap(self.likelihood.predict)(outputs))
         return torch.cat(parts, dim=1)
 
+    @property
+    def predicts_softmax(self) -> bool:
+        """Whether predictions are the softmax of `logits`; a subclass of `Categorical` may predict otherwise."""
+        return type(self.likelihood) is likelihoods.Categorical
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Model outputs `(C, T, K)` of every chain, computed in micro-batches."""
+        return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
+
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "STUDENT_T",
     "Counter",
     "Segment",
+    "accumulate_softmax",
     "energy_difference",
     "kick",
     "kick_drift",
@@ -38,6 +39,9 @@ __all__ = [
     "store",
     "uniforms",
 ]
+
+# The softmax kernel holds a row in registers, at most 16 numbers per thread; wider rows would spill.
+_MAX_CLASSES = 2**14
 
 
 def _use_triton(tensor: Tensor, impl: str | None) -> bool:
@@ -149,6 +153,20 @@ def store(slot: Tensor, theta: Tensor, counts: Tensor, *, impl: str | None = Non
         kernel.store(slot, theta, counts)
     else:
         reference.store(slot, theta, counts)
+
+
+def accumulate_softmax(
+    logits: Tensor, sums: Tensor, entropies: Tensor, probabilities: Tensor, *, impl: str | None = None
+) -> None:
+    """probabilities <- softmax(logits), summed with its entropies. See `reference.accumulate_softmax`."""
+    if impl is None and logits.shape[-1] > _MAX_CLASSES:
+        impl = "torch"
+    if _use_triton(logits, impl):
+        from . import average as kernel
+
+        kernel.accumulate_softmax(logits, sums, entropies, probabilities)
+    else:
+        reference.accumulate_softmax(logits, sums, entropies, probabilities)
 
 
 def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None, impl: str | None = None) -> Tensor:

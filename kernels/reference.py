@@ -176,6 +176,19 @@ def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
     slot.copy_(theta.clamp(-info.max, info.max))
 
 
+def accumulate_softmax(logits: Tensor, sums: Tensor, entropies: Tensor, probabilities: Tensor) -> None:
+    """One draw into a Bayesian model average: sums += p, entropies += -sum_k p log p, probabilities <- p.
+
+    p = softmax(logits) over the last axis, in float32 (float64 for float64 logits). `logits (C, T, K)`, `sums
+    (C, T, K)` and `entropies (C, T)` float64, `probabilities (C, T, K)` float32 or float64. A p that
+    underflows to 0 adds no entropy; a row with a NaN, a +inf, or nothing but -inf becomes NaN.
+    """
+    p = torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
+    sums += p
+    entropies += torch.special.entr(p).sum(-1)
+    probabilities.copy_(p)
+
+
 # --- sums, float64 ---------------------------------------------------------------------------------------
 
 

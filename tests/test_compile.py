@@ -19,6 +19,7 @@ UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "hyper_ptr": F
 ENERGY = {"theta_ptr": F32, "partials_ptr": F64}
 DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32, "hyper_ptr": F32}
 DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "hyper_ptr": F32, "scale_ptr": F64}
+AVERAGE = {"logits_ptr": F32, "sums_ptr": F64, "entropies_ptr": F64, "probabilities_ptr": F32}
 NORMAL, LOGISTIC, STUDENT_T, MIXTURE = 1, 3, 4, 5
 
 # name -> (file, kernel, pointers that are not None, constexpr arguments, whether sizes divide by 16)
@@ -58,6 +59,22 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
         {"slot_ptr": "*bf16", "theta_ptr": F64, "counts_ptr": I64},
         {},
         True,
+    ),
+    "average": ("average", "_average_kernel", AVERAGE, {"ROWS": 64, "COLUMNS": 16}, False),
+    "average wide": ("average", "_average_kernel", AVERAGE, {"ROWS": 1, "COLUMNS": 1024}, True),
+    "average float64": (
+        "average",
+        "_average_kernel",
+        AVERAGE | {"logits_ptr": F64, "probabilities_ptr": F64},
+        {"ROWS": 64, "COLUMNS": 16},
+        False,
+    ),
+    "average bfloat16": (
+        "average",
+        "_average_kernel",
+        AVERAGE | {"logits_ptr": "*bf16"},
+        {"ROWS": 8, "COLUMNS": 128},
+        False,
     ),
 }
 SCALARS = ("key0", "key1", "stream")
@@ -110,11 +127,12 @@ def test_every_kernel_compiles(accesses: dict[str, list[str]]) -> None:
     assert all(accesses.values())
 
 
-@pytest.mark.parametrize("name", ["kick_drift", "kick_drift noise", "kick logistic", "select"])
+@pytest.mark.parametrize("name", ["kick_drift", "kick_drift noise", "kick logistic", "select", "average wide"])
 def test_updates_move_16_bytes_per_access(accesses: dict[str, list[str]], name: str) -> None:
     """1,024 float32 over 128 threads: two 16-byte accesses per buffer and thread."""
     wide = [a for a in accesses[name] if ".v4.b32" in a]
     expected = {"kick_drift": (6, 4), "kick_drift noise": (8, 4), "kick logistic": (6, 2), "select": (2, 2)}
+    expected["average wide"] = (2, 2)
     loads, stores = expected[name]
     assert sum(a.startswith("ld") for a in wide) == loads
     assert sum(a.startswith("st") for a in wide) == stores

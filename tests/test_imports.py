@@ -52,7 +52,7 @@ ALLOWED = {
     "hmc_fast/priors.py": {"errors", "flat", "kernels"},
     "hmc_fast/store.py": {"errors", "kernels"},
     "hmc_fast/minibatch.py": {"errors", "kernels", "streams"},
-    "hmc_fast/bma.py": {"likelihoods", "predictions"},
+    "hmc_fast/bma.py": {"kernels", "likelihoods", "predictions"},
     "hmc_fast/streams.py": {"errors", "kernels"},
     "hmc_fast/flat.py": {"errors"},
     "hmc_fast/likelihoods.py": {"errors"},

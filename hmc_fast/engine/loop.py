@@ -161,9 +161,13 @@ class Loop:
         if self.average is None or self.test_inputs is None:
             return
         assert isinstance(self.target, Posterior)
-        if moved or self._predictions is None:
-            self._predictions = self.target.predict(self.state.theta, self.test_inputs)
-        self.average.update(self._predictions)
+        if (moved or self._predictions is None) and self.target.predicts_softmax:
+            logits = self.target.logits(self.state.theta, self.test_inputs)
+            self._predictions = self.average.update_from_logits(logits)
+        else:
+            if moved or self._predictions is None:
+                self._predictions = self.target.predict(self.state.theta, self.test_inputs)
+            self.average.update(self._predictions)
         values = self._predictions if self.average.task == "classification" else self._predictions[..., :1]
         values = values.flatten(1)[:, :_MAX_FUNCTION_VALUES]
         self._recent_values.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
