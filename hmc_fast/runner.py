@@ -93,16 +93,16 @@ def run(
         saved = checkpoint.read(directory / "checkpoint")
     elif directory is not None:
         refuse_existing(directory)
-    target = _prepared(target, sampler, plan, chains, compile, saved, progress)
+    draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
+    capacity = parse_capacity(capacity, draw_size, draws)
+    if directory is not None and saved is None:
+        check_disk(directory, draws * draw_size)
+    target, reasons = _prepared(target, sampler, plan, chains, compile, saved)
     graph = checked_graph(target, graph)
     fingerprint = _fingerprint(target, sampler, plan, chains, seed, draw_dtype, theta)
     if saved is not None:
         assert directory is not None
         checkpoint.assert_same_run(saved, fingerprint, directory)
-    draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
-    capacity = parse_capacity(capacity, draw_size, draws)
-    if directory is not None and saved is None:
-        check_disk(directory, draws * draw_size)
     average, inputs = _average(target, test, chains, draws)
 
     state = sampler.init(target, theta, seed=seed, graph=graph)
@@ -136,7 +136,7 @@ def run(
         loop.restore(saved)
     if progress:
         average_bytes = 0 if average is None else average.sums.nbytes + average.second.nbytes
-        print(forecast(target, state, store, average_bytes), file=sys.stderr)
+        print(*reasons, forecast(target, state, store, average_bytes), sep="\n", file=sys.stderr)
     try:
         loop.run(progress=progress)
     except UserError:
@@ -170,20 +170,18 @@ def _prepared(
     chains: int,
     compile: Compile,
     saved: "checkpoint.Checkpoint | None",
-    progress: bool,
-) -> Target:
-    """The target, compiled and its chains batched as the rules say, or as the run to resume had it."""
+) -> tuple[Target, tuple[str, ...]]:
+    """The target, compiled and its chains batched as the rules say, or as the run to resume had it; and why."""
+    reasons: tuple[str, ...] = ()
     if saved is not None and "compiled" in saved.fingerprint:
         compiled, chain_batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
     else:
         gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
         choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
-        compiled, chain_batching = choice.compiled, choice.chain_batching
-        if progress:
-            print("\n".join(choice.reason), file=sys.stderr)
+        compiled, chain_batching, reasons = choice.compiled, choice.chain_batching, choice.reasons
     if isinstance(target, Posterior):
-        return target.prepared(compiled=compiled, chain_batching=chain_batching)
-    return target.prepared(compiled=compiled)
+        return target.prepared(compiled=compiled, chain_batching=chain_batching), reasons
+    return target.prepared(compiled=compiled), reasons
 
 
 def refuse_existing(directory: Path) -> None:

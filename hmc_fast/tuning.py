@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 from .errors import UserError
 from .gradient import ChainBatching
@@ -62,11 +61,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Choice:
-    """What `choose` came to. reason: one line per choice, to be printed."""
+    """What `choose` came to. reasons: one line per choice, to be printed."""
 
     compiled: bool
     chain_batching: ChainBatching | None
-    reason: tuple[str, ...]
+    reasons: tuple[str, ...]
 
 
 class _Count(TorchDispatchMode):
@@ -81,6 +80,8 @@ class _Count(TorchDispatchMode):
 
 def count_work(target: Target, num_chains: int, count: int) -> Work:
     """The work of a gradient on `count` examples, from one eager pass of one chain over a micro-batch."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which this package does not
+
     size = min(count, target.micro_batch_size) if isinstance(target, Posterior) else count
     target = target.prepared(compiled=False)
     theta = target.example_row()
@@ -109,7 +110,7 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
         raise UserError(f"compile {compile!r} is unknown: use 'auto', True or False")
     work = count_work(target, num_chains, count)
     seconds = gradients * work.seconds(target.device)
-    reason = []
+    reasons = []
     compiled = compile is True or (compile == "auto" and seconds > _REPAYS * work.compile_seconds)
     if compiled:
         failure = _trial(target)
@@ -122,7 +123,7 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
             compiled = False
     if compile == "auto":
         verdict = "compiled" if compiled else "not compiled"
-        reason.append(
+        reasons.append(
             f"gradient {verdict}: about {seconds:.3g} s of eager gradients ({gradients:,} of "
             f"{work.flops / 1e9:.3g} GFLOP) against {work.compile_seconds:.0f} s to compile; it pays from "
             f"{_REPAYS:.0f} times that"
@@ -132,8 +133,8 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
         chain_batching = target.chain_batching
         if num_chains > 1 and not target.chain_batching_given and seconds > _MEASURE_FROM_SECONDS:
             chain_batching, line = _measured(target, num_chains, count)
-            reason.append(line)
-    return Choice(compiled, chain_batching, tuple(reason))
+            reasons.append(line)
+    return Choice(compiled, chain_batching, tuple(reasons))
 
 
 def _trial(target: Target) -> str | None:
