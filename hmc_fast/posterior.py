@@ -79,8 +79,12 @@ class Posterior(Target):
         self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
         self.compiled = False
         self.chain_batching_given = chain_batching is not None
-        self._batch_chains(chain_batching or ("loop" if convolutional else "vmap"))
+        self._batch_chains("loop")
         _check_forward(self)
+        self.vmap_refusal = None if convolutional and chain_batching is None else _vmap_refusal(self)
+        if chain_batching == "vmap" and self.vmap_refusal:
+            raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
+        self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
 
     def _batch_chains(self, chain_batching: ChainBatching) -> None:
         if chain_batching not in ("vmap", "loop", "streams"):
@@ -238,6 +242,16 @@ def _check_forward(posterior: Posterior) -> None:
             f"the likelihood gave shape {tuple(value.shape)} for one example: it must give one log-likelihood "
             "per example, (B,)"
         )
+
+
+def _vmap_refusal(posterior: Posterior) -> str | None:
+    """Why torch.vmap cannot evaluate two chains at once, or None if it can; tried on one example."""
+    rows = posterior.flat.initial.expand(2, -1).contiguous()
+    try:
+        torch.func.vmap(posterior._log_prob, in_dims=(0, None, None))(rows, posterior.x[:1], posterior.y[:1])
+    except RuntimeError as error:
+        return str(error).strip().split("\n")[0][:160]
+    return None
 
 
 def _check_labels(y: Tensor, classes: int) -> None:

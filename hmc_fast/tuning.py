@@ -131,6 +131,8 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     chain_batching = None
     if isinstance(target, Posterior):
         chain_batching = target.chain_batching
+        if num_chains > 1 and target.vmap_refusal:
+            reasons.append(f"chains one after the other: vmap refuses this model ({target.vmap_refusal})")
         if num_chains > 1 and not target.chain_batching_given and seconds > _MEASURE_FROM_SECONDS:
             chain_batching, line = _measured(target, num_chains, count)
             reasons.append(line)

@@ -57,17 +57,21 @@ def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, 
 def philox_rounds(
     c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ten rounds on four counter words (int64, broadcastable). 32-bit arithmetic is done in int64, where the
-    product of two words wraps but keeps all 64 bits.
-    """
+    """Ten rounds on four counter words (int64, broadcastable), 32-bit arithmetic done in int64."""
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     for _ in range(10):
-        product_a, product_b = c0 * _ROUND_A, c2 * _ROUND_B
-        c0 = ((product_b >> 32) & _MASK) ^ c1 ^ k0
-        c2 = ((product_a >> 32) & _MASK) ^ c3 ^ k1
-        c1, c3 = product_b & _MASK, product_a & _MASK
+        (high_a, low_a), (high_b, low_b) = _product(c0, _ROUND_A), _product(c2, _ROUND_B)
+        c0, c1, c2, c3 = high_b ^ c1 ^ k0, low_b, high_a ^ c3 ^ k1, low_a
         k0, k1 = (k0 + _KEY_A) & _MASK, (k1 + _KEY_B) & _MASK
     return c0, c1, c2, c3
+
+
+def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a product of 32-bit words, by halves of `factor`, so that nothing passes 2**63:
+    signed overflow is undefined in the C++ that torch.compile makes of this, and gave wrong bits there."""
+    low = word * (factor & 0xFFFF)
+    high = word * (factor >> 16) + (low >> 16)
+    return high >> 16, (high & 0xFFFF) << 16 | low & 0xFFFF
 
 
 def _unit(bits: Tensor) -> Tensor:

@@ -5,9 +5,39 @@ import os
 import pytest
 import torch
 
+import targets
+from hmc_fast import runner, samplers
+
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
     os.environ["TRITON_INTERPRET"] = "1"  # read when triton is imported, which happens later
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--path",
+        choices=("plain", "compiled", "captured"),
+        default="plain",
+        help="how samplers compute; tests/test_protocol.py and tests/test_laws.py must pass on each",
+    )
+
+
+@pytest.fixture(autouse=True)
+def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every target compiled, or every sampler's unit captured on the GPU, whatever a run would choose."""
+    path = request.config.getoption("--path")
+    monkeypatch.setattr(targets, "PATH", path)
+    if path == "compiled":
+        choose = runner.choose
+        monkeypatch.setattr(runner, "choose", lambda *args, **_: choose(*args, compile=True))
+    if path == "captured":
+        for sampler in (samplers.HMC, samplers.SGHMC):
+            plain = sampler.init
+
+            def init(self, target, theta, *, seed=0, graph=True, plain=plain):
+                return plain(self, target, theta, seed=seed, graph=graph)
+
+            monkeypatch.setattr(sampler, "init", init)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

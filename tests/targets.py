@@ -11,6 +11,9 @@ from torch import Tensor
 import hmc_fast
 from hmc_fast.diagnostics import ess_bulk
 
+# How the targets below compute; set by pytest's option --path (conftest.py).
+PATH = "plain"
+
 
 @dataclass(frozen=True)
 class Known:
@@ -57,6 +60,9 @@ def linear_regression(num_data: int = 64, noise_std: float = 0.5) -> tuple[hmc_f
     posterior = hmc_fast.Posterior(
         model, (x, y), likelihood=hmc_fast.Gaussian(noise_std), prior=hmc_fast.Normal(1.0)
     )
+    if PATH == "captured":
+        posterior = posterior.to("cuda")
+    posterior = posterior.prepared(compiled=PATH == "compiled")
     precision = (x.T @ x / noise_std**2 + torch.eye(2, dtype=torch.float64)).numpy()
     covariance = np.linalg.inv(precision)
     mean = covariance @ (x.T @ y).numpy() / noise_std**2

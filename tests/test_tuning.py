@@ -1,0 +1,135 @@
+"""Choices of how to compute: from counted work or a kept measurement, never from a clock; and profiles."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import hmc_fast
+from hmc_fast import tuning
+from hmc_fast.models import lenet5, mlp
+from hmc_fast.tuning import choose, count_work
+
+
+def network(chain_batching=None, n=40):
+    x, y = torch.randn(n, 6), torch.randint(0, 3, (n,))
+    return hmc_fast.Posterior(mlp(6, (8,), 3), (x, y), chain_batching=chain_batching)
+
+
+def test_work_is_counted():
+    """Three products per layer (two for the first, whose input needs no gradient), two flops per multiply-add."""
+    posterior = network()
+    work = count_work(posterior, 1, 40)
+    assert work.flops == 2 * 40 * (2 * 6 * 8 + 3 * 8 * 3)
+    assert count_work(posterior, 4, 40).flops == 4 * work.flops
+    assert 20 < work.operations < 100
+    assert count_work(network("loop"), 4, 40).launches == 4 * count_work(network("loop"), 1, 40).launches
+
+
+def test_long_runs_are_compiled_and_short_ones_not():
+    posterior = network()
+    short, long = choose(posterior, 2, 40, 1_000), choose(posterior, 2, 40, 10_000_000)
+    assert not short.compiled
+    assert long.compiled
+    assert "not compiled: about" in short.reasons[0]
+    assert choose(posterior, 2, 40, 1_000, compile=True).compiled
+    assert not choose(posterior, 2, 40, 10_000_000, compile=False).compiled
+    with pytest.raises(hmc_fast.UserError, match="compile 'yes' is unknown"):
+        choose(posterior, 2, 40, 1, compile="yes")
+
+
+class Untraceable(nn.Module):
+    """Its graph depends on a value, which fullgraph tracing refuses."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.linear(x) if float(x.sum()) < 1e9 else x[:, :3]
+
+
+def test_a_model_that_cannot_be_compiled_says_so():
+    posterior = hmc_fast.Posterior(Untraceable(), (torch.randn(9, 6), torch.randint(0, 3, (9,))))
+    posterior = posterior.prepared(compiled=False, chain_batching="loop")
+    with pytest.warns(UserWarning, match=r"torch\.compile cannot take this model"):
+        assert not choose(posterior, 1, 9, 10**9).compiled
+    with pytest.raises(hmc_fast.UserError, match=r"torch\.compile cannot take this model"):
+        choose(posterior, 1, 9, 10, compile=True)
+
+
+def test_chains_are_measured_once_and_the_choice_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tuning, "_MEASURE_FROM_SECONDS", 0.0)
+    posterior = network()
+    first = choose(posterior, 3, 40, 10, compile=False)
+    assert first.chain_batching in ("vmap", "loop")
+    assert "measured now" in first.reasons[-1]
+    (key, times), *others = json.loads((tmp_path / "hmc_fast" / "chain_batching.json").read_text()).items()
+    assert not others
+    assert set(times) == {"vmap", "loop"}
+
+    # what is kept decides from then on, whatever the clock would say
+    for kept, other in (("loop", "vmap"), ("vmap", "loop")):
+        (tmp_path / "hmc_fast" / "chain_batching.json").write_text(json.dumps({key: {kept: 1e-9, other: 1.0}}))
+        again = choose(posterior, 3, 40, 10, compile=False)
+        assert again.chain_batching == kept
+        assert "measured earlier" in again.reasons[-1]
+
+    assert choose(network("loop"), 3, 40, 10, compile=False).chain_batching == "loop", "the user's word stands"
+    (tmp_path / "hmc_fast" / "chain_batching.json").write_text("{")  # a broken file is measured anew
+    assert "measured now" in choose(posterior, 3, 40, 10, compile=False).reasons[-1]
+
+
+class RefusesVmap(nn.Module):
+    """In-place writing of a batched value into an unbatched one: vmap has no rule for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 3)
+
+    def forward(self, x):
+        out = torch.zeros(len(x), 3)
+        out.copy_(self.linear(x))
+        return out
+
+
+def test_a_model_that_vmap_refuses_still_runs():
+    """Without being told to: the loop over chains is taken, and said."""
+    posterior = hmc_fast.Posterior(RefusesVmap(), (torch.randn(9, 6), torch.randint(0, 3, (9,))))
+    assert posterior.chain_batching == "loop"
+    run = hmc_fast.run(posterior, hmc_fast.HMC(0.01, num_leapfrog=2), chains=2, burn_in=0, draws=2, progress=False)
+    assert run.draws.shape[:2] == (2, 2)
+    with pytest.raises(hmc_fast.UserError, match="vmap cannot batch this model"):
+        hmc_fast.Posterior(RefusesVmap(), (torch.randn(9, 6), torch.randint(0, 3, (9,))), chain_batching="vmap")
+
+
+def test_streams_need_a_gpu():
+    with pytest.raises(hmc_fast.UserError, match="'streams' needs a CUDA device"):
+        network("streams")
+
+
+def test_convolutions_are_looped_over():
+    x, y = torch.randn(4, 1, 28, 28), torch.randint(0, 10, (4,))
+    assert hmc_fast.Posterior(lenet5(), (x, y)).chain_batching == "loop"
+
+
+@pytest.mark.parametrize("draws", [1, 9])
+def test_a_profile_is_written_and_its_costs_printed(tmp_path, capfd, draws):
+    hmc_fast.run(
+        network(),
+        hmc_fast.HMC(0.01, num_leapfrog=2),
+        chains=1,
+        burn_in=0,
+        draws=draws,
+        out=tmp_path / "run",
+        progress=False,
+        profile=True,
+    )
+    events = json.loads((tmp_path / "run" / "profile.json").read_text())["traceEvents"]
+    assert any("addmm" in event.get("name", "") or "bmm" in event.get("name", "") for event in events)
+    lines = [line for line in capfd.readouterr().err.splitlines() if " % " in line]
+    assert len(lines) == 5
+    shares = [float(line.split("%")[0]) for line in lines]
+    assert shares == sorted(shares, reverse=True)
