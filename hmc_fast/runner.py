@@ -172,16 +172,15 @@ def _prepared(
     saved: "checkpoint.Checkpoint | None",
 ) -> tuple[Target, tuple[str, ...]]:
     """The target, compiled and its chains batched as the rules say, or as the run to resume had it; and why."""
-    reasons: tuple[str, ...] = ()
     if saved is not None and "compiled" in saved.fingerprint:
         compiled, chain_batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
     else:
         gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
         choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
-        compiled, chain_batching, reasons = choice.compiled, choice.chain_batching, choice.reasons
+        return choice.target, choice.reasons
     if isinstance(target, Posterior):
-        return target.prepared(compiled=compiled, chain_batching=chain_batching), reasons
-    return target.prepared(compiled=compiled), reasons
+        return target.prepared(compiled=compiled, chain_batching=chain_batching), ()
+    return target.prepared(compiled=compiled), ()
 
 
 def refuse_existing(directory: Path) -> None:

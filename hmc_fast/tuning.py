@@ -1,8 +1,8 @@
 """How a run computes: compiled or not, chains batched how. Chosen before the run, by rules that are printed.
 
-The same seed must give the same draws, and both choices change rounding. So whether to compile follows from
-counted work alone, never from a clock; and what was measured once about chains is kept in a file and taken
-from there the next time.
+The same seed must give the same draws, and both choices change rounding. So whether to try follows from
+counted work, never from a clock; and what was measured once is kept in a file and taken from there the next
+time.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -61,10 +61,9 @@ class Work:
 
 @dataclass(frozen=True)
 class Choice:
-    """What `choose` came to. reasons: one line per choice, to be printed."""
+    """The target as it will be run. reasons: one line per choice, to be printed."""
 
-    compiled: bool
-    chain_batching: ChainBatching | None
+    target: Target
     reasons: tuple[str, ...]
 
 
@@ -111,32 +110,31 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     work = count_work(target, num_chains, count)
     seconds = gradients * work.seconds(target.device)
     reasons = []
-    compiled = compile is True or (compile == "auto" and seconds > _REPAYS * work.compile_seconds)
-    if compiled:
-        failure = _trial(target)
-        if failure and compile is True:
-            raise UserError(f"torch.compile cannot take this model ({failure}): use compile='auto' or False")
-        if failure:
-            warnings.warn(
-                f"the gradient is not compiled: torch.compile cannot take this model ({failure})", stacklevel=3
-            )
-            compiled = False
+    repays = seconds > _REPAYS * work.compile_seconds
     if compile == "auto":
-        verdict = "compiled" if compiled else "not compiled"
         reasons.append(
-            f"gradient {verdict}: about {seconds:.3g} s of eager gradients ({gradients:,} of "
-            f"{work.flops / 1e9:.3g} GFLOP) against {work.compile_seconds:.0f} s to compile; it pays from "
-            f"{_REPAYS:.0f} times that"
+            f"compiling the gradient {'is tried' if repays else 'would not pay'}: about {seconds:.3g} s of eager "
+            f"gradients ({gradients:,} of {work.flops / 1e9:.3g} GFLOP) against {work.compile_seconds:.0f} s to "
+            f"compile; it pays from {_REPAYS:.0f} times that"
         )
-    chain_batching = None
-    if isinstance(target, Posterior):
-        chain_batching = target.chain_batching
-        if num_chains > 1 and target.vmap_refusal:
-            reasons.append(f"chains one after the other: vmap refuses this model ({target.vmap_refusal})")
-        if num_chains > 1 and not target.chain_batching_given and seconds > _MEASURE_FROM_SECONDS:
-            chain_batching, line = _measured(target, num_chains, count)
-            reasons.append(line)
-    return Choice(compiled, chain_batching, tuple(reasons))
+    wanted = compile is True or (compile == "auto" and repays)
+    failure = _trial(target) if wanted else None
+    if failure:
+        message = f"torch.compile cannot take this model ({failure})"
+        if compile is True:
+            raise UserError(f"{message}: use compile='auto' or False")
+        warnings.warn(f"not compiled: {message}", stacklevel=3)
+        wanted = False
+    if not isinstance(target, Posterior):
+        return Choice(target.prepared(compiled=wanted), tuple(reasons))
+
+    if num_chains > 1 and target.vmap_refusal:
+        reasons.append(f"chains one after the other: vmap refuses this model ({target.vmap_refusal})")
+    several = num_chains > 1 and not target.chain_batching_given and seconds > _MEASURE_FROM_SECONDS
+    if not several and not (wanted and compile == "auto"):
+        return Choice(target.prepared(compiled=wanted), tuple(reasons))
+    best, line = _measured(target, num_chains, count, several, wanted, compile)
+    return Choice(best, (*reasons, line))
 
 
 def _trial(target: Target) -> str | None:
@@ -149,48 +147,64 @@ def _trial(target: Target) -> str | None:
     return None
 
 
-def _measured(target: Posterior, num_chains: int, count: int) -> tuple[ChainBatching, str]:
-    """The fastest way to batch chains, from the file of earlier measurements or by measuring now."""
+def _measured(
+    target: Posterior, num_chains: int, count: int, several: bool, wanted: bool, compile: Compile
+) -> tuple[Posterior, str]:
+    """The fastest variant, from the file of earlier measurements or by measuring now.
+
+    Eager ways to batch chains are compared first, if there are `several`; then the best of them is compiled,
+    if that is `wanted`, and stays so if that made it faster (or the user said so).
+    """
     key = _key(target, num_chains, count)
     path = _cache_file()
     try:
-        known: dict[str, Any] = json.loads(path.read_text())
+        known: dict[str, dict[str, float]] = json.loads(path.read_text())
     except (OSError, ValueError):
         known = {}
-    times: dict[ChainBatching, float] | None = known.get(key)
+    times = dict(known.get(key, {}))
+    before = dict(times)
+    ways = _ways(target) if several else [target.chain_batching]
+    best = min(ways, key=lambda way: _time(target, way, False, num_chains, count, times))
+    compiled = target.prepared(compiled=True, chain_batching=best)
+    faster = wanted and (compile is True or _time(compiled, best, True, num_chains, count, times) < times[best])
     origin = f"measured earlier, {path}"
-    if times is None:
+    if times != before:
         origin = "measured now"
-        times = _time_candidates(target, num_chains, count)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_json(path, known | {key: times})
         except OSError:
             origin += f", and not kept: {path} cannot be written"
-    ranked = sorted(times.items(), key=lambda pair: pair[1])
-    best: ChainBatching = ranked[0][0]
-    shown = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in ranked)
-    return best, f"chains by {best} ({shown} per gradient of {num_chains} chains; {origin})"
+    shown = ", ".join(f"{way} {1e3 * value:.3g} ms" for way, value in sorted(times.items(), key=lambda p: p[1]))
+    chosen = compiled if faster else target.prepared(compiled=False, chain_batching=best)
+    word = f"{best}, {'compiled' if faster else 'eager'}"
+    return chosen, f"gradient by {word} ({shown} per micro-batch of {num_chains} chains; {origin})"
 
 
-def _time_candidates(target: Posterior, num_chains: int, count: int) -> dict[ChainBatching, float]:
-    """Seconds of one eager micro-batch of all chains, median of a few, per way that the model allows."""
-    names: list[ChainBatching] = ["vmap", "loop"]
-    if target.device.type == "cuda":
-        names.append("streams")
-    size = min(count, target.micro_batch_size)
-    theta = target.initial("model", num_chains, 0)
-    indices = (torch.arange(num_chains * size, device=target.device) % target.num_data).view(num_chains, size)
-    grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, size)
-    times: dict[ChainBatching, float] = {}
-    for name in names:
-        candidate = target.prepared(compiled=False, chain_batching=name)
-        call = lambda c=candidate: c.log_likelihood_and_grad(theta, grad, log_lik, indices)  # noqa: E731
+def _ways(target: Posterior) -> list[ChainBatching]:
+    ways: list[ChainBatching] = ["loop"] if target.vmap_refusal else ["vmap", "loop"]
+    return [*ways, "streams"] if target.device.type == "cuda" else ways
+
+
+def _time(
+    target: Posterior, way: ChainBatching, compiled: bool, num_chains: int, count: int, times: dict[str, float]
+) -> float:
+    """Median seconds of one micro-batch of all chains, kept in `times`; infinite where it cannot run."""
+    name = f"{way} compiled" if compiled else way
+    if name not in times:
+        size = min(count, target.micro_batch_size)
+        variant = target if compiled else target.prepared(compiled=False, chain_batching=way)
+        theta = target.initial("model", num_chains, 0)
+        shared = count == target.num_data
+        indices = (torch.arange(num_chains * size, device=target.device) % target.num_data).view(num_chains, size)
+        grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, size)
         try:
-            times[name] = _median_seconds(call, target.device)
-        except RuntimeError:  # vmap refuses what it has no rule for; memory may run out
-            continue
-    return times
+            times[name] = _median_seconds(
+                lambda: variant.micro_batch(theta, grad, log_lik, None if shared else indices), target.device
+            )
+        except torch.OutOfMemoryError:
+            times[name] = 1e9  # not inf, which JSON does not know
+    return times[name]
 
 
 def _median_seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
@@ -226,4 +240,4 @@ def _key(target: Posterior, num_chains: int, count: int) -> str:
 
 def _cache_file() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hmc_fast" / "chain_batching.json"
+    return Path(base) / "hmc_fast" / "measured.json"

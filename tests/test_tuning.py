@@ -27,14 +27,49 @@ def test_work_is_counted():
     assert count_work(network("loop"), 4, 40).launches == 4 * count_work(network("loop"), 1, 40).launches
 
 
-def test_long_runs_are_compiled_and_short_ones_not():
+@pytest.fixture
+def kept(tmp_path, monkeypatch):
+    """The file of measurements, empty; compilation is a fifth faster than anything else on this clock."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(tuning, "_median_seconds", lambda call, device: (call(), 1.0)[1])
+    plain = tuning._time
+
+    def clock(target, way, compiled, num_chains, count, times):
+        known = f"{way} compiled" if compiled else way
+        fresh = known not in times
+        seconds = plain(target, way, compiled, num_chains, count, times)
+        if fresh and compiled:
+            times[known] = seconds = 0.8
+        return seconds
+
+    monkeypatch.setattr(tuning, "_time", clock)
+    return tmp_path / "hmc_fast" / "measured.json"
+
+
+def test_long_runs_are_compiled_and_short_ones_not(kept):
     posterior = network()
     short, long = choose(posterior, 2, 40, 1_000), choose(posterior, 2, 40, 10_000_000)
-    assert not short.compiled
-    assert long.compiled
-    assert "not compiled: about" in short.reasons[0]
-    assert choose(posterior, 2, 40, 1_000, compile=True).compiled
-    assert not choose(posterior, 2, 40, 10_000_000, compile=False).compiled
+    assert not short.target.compiled
+    assert long.target.compiled
+    assert "would not pay" in short.reasons[0]
+    assert choose(posterior, 2, 40, 1_000, compile=True).target.compiled
+    assert not choose(posterior, 2, 40, 10_000_000, compile=False).target.compiled
+
+
+def test_compilation_that_does_not_help_is_dropped(kept):
+    posterior = network("vmap")
+    assert choose(posterior, 2, 40, 10_000_000).target.compiled
+    ((key, times),) = json.loads(kept.read_text()).items()
+    assert set(times) == {"vmap", "vmap compiled"}
+    kept.write_text(json.dumps({key: {"vmap": 1.0, "vmap compiled": 1.1}}))
+    choice = choose(posterior, 2, 40, 10_000_000)
+    assert not choice.target.compiled
+    assert "measured earlier" in choice.reasons[-1]
+    assert choose(posterior, 2, 40, 10_000_000, compile=True).target.compiled, "the user's word stands"
+
+
+def test_an_unknown_choice_is_refused():
+    posterior = network()
     with pytest.raises(hmc_fast.UserError, match="compile 'yes' is unknown"):
         choose(posterior, 2, 40, 1, compile="yes")
 
@@ -54,7 +89,7 @@ def test_a_model_that_cannot_be_compiled_says_so():
     posterior = hmc_fast.Posterior(Untraceable(), (torch.randn(9, 6), torch.randint(0, 3, (9,))))
     posterior = posterior.prepared(compiled=False, chain_batching="loop")
     with pytest.warns(UserWarning, match=r"torch\.compile cannot take this model"):
-        assert not choose(posterior, 1, 9, 10**9).compiled
+        assert not choose(posterior, 1, 9, 10**9).target.compiled
     with pytest.raises(hmc_fast.UserError, match=r"torch\.compile cannot take this model"):
         choose(posterior, 1, 9, 10, compile=True)
 
@@ -64,21 +99,23 @@ def test_chains_are_measured_once_and_the_choice_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_MEASURE_FROM_SECONDS", 0.0)
     posterior = network()
     first = choose(posterior, 3, 40, 10, compile=False)
-    assert first.chain_batching in ("vmap", "loop")
+    assert first.target.chain_batching in ("vmap", "loop")
     assert "measured now" in first.reasons[-1]
-    (key, times), *others = json.loads((tmp_path / "hmc_fast" / "chain_batching.json").read_text()).items()
+    (key, times), *others = json.loads((tmp_path / "hmc_fast" / "measured.json").read_text()).items()
     assert not others
     assert set(times) == {"vmap", "loop"}
 
     # what is kept decides from then on, whatever the clock would say
     for kept, other in (("loop", "vmap"), ("vmap", "loop")):
-        (tmp_path / "hmc_fast" / "chain_batching.json").write_text(json.dumps({key: {kept: 1e-9, other: 1.0}}))
+        (tmp_path / "hmc_fast" / "measured.json").write_text(json.dumps({key: {kept: 1e-9, other: 1.0}}))
         again = choose(posterior, 3, 40, 10, compile=False)
-        assert again.chain_batching == kept
+        assert again.target.chain_batching == kept
         assert "measured earlier" in again.reasons[-1]
 
-    assert choose(network("loop"), 3, 40, 10, compile=False).chain_batching == "loop", "the user's word stands"
-    (tmp_path / "hmc_fast" / "chain_batching.json").write_text("{")  # a broken file is measured anew
+    assert choose(network("loop"), 3, 40, 10, compile=False).target.chain_batching == "loop", (
+        "the user's word stands"
+    )
+    (tmp_path / "hmc_fast" / "measured.json").write_text("{")  # a broken file is measured anew
     assert "measured now" in choose(posterior, 3, 40, 10, compile=False).reasons[-1]
 
 
