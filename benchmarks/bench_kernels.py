@@ -12,25 +12,20 @@ costs and nothing about the kernels.
 """
 
 import argparse
-import csv
 import gc
-import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
+from common import Table, quantiles
 from torch import Tensor
 
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.ops import Counter, Segment
 
-COLUMNS = ["name", "provider", "size", "metric", "unit", "median", "q20", "q80"]
-COLUMNS += ["device", "torch", "triton", "commit", "time"]
 FLUSH_BYTES = 256 * 2**20  # several times the L2 of any present GPU
 MAX_CALLS = 64  # per graph
 CLASSES = 10  # of the softmax; its D counts logits
@@ -143,45 +138,6 @@ def measure(operation: Operation, impl: str, device: torch.device, chains: int, 
     return _samples_on_gpu(calls, flush)
 
 
-def quantiles(samples: list[float]) -> tuple[float, float, float]:
-    """Median, 20 % and 80 %."""
-    ordered = sorted(samples)
-    last = len(ordered) - 1
-    return statistics.median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)]
-
-
-def _commit() -> str:
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
-    return done.stdout.strip()
-
-
-class Table:
-    """The tidy CSV, one row per metric, appended to so that a rerun overwrites nothing."""
-
-    def __init__(self, path: Path, device: torch.device) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.path = path
-        try:
-            import triton
-
-            version = triton.__version__
-        except ImportError:
-            version = ""
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.context = [name, torch.__version__, version, _commit(), now]
-        if not path.exists():
-            self._write(COLUMNS)
-
-    def add(self, name: str, provider: str, size: int, metric: str, unit: str, *values: float) -> None:
-        self._write([name, provider, size, metric, unit, *(f"{v:.6g}" for v in values), *self.context])
-
-    def _write(self, row: list[Any]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(row)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
@@ -195,7 +151,7 @@ def main() -> None:
         print("no CUDA device: timing the torch twins against a torch copy; this says nothing about the kernels")
     sizes = arguments.sizes or [10**k for k in range(4, 9 if cuda else 7)]
     providers = ["triton", "torch"] if cuda else ["torch"]
-    table = Table(arguments.out / "kernels.csv", device)
+    table = Table(arguments.out, "kernels", device)
 
     for size in sorted(sizes):
         median, low, high = quantiles(measure(COPY, "torch", device, arguments.chains, size))

@@ -168,14 +168,20 @@ class Posterior(Target):
         overwrites `grad`, the others add to it. A remainder stays eager when the rest is compiled."""
         count = self.num_data if indices is None else indices.shape[1]
         part = slice(start, min(start + self.micro_batch_size, count))
-        chosen = part if indices is None else indices[:, part]
+        x, y, values = self.x, self.y, log_lik
+        if count > self.micro_batch_size:
+            values = log_lik[:, part]
+        if indices is not None:
+            x, y = x[indices[:, part]], y[indices[:, part]]  # (C, B, ...)
+        elif count > self.micro_batch_size:
+            x, y = x[part], y[part]
         with scope(self.precision, self.device):
             self._gradient(
                 theta,
-                self.x[chosen],
-                self.y[chosen],
+                x,
+                y,
                 grad,
-                log_lik[:, part],
+                values,
                 shared=indices is None,
                 scale=self.num_data / count,
                 accumulate=start > 0,

@@ -162,7 +162,7 @@ class Density(Target):
         function = torch.func.vmap(torch.func.grad_and_value(self.fn))
         if self.compiled:
             if theta.shape not in self._functions:
-                self._functions[theta.shape] = compile_function(function)
+                self._functions[theta.shape] = compile_function(function, cpu=not theta.is_cuda)
             function = self._functions[theta.shape]
         gradient, value = function(theta)
         grad.copy_(gradient)

@@ -14,7 +14,7 @@ docs/protocol.md shows how a new sampler gets all three.
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,11 +24,22 @@ from .compilation import compile_function
 from .errors import UserError
 from .target import Target
 
-__all__ = ["Graph", "Unit", "checked_graph", "waiting_operation"]
+__all__ = ["Graph", "Unit", "accelerated", "checked_graph", "waiting_operation"]
 
 Graph = Literal["auto", True, False]
 
 _WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def accelerated(target: Target, function: _Function) -> _Function:
+    """What a sampler does once per iteration, over buffers as in a unit: compiled along with the gradient on a
+    CPU, where dozens of small operations would cost as much as a few gradients; else as it is."""
+    if target.compiled and target.device.type == "cpu":
+        return compile_function(function, cpu=True)
+    return function
 
 
 class Unit:
@@ -55,8 +66,7 @@ class Unit:
         self._buffers = buffers
         self._graph_wanted = graph if target.device.type == "cuda" else False
         self._graph: torch.cuda.CUDAGraph | None = None
-        if target.compiled and target.device.type == "cpu":
-            self._parts = [part if part is gradient else compile_function(part) for part in self._parts]
+        self._parts = [part if part is gradient else accelerated(target, part) for part in self._parts]
 
     def __call__(self) -> None:
         if self._graph_wanted:

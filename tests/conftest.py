@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(autouse=True)
 def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every target compiled, or every sampler's unit captured on the GPU, whatever a run would choose."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(request.getfixturevalue("tmp_path_factory").getbasetemp()))
     path = request.config.getoption("--path")
     monkeypatch.setattr(targets, "PATH", path)
     if path == "compiled":

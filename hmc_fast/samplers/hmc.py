@@ -14,7 +14,8 @@ A rejected proposal repeats the old state, and the repeat counts.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,10 +27,14 @@ from ..kernels.ops import Counter
 from ..metropolis import Acceptance, decide, energy_of_examples
 from ..streams import ACCEPT, JITTER, MOMENTUM, check_seed, host_uniform
 from ..target import Target
-from ..unit import Graph
+from ..unit import Graph, accelerated
 from .base import Info
 
 __all__ = ["HMC", "HMCState"]
+
+
+def _unset() -> None:
+    raise AssertionError("the state was not made by HMC.init")
 
 
 @dataclass
@@ -50,6 +55,8 @@ class HMCState:
     work_grad: Tensor
     work_log_lik: Tensor
     leapfrog: Leapfrog  # on the work buffers
+    begin: "Callable[[], None]" = _unset
+    finish: "dict[bool, Callable[[], tuple[Tensor, ...]]]" = field(default_factory=dict)  # by whether it tests
 
 
 class HMC:
@@ -122,7 +129,7 @@ class HMC:
         hyper = hyper.repeat(num_chains, 1)
         work_theta, work_new_momentum, work_grad = (torch.empty_like(theta) for _ in range(3))
         work_log_lik = torch.empty_like(log_lik)
-        return HMCState(
+        state = HMCState(
             target=target,
             seed=seed,
             theta=theta,
@@ -147,59 +154,61 @@ class HMC:
                 graph=graph,
             ),
         )
+        state.begin = accelerated(target, lambda: self._begin(state))
+        for tested in (True, False):
+            state.finish[tested] = accelerated(target, lambda tested=tested: self._finish(state, tested))
+        return state
 
     def step(self, state: HMCState, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[HMCState, Info]:
         """One trajectory and its test, for every chain."""
         if batch is not None:
             raise UserError("HMC's test needs the full data: leave batch out, or use SGHMC for minibatches")
-        target, num_chains = state.target, len(state.theta)
         num_leapfrog = self._jittered(state)
-
-        ops.refresh_momentum(
-            state.work_momentum,
-            Counter(state.seed, MOMENTUM, state.iteration),
-            inverse_mass=self.inverse_mass,
+        state.begin()
+        state.leapfrog.run(num_leapfrog)
+        if not state.target.exact_gradient_pass:
+            state.target.log_likelihood(state.work_theta, state.work_log_lik)
+        log_lik, log_prior, energy_error, accept_prob, accepted, divergent = state.finish[
+            self.test_in_burn_in or not burn_in
+        ]()
+        state.host_iteration += 1
+        step_size = state.hyper[:, ops.STEP_SIZE].clone()
+        return state, Info(
+            log_lik, log_prior, energy_error, accept_prob, accepted, divergent, step_size, num_leapfrog
         )
+
+    def _begin(self, state: HMCState) -> None:
+        """A fresh momentum, and the trajectory's start."""
+        counter = Counter(state.seed, MOMENTUM, state.iteration)
+        ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass)
         state.work_new_momentum.copy_(state.work_momentum)
         state.work_theta.copy_(state.theta)
         state.work_grad.copy_(state.grad)
 
-        state.leapfrog.run(num_leapfrog)
-        if not target.exact_gradient_pass:
-            target.log_likelihood(state.work_theta, state.work_log_lik)
-
+    def _finish(self, state: HMCState, tested: bool) -> tuple[Tensor, ...]:
+        """The Metropolis test and its outcome: the first figures of `Info`."""
         energy_error = ops.energy_difference(
             state.theta,
             state.work_momentum,
             state.work_theta,
             state.work_new_momentum,
-            target.prior,
+            state.target.prior,
             state.hyper,
             inverse_mass=self.inverse_mass,
         )
         energy_error += energy_of_examples(
             state.log_lik, state.work_log_lik, state.hyper[:, ops.INVERSE_TEMPERATURE]
         )
-        uniform = ops.uniforms(Counter(state.seed, ACCEPT, state.iteration), num_chains, 1)[:, 0]
+        uniform = ops.uniforms(Counter(state.seed, ACCEPT, state.iteration), len(state.theta), 1)[:, 0]
         accepted, accept_prob, divergent = decide(energy_error, uniform, self.acceptance)
-        if burn_in and not self.test_in_burn_in:
+        if not tested:
             accepted = torch.isfinite(energy_error)
-
         ops.select(state.theta, state.work_theta, accepted)
         ops.select(state.grad, state.work_grad, accepted)
         ops.select(state.log_lik, state.work_log_lik, accepted)
-        state.iteration += 1
-        state.host_iteration += 1
-        return state, Info(
-            log_likelihood=state.log_lik.double().sum(1),
-            log_prior=target.log_prior(state.theta),
-            energy_error=energy_error,
-            accept_prob=accept_prob,
-            accepted=accepted,
-            divergent=divergent,
-            step_size=state.hyper[:, ops.STEP_SIZE].clone(),
-            num_leapfrog=num_leapfrog,
-        )
+        state.iteration.add_(1)
+        log_lik, log_prior = state.log_lik.double().sum(1), state.target.log_prior(state.theta)
+        return log_lik, log_prior, energy_error, accept_prob, accepted, divergent
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog
