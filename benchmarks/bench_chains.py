@@ -1,0 +1,65 @@
+"""Chains on one device: what C chains cost beside C times one chain, by each way of batching them.
+
+python benchmarks/bench_chains.py --out DIR
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+import workloads
+from common import Table, interleaved, quantiles, say
+from ours import ours
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    table = Table(arguments.out, "chains", device)
+    ways = ["vmap", "loop"] + (["streams"] if cuda else [])
+    cases = [(workloads.digits(), (1, 2, 4, 8, 16, 64)), (workloads.lenet(128), (1, 2, 4, 8))]
+    if cuda:
+        cases.append((workloads.resnet(), (1, 2, 4, 8)))
+    for work, counts in cases:
+        say(f"\n{work.name}: ms per leapfrog step of all chains, and as a share of C times one chain")
+        single = 0.0
+        for chains in counts:
+            calls = {}
+            for way in ways:
+                if not cuda and chains > 4 and way == ("loop" if "digits" in work.name else "vmap"):
+                    continue  # the slower way takes minutes on a CPU
+                step, _ = ours(
+                    work,
+                    device,
+                    chains=chains,
+                    chain_batching=way,  # type: ignore[arg-type]
+                    compiled="digits" in work.name and way == "vmap",
+                    graph=cuda,
+                )
+                calls[way] = step
+            samples = interleaved(calls, device, rounds=arguments.rounds, seconds=0.2)
+            figures = {way: quantiles([v / work.num_leapfrog for v in values]) for way, values in samples.items()}
+            single = single or min(median for median, _, _ in figures.values())
+            parts = []
+            for way, (median, low, high) in figures.items():
+                table.add(
+                    work.name,
+                    f"ours {way}",
+                    chains,
+                    "time",
+                    "ms",
+                    median * 1e3,
+                    low * 1e3,
+                    high * 1e3,
+                    samples=arguments.rounds,
+                )
+                parts.append(f"{way} {median * 1e3:9.3f} ({median / (chains * single):.2f})")
+            say(f"  C = {chains:3d}   " + "   ".join(parts))
+
+
+if __name__ == "__main__":
+    main()
