@@ -14,6 +14,7 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest --path compiled tests/test_protocol.py tests/test_laws.py
 
 # hmc_fast.kernels lives in kernels/: the type checker is shown the tree as it is installed.
 lint: $(INSTALLED)

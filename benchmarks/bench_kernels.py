@@ -56,7 +56,39 @@ class Operation:
     call: Callable[[Buffers, str], object]
 
 
+# What users write without a flat buffer, and what the compiler makes of the twin: for kick_drift alone.
+RIVALS = ("per tensor", "foreach", "compiled")
+NUM_TENSORS = 65  # as many as ResNet-20 has
+STEP, PRECISION = 1e-3, 4.0
+
+
+def _rival(b: Buffers, impl: str) -> None:
+    theta, momentum, grad = b.rows
+    if impl == "compiled":
+        _compiled(theta, momentum, grad, b.hyper)
+        return
+    pieces = [row.view(-1).tensor_split(NUM_TENSORS) for row in (theta, momentum, grad)]
+    if impl == "per tensor":
+        for t, m, g in zip(*pieces, strict=True):
+            m.add_(g, alpha=STEP).add_(t, alpha=-STEP * PRECISION)
+            t.add_(m, alpha=STEP)
+        return
+    t_all, m_all, g_all = map(list, pieces)
+    torch._foreach_add_(m_all, g_all, alpha=STEP)
+    torch._foreach_add_(m_all, t_all, alpha=-STEP * PRECISION)
+    torch._foreach_add_(t_all, m_all, alpha=STEP)
+
+
+@torch.compile(dynamic=False)
+def _compiled(theta: Tensor, momentum: Tensor, grad: Tensor, hyper: Tensor) -> None:
+    prior = (Segment(0, theta.shape[1], ops.NORMAL, 0.5),)
+    ops.kick_drift(theta, momentum, grad, prior, hyper, impl="torch")
+
+
 def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
+    if impl in RIVALS:
+        _rival(b, impl)
+        return
     ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=impl, **options)
 
 
@@ -169,7 +201,8 @@ def main() -> None:
             moved = operation.bytes_per_element * arguments.chains * size
             floor = moved / peak
             table.add(operation.name, "floor", size, "time", "us", *[floor * 1e6] * 3)
-            for provider in providers:
+            rivals = RIVALS if operation.name == "kick_drift" else ()
+            for provider in (*providers, *rivals):
                 try:
                     samples = measure(operation, provider, device, arguments.chains, size)
                 except torch.cuda.OutOfMemoryError:

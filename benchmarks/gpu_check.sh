@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # What a GPU has to prove, in one command that ends inside ten minutes:
 #     benchmarks/gpu_check.sh [OUT]        results, default benchmarks/results/gpu
-# Runs the tests marked `gpu`, then the kernel benchmark, then every other benchmarks/bench_*.py, each with
-# `--out OUT` and a time limit. A part that fails is reported and does not hide the rest; the exit status is
+# Runs the tests marked `gpu`, protocol and laws with every step captured, then the suites, each with `--out OUT`
+# and a time limit. A part that fails is reported and does not hide the rest; the exit status is
 # then 1. Without a CUDA GPU it says so and exits 0. PYTHON names the interpreter (default python3).
 set -uo pipefail
 
@@ -51,13 +51,13 @@ part() { # NAME LIMIT COMMAND...
   rows+=("$(printf '%-24s %-24s %5d s' "$name" "$verdict" $((SECONDS - begin)))")
 }
 
-part tests 200 "$PYTHON" -m pytest -m gpu --continue-on-collection-errors tests
-part bench_kernels 160 "$PYTHON" benchmarks/bench_kernels.py --out "$out"
-for suite in benchmarks/bench_*.py; do
-  name=$(basename "$suite" .py)
-  [[ $name == bench_kernels ]] && continue
-  part "$name" 120 "$PYTHON" "$suite" --out "$out"
+part tests 150 "$PYTHON" -m pytest -m gpu --continue-on-collection-errors tests
+part captured 60 "$PYTHON" -m pytest --path captured tests/test_protocol.py tests/test_laws.py -m "not statistical"
+part bench_kernels 100 "$PYTHON" benchmarks/bench_kernels.py --out "$out"
+for suite in steps chains store scaling ess end_to_end; do
+  part "bench_$suite" 120 "$PYTHON" "benchmarks/bench_$suite.py" --out "$out"
 done
+part plots 20 "$PYTHON" benchmarks/plot.py "$out"
 
 echo
 "$PYTHON" -c 'import torch, triton; print(torch.cuda.get_device_name(), "| torch", torch.__version__, "| triton", triton.__version__)'

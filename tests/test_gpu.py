@@ -73,3 +73,58 @@ def test_runs_predict_and_resume(tmp_path):
     np.testing.assert_allclose(whole.predict(x).probs, whole.test.probs, atol=1e-3)
     again = hmc_fast.run(posterior, SAMPLERS["hmc"](), out=tmp_path / "run", resume=True, **options)
     assert np.array_equal(again.test.probs, whole.test.probs)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_captured_draws_are_the_uncaptured_ones(name, compiled):
+    posterior = classifier()[0].to("cuda")
+    options = {"chains": 3, "burn_in": 2, "draws": 5, "progress": False, "compile": compiled}
+    plain, captured = (hmc_fast.run(posterior, SAMPLERS[name](), graph=graph, **options) for graph in (False, True))
+    assert np.array_equal(plain.draws, captured.draws)
+
+
+def test_a_captured_unit_replays_one_graph():
+    posterior = classifier()[0].to("cuda")
+    sampler = hmc_fast.HMC(0.05, num_leapfrog=4)
+    state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1, graph=True)
+    sampler.step(state)
+    assert state.leapfrog._step._graph is not None
+    assert state.leapfrog._last._graph is not None
+
+
+def test_every_way_to_batch_chains_gives_the_same_draws():
+    posterior, _, _ = classifier()
+    theta = posterior.initial("prior", 5, 0).cuda()
+    results = []
+    for way, graph in (("vmap", False), ("loop", False), ("streams", False), ("streams", True)):
+        target = posterior.to("cuda").prepared(compiled=False, chain_batching=way)
+        sampler = hmc_fast.HMC(0.05, num_leapfrog=4)
+        state = sampler.init(target, theta, seed=1, graph=graph)
+        for _ in range(3):
+            sampler.step(state)
+        results.append(state.theta.clone())
+    for other in results[1:]:
+        torch.testing.assert_close(results[0], other, rtol=1e-3, atol=1e-3)
+    assert torch.equal(results[2], results[3]), "a graph's branches compute what streams do"
+
+
+class Waits(torch.nn.Module):
+    """Its scale is read back to the host in every pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(4, 3)
+
+    def forward(self, x):
+        return self.linear(x) * (1.0 if float(x.sum()) < 1e9 else 2.0)
+
+
+def test_a_model_that_waits_runs_uncaptured_with_a_warning():
+    x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
+    posterior = hmc_fast.Posterior(Waits(), (x, y), chain_batching="loop", device="cuda")
+    options = {"chains": 2, "burn_in": 0, "draws": 2, "progress": False, "compile": False}
+    with pytest.warns(UserWarning, match="the model calls aten._local_scalar_dense"):
+        hmc_fast.run(posterior, hmc_fast.HMC(0.01, num_leapfrog=2), **options)
+    with pytest.raises(hmc_fast.UserError, match="the model calls aten._local_scalar_dense"):
+        hmc_fast.run(posterior, hmc_fast.HMC(0.01, num_leapfrog=2), graph=True, **options)

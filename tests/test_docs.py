@@ -1,0 +1,38 @@
+"""The worked example of docs/protocol.md is a sampler: it samples the right law, compiled or not."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import hmc_fast
+from targets import linear_regression
+
+PAGE = Path(__file__).parent.parent / "docs" / "protocol.md"
+
+
+def langevin():
+    """The class that the page defines."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, object] = {"__name__": "protocol_page"}
+    exec(compile(code, str(PAGE), "exec", dont_inherit=True), names)
+    return names["Langevin"]
+
+
+def test_the_example_of_the_protocol_page_samples_the_posterior(tmp_path):
+    posterior, known = linear_regression()
+    sampler = langevin()(2e-4, batch_size=32, num_leapfrog=20)
+    options = {"chains": 4, "burn_in": 50, "draws": 400, "progress": False, "draw_dtype": torch.float32}
+    run = hmc_fast.run(posterior, sampler, **options)
+    draws = np.asarray(run.draws).reshape(-1, 2)
+    assert np.abs(draws.mean(0) - known.mean).max() < 0.5 * np.sqrt(known.variance).min()
+    assert np.all(draws.var(0) / known.variance < 1.6)
+    assert np.all(draws.var(0) / known.variance > 0.7)
+
+    options |= {"draws": 5, "burn_in": 1}
+    plain = hmc_fast.run(posterior, sampler, compile=False, **options)
+    compiled = hmc_fast.run(posterior, sampler, compile=True, out=tmp_path / "run", **options)
+    np.testing.assert_allclose(plain.draws, compiled.draws, rtol=1e-4, atol=1e-5)
+    again = hmc_fast.run(posterior, sampler, compile=True, out=tmp_path / "run", resume=True, **options)
+    assert np.array_equal(again.draws, compiled.draws)
