@@ -57,9 +57,8 @@ def main() -> None:
         )
         table.add("store and average", name, DRAWS, "memory on the device", "MB", held[name] / 1e6)
         say(f"  {name:10}{median / 1e6:9.1f} M draws x images/s   {held[name] / 1e6:8.1f} MB on the device")
-    say(
-        f"  the streamed figure does not grow with the draws; the stacked one is {held['stacked'] / DRAWS / 1e6:.2f} MB each"
-    )
+    each = held["stacked"] / DRAWS / 1e6
+    say(f"  streamed memory does not grow with the draws; stacked, each draw takes {each:.2f} MB")
 
 
 if __name__ == "__main__":

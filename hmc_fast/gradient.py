@@ -101,6 +101,10 @@ class GradientPass:
         compiled: bool,
     ) -> None:
         """All chains, `(C, D)`, if `batched`; else one, `(D,)`."""
+        if torch.compiler.is_compiling():  # traced into a whole unit (unit.py)
+            gradient, values = self.functional(shared, scale, batched)(theta, x, y)
+            _write(grad, log_lik, gradient, values, accumulate)
+            return
         if compiled and self.compiled:
             key = (theta.shape, x.shape, log_lik.stride(), shared, scale, accumulate)
             if key not in self._functions:

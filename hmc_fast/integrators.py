@@ -49,8 +49,8 @@ class Leapfrog:
 
         buffers = (theta, momentum, grad, log_lik)
         self._begin = half_kick_drift
-        self._step = Unit(target, gradient, kick_drift, buffers, graph=graph)
-        self._last = Unit(target, gradient, half_kick, buffers, graph=graph)
+        self._step = Unit(target, gradient, kick_drift, buffers, count=target.num_data, graph=graph)
+        self._last = Unit(target, gradient, half_kick, buffers, count=target.num_data, graph=graph)
 
     def run(self, num_leapfrog: int) -> None:
         """One trajectory of `num_leapfrog` steps."""

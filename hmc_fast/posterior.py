@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -103,6 +104,9 @@ class Posterior(Target):
         other._batch_chains(chain_batching or self.chain_batching)
         return other
 
+    def single_pass(self, num_chains: int, count: int) -> bool:
+        return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
+
     def to(self, device: torch.device | str) -> "Posterior":
         """This posterior on another device; itself if it is there already."""
         device = torch.empty(0, device=device).device
@@ -175,7 +179,8 @@ class Posterior(Target):
             x, y = x[indices[:, part]], y[indices[:, part]]  # (C, B, ...)
         elif count > self.micro_batch_size:
             x, y = x[part], y[part]
-        with scope(self.precision, self.device):
+        traced = torch.compiler.is_compiling()  # in float32 then, see `single_pass`: no flag to set
+        with nullcontext() if traced else scope(self.precision, self.device):
             self._gradient(
                 theta,
                 x,

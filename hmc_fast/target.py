@@ -79,6 +79,11 @@ class Target(ABC):
     def gradient_function(self) -> Callable[[Tensor], object]:
         """What `torch.compile` must be able to trace: the gradient at one row `(D,)`, on one example."""
 
+    def single_pass(self, num_chains: int, count: int) -> bool:
+        """Whether the gradient on `count` examples is one pass that a compiled unit may contain; else it
+        compiles its own passes."""
+        return True
+
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
         return ops.log_prior(theta, self.prior)
@@ -160,7 +165,7 @@ class Density(Target):
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:
         function = torch.func.vmap(torch.func.grad_and_value(self.fn))
-        if self.compiled:
+        if self.compiled and not torch.compiler.is_compiling():
             if theta.shape not in self._functions:
                 self._functions[theta.shape] = compile_function(function, cpu=not theta.is_cuda)
             function = self._functions[theta.shape]

@@ -6,8 +6,9 @@ result:
 
     as it is    Python calls, one launch per operation
     captured    one CUDA graph, recorded on the first call and replayed from then on
-    compiled    the gradient compiles its passes itself (gradient.py); on a CPU the rest is compiled here, and
-                on a GPU it is made of fused kernels already
+    compiled    on a CPU as one function if the gradient is a single pass; else the gradient compiles its
+                passes itself (gradient.py) and only the rest is compiled here, which on a GPU is made of
+                fused kernels already
 
 docs/protocol.md shows how a new sampler gets all three.
 """
@@ -46,7 +47,7 @@ class Unit:
     """`prepare`, `gradient`, `update`, in this order, as one step.
 
     Args:
-        gradient: calls `target.log_likelihood_and_grad`, and nothing else.
+        gradient: calls `target.log_likelihood_and_grad` on `count` examples, and nothing else.
         buffers: every tensor that the three write; a recording runs on copies' behalf and puts them back.
         graph: True captures on a CUDA device or raises UserError; "auto" captures there if it can and warns
             if it cannot; False never does. On a CPU there is nothing to capture.
@@ -59,6 +60,7 @@ class Unit:
         update: Callable[[], None],
         buffers: Sequence[Tensor],
         *,
+        count: int,
         prepare: Callable[[], None] | None = None,
         graph: Graph = False,
     ) -> None:
@@ -66,7 +68,16 @@ class Unit:
         self._buffers = buffers
         self._graph_wanted = graph if target.device.type == "cuda" else False
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._parts = [part if part is gradient else accelerated(target, part) for part in self._parts]
+        if target.single_pass(len(buffers[0]), count):
+            parts = tuple(self._parts)
+
+            def whole() -> None:
+                for part in parts:
+                    part()
+
+            self._parts = [accelerated(target, whole)]
+        else:
+            self._parts = [part if part is gradient else accelerated(target, part) for part in self._parts]
 
     def __call__(self) -> None:
         if self._graph_wanted:

@@ -124,7 +124,7 @@ def test_a_model_that_waits_runs_uncaptured_with_a_warning():
     x, y = torch.randn(20, 4), torch.randint(0, 3, (20,))
     posterior = hmc_fast.Posterior(Waits(), (x, y), chain_batching="loop", device="cuda")
     options = {"chains": 2, "burn_in": 0, "draws": 2, "progress": False, "compile": False}
-    with pytest.warns(UserWarning, match="the model calls aten._local_scalar_dense"):
+    with pytest.warns(UserWarning, match=r"the model calls aten\._local_scalar_dense"):
         hmc_fast.run(posterior, hmc_fast.HMC(0.01, num_leapfrog=2), **options)
-    with pytest.raises(hmc_fast.UserError, match="the model calls aten._local_scalar_dense"):
+    with pytest.raises(hmc_fast.UserError, match=r"the model calls aten\._local_scalar_dense"):
         hmc_fast.run(posterior, hmc_fast.HMC(0.01, num_leapfrog=2), graph=True, **options)

@@ -36,6 +36,9 @@ class Target:
     device = FakeDevice()
     compiled = False
 
+    def single_pass(self, num_chains, count):
+        return True
+
 
 @pytest.fixture
 def fake_cuda(monkeypatch):
@@ -75,7 +78,7 @@ def fake_cuda(monkeypatch):
 
 def counting_unit(graph):
     buffer = torch.zeros(3)
-    made = Unit(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], graph=graph)
+    made = Unit(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
     return made, buffer
 
 

@@ -193,7 +193,7 @@ class SGHMC:
 
         buffers = [state.theta, state.momentum, state.hyper, state.counter, state.work_grad, state.work_log_lik]
         buffers += [state.work_log_lik_sum, state.work_indices]
-        return Unit(target, gradient, update, buffers, prepare=prepare, graph=graph)
+        return Unit(target, gradient, update, buffers, count=log_lik.shape[1], prepare=prepare, graph=graph)
 
     def _set_step_size(self, state: SGHMCState, schedule: CosineCyclical) -> None:
         """On the device, from the step counter: nothing is read back, so a captured step may do it."""
