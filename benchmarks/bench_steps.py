@@ -83,6 +83,7 @@ def run(work: Workload, device: torch.device, chains: int, rounds: int, rate: fl
     for provider, values in samples.items():
         median, low, high = quantiles([v / work.num_leapfrog for v in values])
         medians[provider] = median
+        assert median > 0.3 * floor, f"{provider} is faster than its arithmetic allows: it leaves work out"
         table.add(name, provider, chains, "time", "ms", median * 1e3, low * 1e3, high * 1e3, samples=len(values))
     best = min((p for p in medians if p.startswith("ours") and "16" not in p and "32" not in p), key=medians.get)  # type: ignore[arg-type]
     say(f"  {'':24}{'ms':>10}{'20 %':>10}{'80 %':>10}{'x floor':>9}   time against {best}")
@@ -113,7 +114,7 @@ def main() -> None:
         (workloads.digits(), 4, arguments.rounds),
         (workloads.transformer(), 1, arguments.rounds),
         (workloads.lenet(), 1, arguments.rounds),
-        (workloads.resnet(), 1, arguments.rounds if cuda else 5),
+        (workloads.resnet(), 1, arguments.rounds if cuda else 3),
     ]
     if cuda:
         cases += [
