@@ -40,7 +40,7 @@ def main() -> None:
                     compiled="digits" in work.name and way == "vmap",
                     graph=cuda,
                 )
-                calls[way] = step
+                calls[f"{way}, compiled" if "digits" in work.name and way == "vmap" else way] = step
             samples = interleaved(calls, device, rounds=arguments.rounds, seconds=0.2)
             figures = {way: quantiles([v / work.num_leapfrog for v in values]) for way, values in samples.items()}
             single = single or min(median for median, _, _ in figures.values())

@@ -113,8 +113,8 @@ def main() -> None:
             means[provider] = values.mean((0, 1))
             ess = float(np.nanmedian(ess_bulk(values)))
             gradients = CHAINS * DRAWS * length
-            table.add(name, provider, CHAINS, "ESS", "draws/s", ess / seconds)
-            table.add(name, provider, CHAINS, "ESS", "per 1,000 gradients", 1e3 * ess / gradients)
+            table.add(name, provider, CHAINS, "ESS per second", "1/s", ess / seconds)
+            table.add(name, provider, CHAINS, "ESS per 1,000 gradients", "", 1e3 * ess / gradients)
             say(
                 f"  {provider:10} ESS {ess:6.0f}   {ess / seconds:8.2f} per second   "
                 f"{1e3 * ess / gradients:6.2f} per 1,000 gradients   {gradients / seconds:8.0f} gradients/s"

@@ -11,7 +11,9 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
 
 OURS, THEIRS, FLOOR = "#0b6e4f", "#9aa5b1", "#d1495b"
 KEYS = ["suite", "name", "provider", "size", "metric"]
@@ -20,6 +22,13 @@ KEYS = ["suite", "name", "provider", "size", "metric"]
 def read(folder: Path) -> pd.DataFrame:
     table = pd.read_csv(folder / "results.csv")
     return table.drop_duplicates(KEYS, keep="last")
+
+
+def plain(axis: Axis, ticks: list[float] | None = None) -> None:
+    """1,000 rather than 10^3, at the given ticks or a few per decade."""
+    axis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def steps(table: pd.DataFrame) -> Figure:
@@ -37,10 +46,17 @@ def steps(table: pd.DataFrame) -> Figure:
         errors = [part["median"] - part["q20"], part["q80"] - part["median"]]
         axes.barh(part["provider"], part["median"], color=colours, xerr=np.abs(errors), ecolor="#333", height=0.7)
         axes.axvline(floor, color=FLOOR, linewidth=1)
-        for y, value in enumerate(part["median"]):
-            axes.text(value * 1.15, y, f"{value:.3g}", va="center", fontsize=8)
+        for y, (value, end) in enumerate(zip(part["median"], part["q80"], strict=True)):
+            axes.text(
+                max(value, end) * 1.08,
+                y,
+                f"{value:.0f}" if value >= 100 else f"{value:.3g}",
+                va="center",
+                fontsize=8,
+            )
         axes.set(xscale="log", title=name, xlabel="ms per leapfrog step")
-        axes.set_xlim(floor * 0.7, part["median"].max() * 3)
+        axes.set_xlim(floor * 0.7, part["q80"].max() * 3)
+        plain(axes.xaxis)
         axes.title.set_fontsize(9)
         axes.xaxis.label.set_fontsize(8)
         axes.tick_params(labelsize=8)
@@ -63,6 +79,8 @@ def lines(table: pd.DataFrame, suite: str, xlabel: str) -> Figure:
             axes.plot(values["size"], values["median"], style, label=provider, markersize=4)
             axes.fill_between(values["size"], values["q20"], values["q80"], alpha=0.2)
         axes.set(xscale="log", yscale="log", title=name, xlabel=xlabel, ylabel="ms")
+        plain(axes.xaxis, sorted(part["size"].unique()))
+        plain(axes.yaxis)
         axes.title.set_fontsize(9)
         axes.spines[["top", "right"]].set_visible(False)
         if part["provider"].nunique() > 1:
