@@ -8,6 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hmc_fast
+import targets
 from hmc_fast.samplers import Info
 from hmc_fast.samplers.base import state_tensors
 from targets import linear_regression
@@ -76,14 +77,19 @@ def test_seeds_and_chains_differ(sampler):
 
 
 def test_a_chain_does_not_depend_on_the_others(sampler):
-    """Chain 0 of three is chain 0 alone: randomness is keyed by chain, not by shape."""
+    """Chain 0 of three is chain 0 alone: randomness is keyed by chain, not by shape.
+
+    Noise is made in float32. Compiled C++ takes its logarithm from a vector library for whole vectors and
+    from the scalar one for what remains, so there the last bit of a draw may depend on how many chains there are.
+    """
     posterior, _ = linear_regression()
     theta = posterior.initial("prior", 3, 0)
     many, one = sampler.init(posterior, theta, seed=3), sampler.init(posterior, theta[:1], seed=3)
     for _ in range(4):
         sampler.step(many)
         sampler.step(one)
-    torch.testing.assert_close(many.theta[:1], one.theta, rtol=1e-10, atol=1e-12)
+    tolerance = {"rtol": 1e-6, "atol": 1e-7} if targets.PATH == "compiled" else {"rtol": 1e-10, "atol": 1e-12}
+    torch.testing.assert_close(many.theta[:1], one.theta, **tolerance)
 
 
 class NoHostRead(TorchDispatchMode):
