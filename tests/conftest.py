@@ -32,11 +32,11 @@ def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         choose = runner.choose
         monkeypatch.setattr(runner, "choose", lambda *args, **_: choose(*args, compile=True))
     if path == "captured":
-        for sampler in (samplers.HMC, samplers.SGHMC):
+        for sampler in samplers.SAMPLERS:
             plain = sampler.init
 
-            def init(self, target, theta, *, seed=0, graph=True, plain=plain):
-                return plain(self, target, theta, seed=seed, graph=graph)
+            def init(self, target, theta, *, seed=0, graph=True, burn_in=0, plain=plain):
+                return plain(self, target, theta, seed=seed, graph=graph, burn_in=burn_in)
 
             monkeypatch.setattr(sampler, "init", init)
 

@@ -128,7 +128,7 @@ def test_a_run_on_digits_leaves_files_that_agree(here, capsys):
     assert config["device"]
 
     columns = "chain iteration phase log_likelihood log_prior energy_error accept_prob accepted divergent"
-    assert list(trace) == [*columns.split(), "step_size", "leapfrog_steps", "seconds"]
+    assert list(trace) == [*columns.split(), "step_size", "leapfrog_steps", "seconds", "kinetic_energy"]
     assert len(trace) == 2 * (2 + 4)
     assert trace.groupby("phase").iteration.nunique().to_dict() == {"burn_in": 2, "sampling": 4}
     assert set(trace.chain) == {0, 1}

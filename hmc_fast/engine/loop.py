@@ -36,6 +36,7 @@ TRACE_COLUMNS = (
     "step_size",
     "leapfrog_steps",
     "seconds",
+    "kinetic_energy",
 )
 
 # Function values kept per draw for R-hat and ESS: enough test points to speak for the rest.
@@ -152,8 +153,9 @@ class Loop:
 
     def _read(self, info: Info) -> Tensor:
         """The iteration's figures on the host, float64 `(C, columns)`: the one read per iteration."""
-        columns = [torch.as_tensor(value, dtype=torch.float64) for value in info[:7]]
-        columns += [torch.full_like(columns[0], info.num_leapfrog), torch.zeros_like(columns[0])]
+        *columns, kinetic_energy = (torch.as_tensor(value, dtype=torch.float64) for value in info[:-1])
+        seconds = torch.zeros_like(kinetic_energy)
+        columns += [torch.full_like(seconds, info.num_leapfrog), seconds, kinetic_energy]
         return torch.stack(columns, dim=1).cpu()
 
     def _predict(self, moved: bool) -> None:

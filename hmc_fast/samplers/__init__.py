@@ -4,4 +4,6 @@ from .base import Info, Sampler
 from .hmc import HMC
 from .sghmc import SGHMC
 
-__all__ = ["HMC", "SGHMC", "Info", "Sampler"]
+SAMPLERS = (HMC, SGHMC)  # every public sampler, for tests and documentation
+
+__all__ = ["HMC", "SAMPLERS", "SGHMC", "Info", "Sampler"]

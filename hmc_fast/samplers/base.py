@@ -25,6 +25,7 @@ class Info(NamedTuple):
     accepted: Tensor
     divergent: Tensor
     step_size: Tensor
+    kinetic_energy: Tensor  # of the new state and its momentum; NaN where there is no momentum
     num_leapfrog: int  # of this iteration, the same for all chains
 
 
@@ -42,8 +43,9 @@ class Sampler(Protocol):
     has_metropolis_test: bool
     batch_size: int | None  # examples per gradient; None is the full data
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> Any:
-        """State at `theta (C, D)`, which is copied. graph: how its steps run, see `unit.Unit`."""
+    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0) -> Any:
+        """State at `theta (C, D)`, which is copied. graph: how its steps run, see `unit.Unit`. burn_in: how many
+        iterations with `burn_in=True` will come first, for samplers that adapt in them."""
 
     def step(self, state: Any, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[Any, Info]:
         """One iteration. batch: int64 `(C, B)` rows of the data; None: the sampler's own choice."""

@@ -54,6 +54,7 @@ class HMCState:
     work_theta: Tensor  # (C, D) the proposal
     work_grad: Tensor
     work_log_lik: Tensor
+    work_kinetic: Tensor  # (C,) float64, at the trajectory's start
     leapfrog: Leapfrog  # on the work buffers
     begin: "Callable[[], None]" = _unset
     finish: "dict[bool, Callable[[], tuple[Tensor, ...]]]" = field(default_factory=dict)  # by whether it tests
@@ -115,7 +116,9 @@ class HMC:
         self.acceptance, self.test_in_burn_in = acceptance, test_in_burn_in
         self.inverse_mass = inverse_mass
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> HMCState:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0
+    ) -> HMCState:
         """Evaluates the target once at `theta (C, D)`."""
         check_seed(seed)
         theta = theta.clone()
@@ -143,6 +146,7 @@ class HMC:
             work_theta=work_theta,
             work_grad=work_grad,
             work_log_lik=work_log_lik,
+            work_kinetic=torch.empty(num_chains, dtype=torch.float64, device=target.device),
             leapfrog=Leapfrog(
                 target,
                 work_theta,
@@ -168,19 +172,21 @@ class HMC:
         state.leapfrog.run(num_leapfrog)
         if not state.target.exact_gradient_pass:
             state.target.log_likelihood(state.work_theta, state.work_log_lik)
-        log_lik, log_prior, energy_error, accept_prob, accepted, divergent = state.finish[
+        log_lik, log_prior, energy_error, accept_prob, accepted, divergent, kinetic = state.finish[
             self.test_in_burn_in or not burn_in
         ]()
         state.host_iteration += 1
         step_size = state.hyper[:, ops.STEP_SIZE].clone()
         return state, Info(
-            log_lik, log_prior, energy_error, accept_prob, accepted, divergent, step_size, num_leapfrog
+            log_lik, log_prior, energy_error, accept_prob, accepted, divergent, step_size, kinetic, num_leapfrog
         )
 
     def _begin(self, state: HMCState) -> None:
         """A fresh momentum, and the trajectory's start."""
         counter = Counter(state.seed, MOMENTUM, state.iteration)
-        ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass)
+        state.work_kinetic.copy_(
+            ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass)
+        )
         state.work_new_momentum.copy_(state.work_momentum)
         state.work_theta.copy_(state.theta)
         state.work_grad.copy_(state.grad)
@@ -203,12 +209,14 @@ class HMC:
         accepted, accept_prob, divergent = decide(energy_error, uniform, self.acceptance)
         if not tested:
             accepted = torch.isfinite(energy_error)
+        kinetic = ops.kinetic_energy(state.work_new_momentum, inverse_mass=self.inverse_mass)
+        kinetic = torch.where(accepted, kinetic, state.work_kinetic)
         ops.select(state.theta, state.work_theta, accepted)
         ops.select(state.grad, state.work_grad, accepted)
         ops.select(state.log_lik, state.work_log_lik, accepted)
         state.iteration.add_(1)
         log_lik, log_prior = state.log_lik.double().sum(1), state.target.log_prior(state.theta)
-        return log_lik, log_prior, energy_error, accept_prob, accepted, divergent
+        return log_lik, log_prior, energy_error, accept_prob, accepted, divergent, kinetic
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog

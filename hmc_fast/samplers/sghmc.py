@@ -106,7 +106,9 @@ class SGHMC:
         self.num_leapfrog, self.noise_estimate = num_leapfrog, noise_estimate
         self.refresh_interval, self.schedule, self.inverse_mass = refresh_interval, schedule, inverse_mass
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False) -> SGHMCState:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0
+    ) -> SGHMCState:
         """Begins at `theta (C, D)` with a fresh momentum."""
         check_seed(seed)
         theta = theta.clone()
@@ -161,6 +163,7 @@ class SGHMC:
             accepted=torch.ones_like(finite),
             divergent=~finite,
             step_size=state.hyper[:, ops.STEP_SIZE].clone(),
+            kinetic_energy=ops.kinetic_energy(state.momentum, inverse_mass=self.inverse_mass),
             num_leapfrog=num_leapfrog,
         )
 
