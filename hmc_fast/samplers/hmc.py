@@ -184,9 +184,7 @@ class HMC:
     def _begin(self, state: HMCState) -> None:
         """A fresh momentum, and the trajectory's start."""
         counter = Counter(state.seed, MOMENTUM, state.iteration)
-        state.work_kinetic.copy_(
-            ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass)
-        )
+        state.work_kinetic.copy_(ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass))
         state.work_new_momentum.copy_(state.work_momentum)
         state.work_theta.copy_(state.theta)
         state.work_grad.copy_(state.grad)
