@@ -1,0 +1,22 @@
+"""Small machines that tune a sampler during burn-in, each usable alone.
+
+All state is in tensors that are given or handed out, so that a checkpoint holds it, and only the search for a
+first step size reads values back to the host.
+"""
+
+from .dual_averaging import DualAveraging
+from .moments import Moments, diagonal_inverse_mass
+from .principal import PrincipalVariance
+from .search import find_step_size
+from .warm_up import WarmUp
+from .windows import Windows
+
+__all__ = [
+    "DualAveraging",
+    "Moments",
+    "PrincipalVariance",
+    "WarmUp",
+    "Windows",
+    "diagonal_inverse_mass",
+    "find_step_size",
+]

@@ -1,0 +1,55 @@
+"""Streamed mean and variance (Welford 1962), and the diagonal inverse mass they lead to."""
+
+import torch
+from torch import Tensor
+
+__all__ = ["Moments", "diagonal_inverse_mass"]
+
+
+class Moments:
+    """Mean and variance of vectors of D numbers in K groups.
+
+    Args:
+        state: `(3, K, D)`, zeros at first: counts, means, sums of squares. Owned by the caller and mutated in
+            place. K = 1 pools all chains, K = C keeps them apart.
+    """
+
+    rows = 3
+
+    def __init__(self, state: Tensor) -> None:
+        self.state = state
+        self.count, self.mean, self._squares = state
+
+    def reset(self) -> None:
+        self.state.zero_()
+
+    def update(self, values: Tensor) -> None:
+        """Takes one vector of each chain, `(C, D)`; passes over numbers that are not finite."""
+        values = values.unflatten(0, (len(self.mean), -1))  # (K, C/K, D)
+        finite = torch.isfinite(values)
+        new = finite.sum(1)
+        centre = torch.where(finite, values, 0).sum(1) / new.clamp_min(1)
+        squares = torch.where(finite, values - centre[:, None], 0).square().sum(1)
+        total = self.count + new
+        share = new / total.clamp_min(1)
+        shift = centre - self.mean
+        self._squares.add_(squares + shift**2 * self.count * share)
+        self.mean.add_(shift * share)
+        self.count.copy_(total)
+
+    @property
+    def variance(self) -> Tensor:
+        """Unbiased, `(K, D)`; 0 before the second vector."""
+        return self._squares / (self.count - 1).clamp_min(1)
+
+
+def diagonal_inverse_mass(draws: Tensor, gradients: Tensor | None, previous: Tensor) -> Tensor:
+    """The diagonal of M^-1 from variances `(K, D)` of draws and, if given, of the log density's gradient.
+
+    With gradients: sqrt(var(draws) / var(gradients)), the diagonal that minimises the Fisher divergence to a
+    normal law (Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845). For independent normals it is exact
+    from any draws at all, even of chains that still travel, which is why it serves the first windows. Without:
+    var(draws), as in Stan. Where a number is useless (0, infinite, NaN) `previous` stays.
+    """
+    value = draws if gradients is None else (draws / gradients).sqrt()
+    return torch.where(torch.isfinite(value) & (value > 0), value, previous)

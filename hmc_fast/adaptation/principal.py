@@ -1,0 +1,48 @@
+"""The largest variance of any direction, streamed: what the longest useful trajectory follows from.
+
+Candid covariance-free incremental PCA (Weng, Zhang & Hwang 2003, IEEE TPAMI 25(8)): one vector, no matrix.
+
+    v <- (1 - w) v + w x (x . v) / |v|,   w = (1 + amnesia) / (1 + t);   |v| -> the largest eigenvalue
+"""
+
+import torch
+from torch import Tensor
+
+__all__ = ["PrincipalVariance"]
+
+_AMNESIA = 2.0  # the paper's advice, 2 to 4: early vectors, of a direction not yet found, are forgotten
+_TINY = 1e-30
+
+
+class PrincipalVariance:
+    """The leading eigenvalue of the covariance of centred vectors.
+
+    Args:
+        state: `(1 + D,)`, the count and v; owned by the caller and mutated in place.
+    """
+
+    def __init__(self, state: Tensor) -> None:
+        self.state, self.count, self.vector = state, state[:1], state[1:]
+
+    def reset(self) -> None:
+        """Starts to count anew; the direction found so far is where the search begins."""
+        self.count.zero_()
+
+    def update(self, centred: Tensor) -> None:
+        """Takes one centred vector of each chain, `(C, D)`, in coordinates in which the mass is the identity."""
+        centred = torch.nan_to_num(centred, nan=0.0, posinf=0.0, neginf=0.0)
+        norm = self.vector.norm()
+        direction = torch.where(norm > _TINY, self.vector / norm.clamp_min(_TINY), centred[0] / _length(centred[0]))
+        found = (centred * (centred @ direction)[:, None]).mean(0)
+        self.count.add_(1)
+        weight = ((1 + _AMNESIA) / (self.count + _AMNESIA)).clamp_max(1)
+        self.vector.mul_(1 - weight).add_(weight * found)
+
+    @property
+    def value(self) -> Tensor:
+        """The variance along the leading direction, `()`."""
+        return self.vector.norm()
+
+
+def _length(vector: Tensor) -> Tensor:
+    return vector.norm().clamp_min(_TINY)

@@ -1,0 +1,100 @@
+"""What HMC learns during burn-in, put together: step size, inverse mass, trajectory length.
+
+    every iteration         step size by dual averaging towards the target acceptance
+    in the slow windows     variances of draws and gradients, and the largest variance of any direction
+    where a window closes   M^-1 from the variances; trajectory length pi/2 sqrt(largest variance); a step size is
+                            searched for anew
+    after the last one      all is frozen, the step size at its average
+
+The trajectory length is that which carries a normal law's widest direction through a quarter of its period, to
+an independent draw; in units in which the mass is the identity. All chains share it.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from .dual_averaging import DualAveraging
+from .moments import Moments, diagonal_inverse_mass
+from .principal import PrincipalVariance
+from .windows import Windows
+
+__all__ = ["WarmUp"]
+
+_QUARTER_PERIOD = math.pi / 2
+
+
+class WarmUp:
+    """Learns from C chains in K groups: K = 1 pools them, K = C gives each its own step size and metric.
+
+    Every tensor is allocated here and mutated in place; `tensors` names them, but for
+    the inverse mass, for a checkpoint.
+
+    Args:
+        inverse_mass: where the metric begins, `(K, D)`; mutated.
+        burn_in: iterations of warm-up.
+        target_acceptance: of the step size.
+    """
+
+    def __init__(self, inverse_mass: Tensor, burn_in: int, target_acceptance: float) -> None:
+        groups, num_params = inverse_mass.shape
+        self.inverse_mass, self.burn_in = inverse_mass, burn_in
+        self.windows = Windows.of(burn_in)
+        self.dual_averaging = DualAveraging(
+            torch.zeros(DualAveraging.rows, groups, dtype=torch.float64, device=inverse_mass.device),
+            target_acceptance,
+        )
+        self.draws = Moments(inverse_mass.new_zeros(Moments.rows, groups, num_params))
+        self.gradients = Moments(torch.zeros_like(self.draws.state))
+        self.principal = PrincipalVariance(inverse_mass.new_zeros(1 + num_params))
+        self.trajectory_length = inverse_mass.new_full((1,), _QUARTER_PERIOD)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "dual_averaging": self.dual_averaging.state,
+            "draw_moments": self.draws.state,
+            "gradient_moments": self.gradients.state,
+            "principal": self.principal.state,
+            "trajectory_length": self.trajectory_length,
+        }
+
+    def first_metric(self, theta: Tensor, gradient: Tensor) -> None:
+        """A metric from where the chains begin, `(C, D)` each: scales that differ by orders of magnitude show
+        at once in the gradients. It takes at least two chains to a group, at different places."""
+        self.draws.update(theta)
+        self.gradients.update(gradient)
+        self._update_metric()
+
+    def learn(self, iteration: int, theta: Tensor, gradient: Tensor, accept_prob: Tensor) -> bool:
+        """Takes the outcome of a burn-in iteration; True where the metric changed, and with it the step size
+        that suits it: search for one and call `dual_averaging.restart`.
+
+        theta, gradient: of log density over temperature there, `(C, D)`. accept_prob: `(C,)`.
+        """
+        groups = len(self.inverse_mass)
+        finite = torch.nan_to_num(accept_prob, nan=0.0)
+        self.dual_averaging.update(finite.unflatten(0, (groups, -1)).mean(1))
+        if not self.windows.is_slow(iteration):
+            return False
+        self.draws.update(theta)
+        self.gradients.update(gradient)
+        mean, scale = self._per_chain(self.draws.mean, theta), self._per_chain(self.inverse_mass, theta)
+        self.principal.update((theta - mean) * scale.rsqrt())
+        if not self.windows.closes(iteration):
+            return False
+        self.trajectory_length.copy_(_QUARTER_PERIOD * self.principal.value.sqrt())
+        self._update_metric()
+        return True
+
+    def _update_metric(self) -> None:
+        self.inverse_mass.copy_(
+            diagonal_inverse_mass(self.draws.variance, self.gradients.variance, self.inverse_mass)
+        )
+        self.draws.reset()
+        self.gradients.reset()
+        self.principal.reset()
+
+    def _per_chain(self, values: Tensor, theta: Tensor) -> Tensor:
+        return values if len(values) in (1, len(theta)) else values.repeat_interleave(len(theta) // len(values), 0)
