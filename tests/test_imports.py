@@ -38,8 +38,9 @@ ALLOWED = {
         "target",
     },
     "hmc_fast/engine": {"engine", "bma", "errors", "posterior", "samplers", "store", "target"},
+    "hmc_fast/adaptation": set(),
     "hmc_fast/samplers": {
-        *("base", "errors", "integrators", "kernels", "metropolis", "minibatch"),
+        *("adaptation", "base", "errors", "integrators", "kernels", "metropolis", "minibatch"),
         *("schedules", "streams", "target", "unit"),
     },
     "hmc_fast/integrators.py": {"kernels", "target", "unit"},

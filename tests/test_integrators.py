@@ -7,7 +7,7 @@ import torch
 
 import hmc_fast
 from hmc_fast import metropolis
-from hmc_fast.integrators import leapfrog
+from hmc_fast.integrators import INTEGRATORS, Leapfrog, leapfrog
 
 
 def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=None):
@@ -146,3 +146,41 @@ def test_the_likelihood_difference_survives_large_totals():
     exact = -2.0 * ((log_lik + change).double() - log_lik.double()).sum().item()
     assert energy.item() == pytest.approx(exact, rel=1e-12)
     assert energy.item() == pytest.approx(-1.953, abs=0.02)
+
+
+@pytest.mark.parametrize("name", INTEGRATORS)
+def test_coefficients_are_consistent(name):
+    """Kicks add up to the drifts over a cycle, and the last inner kick is two end kicks."""
+    coefficients = INTEGRATORS[name]
+    assert sum(coefficients.inner) == pytest.approx(len(coefficients.inner))
+    assert coefficients.inner[-1] == pytest.approx(2 * coefficients.end)
+
+
+def run_integrator(name, step_size, num_leapfrog, theta=START, momentum=SPEED):
+    density = quartic()
+    theta, momentum = theta.clone(), momentum.clone()
+    hyper = torch.tensor([[step_size, 1.0, 0.0, 0.0]], dtype=torch.float64).repeat(2, 1)
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(2, 1)
+    density.log_likelihood_and_grad(theta, grad, log_lik)
+    integrator = Leapfrog(density, theta, momentum, grad, log_lik, hyper, coefficients=INTEGRATORS[name])
+    integrator.run(num_leapfrog)
+    return theta, momentum
+
+
+def test_two_stage_is_reversible_of_second_order_and_errs_less():
+    theta, momentum = run_integrator("two_stage", 0.05, 40)
+    back, reversed_momentum = run_integrator("two_stage", 0.05, 40, theta, -momentum)
+    torch.testing.assert_close(back, START, atol=1e-9, rtol=0)
+    torch.testing.assert_close(-reversed_momentum, SPEED, atol=1e-9, rtol=0)
+
+    def largest_energy_error(name, step_size):
+        """Over trajectories of all lengths: at one time an error may vanish by chance."""
+        start = quartic().potential_and_grad(START)[0] + 0.5 * (SPEED**2).sum(1)
+        ends = [run_integrator(name, step_size, num_leapfrog) for num_leapfrog in range(2, 100, 6)]
+        energies = [quartic().potential_and_grad(theta)[0] + 0.5 * (m**2).sum(1) for theta, m in ends]
+        return (torch.stack(energies) - start).abs().max().item()
+
+    coarse, fine = ({name: largest_energy_error(name, step) for name in INTEGRATORS} for step in (0.02, 0.01))
+    for name in INTEGRATORS:
+        assert coarse[name] / fine[name] == pytest.approx(4.0, rel=0.15)
+    assert fine["two_stage"] < 0.4 * fine["leapfrog"]

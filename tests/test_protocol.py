@@ -1,6 +1,7 @@
 """Every public sampler keeps the one protocol: init, step in place, same seed same draws, no global state."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -13,9 +14,19 @@ from hmc_fast.samplers import Info
 from hmc_fast.samplers.base import state_tensors
 from targets import linear_regression
 
+
+def adapting():
+    """Every chain for itself, so that one chain's draws do not depend on the others'."""
+    sampler = hmc_fast.HMC(adapt=True, pool=False, num_leapfrog=4, jitter=0.0)
+    sampler.init = functools.partial(sampler.init, burn_in=20)
+    return sampler
+
+
 SAMPLERS = {
     "hmc": lambda: hmc_fast.HMC(0.05, num_leapfrog=4),
     "hmc_jittered": lambda: hmc_fast.HMC(0.05, trajectory_length=0.3, jitter=0.4, test_in_burn_in=False),
+    "hmc_two_stage": lambda: hmc_fast.HMC(0.02, num_leapfrog=4, integrator="two_stage"),
+    "hmc_adapting": adapting,
     "sghmc": lambda: hmc_fast.SGHMC(0.02, friction=5.0, batch_size=16),
     "sghmc_full_batch": lambda: hmc_fast.SGHMC(0.02, friction=5.0, num_leapfrog=4, refresh_interval=2),
     "sghmc_cyclical": lambda: hmc_fast.SGHMC(
@@ -155,6 +166,9 @@ def test_checkpointed_tensors_restore_the_chain(sampler):
         (lambda: hmc_fast.HMC(0.1, num_leapfrog=0), "leapfrog steps 0"),
         (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, jitter=1.0), "jitter 1.0"),
         (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, acceptance="ratio"), "acceptance rule 'ratio'"),
+        (lambda: hmc_fast.HMC(num_leapfrog=1), "step size, or adapt=True"),
+        (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, integrator="rk4"), "integrator 'rk4'"),
+        (lambda: hmc_fast.HMC(adapt=True, target_acceptance=1.0), "target acceptance 1.0"),
         (lambda: hmc_fast.SGHMC(0.0, friction=1.0), "step size 0.0"),
         (lambda: hmc_fast.SGHMC(0.1, friction=-1.0), "friction -1.0"),
         (lambda: hmc_fast.SGHMC(0.1, friction=10.0), "must be under 1"),

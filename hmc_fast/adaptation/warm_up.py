@@ -11,6 +11,7 @@ an independent draw; in units in which the mass is the identity. All chains shar
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class WarmUp:
         self.trajectory_length = inverse_mass.new_full((1,), _QUARTER_PERIOD)
 
     @property
-    def tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Any]:
         return {
             "dual_averaging": self.dual_averaging.state,
             "draw_moments": self.draws.state,
