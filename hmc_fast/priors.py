@@ -183,7 +183,9 @@ def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
     for segment in table:
         part = slice(segment.start, segment.stop)
         if segment.family == ops.FLAT:
-            raise UserError("a flat prior cannot be sampled: give init a tensor of shape (chains, parameters)")
+            raise UserError(
+                "a flat prior cannot be sampled: use init='uniform', or a tensor of shape (chains, parameters)"
+            )
         a, b = segment.shape
         if segment.family in (ops.NORMAL, ops.MIXTURE):
             z = torch.from_numpy(stats.norm.ppf(u[:, part]))

@@ -39,7 +39,7 @@ def run(
     draws: int = 200,
     thin: int = 1,
     seed: int = 0,
-    init: "str | Tensor" = "prior",
+    init: "str | Tensor" = "default",
     test: "Tensor | tuple[Tensor, Tensor] | None" = None,
     draw_dtype: torch.dtype = torch.float16,
     capacity: "int | str | None" = None,
@@ -59,7 +59,8 @@ def run(
         chains, burn_in, draws, thin: C; iterations before anything is kept; S draws of every chain, one per
             `thin` iterations after that.
         seed: all randomness follows from it; the same seed gives the same draws.
-        init: where chains begin, see `Target.initial`.
+        init: where chains begin: "prior", "uniform", "model" or a tensor, see `Target.initial`. By default
+            draws from the prior; for a bare density, which has none, uniform in (-2, 2).
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
         draw_dtype: of stored draws, torch.float16 or torch.float32. The chain itself keeps full precision.
         capacity: of the ring on the device, in draws (64) or bytes ("512MB"). It changes no result.

@@ -84,6 +84,8 @@ class Target(ABC):
         compiles its own passes."""
         return True
 
+    default_init = "prior"
+
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
         return ops.log_prior(theta, self.prior)
@@ -102,8 +104,9 @@ class Target(ABC):
         return -log_density / self.temperature, -force
 
     def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
-        """Where the chains begin, `(C, D)`: "prior" draws, "model" (the module's own values for every
-        chain), or a tensor `(D,)` or `(C, D)`.
+        """Where the chains begin, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the
+        module's own values for every chain), or a tensor `(D,)` or `(C, D)`. "default" is "prior", or "uniform"
+        for a bare density, which has none.
 
         Raises:
             UserError: an unknown name, a wrong shape, or values that are not finite.
@@ -118,18 +121,22 @@ class Target(ABC):
                 raise UserError("init holds NaN or infinite values: chains must begin at finite parameters")
             rows = init.to(self.device, self.dtype)
             return rows.expand(num_chains, self.num_params).clone()
-        if init == "prior":
+        if init == "default":
+            init = self.default_init
+        if init in ("prior", "uniform"):
             step = torch.zeros(1, dtype=torch.int64)
             uniform = ops.uniforms(Counter(seed, INITIAL, step), num_chains, self.num_params)
+            if init == "uniform":
+                return (4 * uniform - 2).to(self.device, self.dtype)
             second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
             return priors.sample(self.prior, uniform, second).to(self.device, self.dtype)
-        raise UserError(f"init {init!r} is unknown: use 'prior', 'model' or a tensor")
+        raise UserError(f"init {init!r} is unknown: use 'prior', 'uniform', 'model' or a tensor")
 
 
 class Density(Target):
     """A bare log density `fn(theta: (D,)) -> scalar`, up to a constant, vectorised over chains.
 
-    Its energy is one number per chain, exact to the dtype: use float64 where log densities are large.
+    Chains begin uniformly in (-2, 2) unless told otherwise. Its energy is one number per chain, exact to the dtype: use float64 where log densities are large.
 
     Raises:
         UserError: a dimension under 1, a temperature that is not positive, or a function that does not
@@ -145,6 +152,7 @@ class Density(Target):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
+        self.default_init = "uniform"
         if dim < 1:
             raise UserError(f"dim {dim} must be at least 1")
         self.fn, self.num_params, self.num_data = fn, dim, 1

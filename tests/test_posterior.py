@@ -8,6 +8,7 @@ from torch import nn
 import hmc_fast
 from hmc_fast.minibatch import Minibatches, permutation
 from hmc_fast.models import lenet5
+from targets import linear_regression
 
 CPU = torch.device("cpu")
 
@@ -209,7 +210,10 @@ def test_mistakes_name_value_and_cure(change, message):
         (lambda: hmc_fast.Density(lambda t: t.sum(), 0), "dim 0 must be at least 1"),
         (lambda: hmc_fast.Density(lambda t: t, 2), r"returned \(2,\) for one point"),
         (lambda: hmc_fast.Density(lambda t: t.sum(), 2, temperature=-1.0), "temperature -1.0"),
-        (lambda: hmc_fast.Density(lambda t: t.sum(), 2).initial("prior", 1, 0), "flat prior cannot be sampled"),
+        (
+            lambda: hmc_fast.Density(lambda t: t.sum(), 2).initial("prior", 1, 0),
+            "flat prior cannot be sampled: use init=.uniform.",
+        ),
         (lambda: hmc_fast.Density(lambda t: t.sum(), 2).initial("model", 1, 0), "init 'model' is unknown"),
     ],
 )
@@ -251,3 +255,14 @@ def test_positions_are_uniform():
 def test_batch_size_must_fit(batch_size):
     with pytest.raises(hmc_fast.UserError, match=f"batch size {batch_size} must lie between 1 and the 10"):
         Minibatches(10, batch_size, 1, 0, CPU)
+
+
+def test_a_bare_density_begins_uniformly_unless_told_otherwise():
+    density = hmc_fast.Density(lambda t: -(t**2).sum(), 200)
+    theta = density.initial("default", 4, 0)
+    assert torch.equal(theta, density.initial("uniform", 4, 0))
+    assert -2 < theta.min() < -1.9
+    assert 1.9 < theta.max() < 2
+    assert not torch.equal(theta[0], theta[1])
+    posterior, _ = linear_regression()
+    assert torch.equal(posterior.initial("default", 2, 0), posterior.initial("prior", 2, 0))

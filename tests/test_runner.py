@@ -104,7 +104,7 @@ def test_burn_in_leaves_the_averages_and_a_first_rejection_keeps_its_last_state(
     """The first kept iteration may reject: its draw is then where burn-in ended, and the acceptance rate counts
     kept iterations alone."""
     posterior, _, _ = classifier()
-    sampler = hmc_fast.HMC(0.25, num_leapfrog=3)
+    sampler = hmc_fast.HMC(0.15, num_leapfrog=3)
     options = {"chains": 24, "draw_dtype": torch.float32, "progress": False, "seed": 5}
     run = hmc_fast.run(posterior, sampler, burn_in=6, draws=4, **options)
     accepted = run.trace.pivot(index="iteration", columns="chain", values="accepted").to_numpy()
