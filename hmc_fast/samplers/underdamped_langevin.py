@@ -10,12 +10,12 @@
     eps      step_size             gamma    friction
     M^-1     inverse_mass
 
-A step needs one gradient, since that at its end is that at the start of the next; so steps are cut where the gradient
-is taken. What comes between two gradients is B(eps) A(eps/2) O(eps) A(eps/2), or B(eps/2) O(eps) B(eps/2) A(eps) as
-two half O make one, and theta runs through the very same values. The momentum is the one at that cut.
+A step needs one gradient, since that at its end is that at the start of the next; so steps are cut where the
+gradient is taken. What comes between two gradients is B(eps) A(eps/2) O(eps) A(eps/2), or, as two half O make one,
+B(eps/2) O(eps) B(eps/2) A(eps); theta runs through the very same values. The momentum is the one at that cut.
 
 For a Gaussian target and full gradients the theta of BAOAB has exactly the target's covariance, at any stable step
-size; OBABO is biased at order eps^2. There is no Metropolis test here: with L = 1 generalised HMC (Horowitz 1991) is
+size; OBABO is biased at order eps^2. There is no Metropolis test here: with L = 1 GHMC (Horowitz 1991) is
 Metropolised OBABO.
 """
 
