@@ -13,15 +13,18 @@ from .posterior import Posterior
 from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
 from .result import Run
 from .runner import run
-from .samplers import HMC, SGHMC
-from .schedules import CosineCyclical
+from .samplers import HMC, PSGLD, SGHMC, SGLD, SGNHT, UnderdampedLangevin
+from .schedules import CosineCyclical, PolynomialDecay
 from .target import Density
 
 __version__ = "0.1.0"
 
 __all__ = [
     "HMC",
+    "PSGLD",
     "SGHMC",
+    "SGLD",
+    "SGNHT",
     "Bernoulli",
     "Categorical",
     "CosineCyclical",
@@ -33,9 +36,11 @@ __all__ = [
     "Mixture",
     "Normal",
     "PerGroup",
+    "PolynomialDecay",
     "Posterior",
     "Run",
     "StudentT",
+    "UnderdampedLangevin",
     "UserError",
     "run",
 ]

@@ -28,7 +28,7 @@ from .report import write_report
 from .report.first_look import first_look_figure
 from .result import Run
 from .runner import refuse_existing, run
-from .samplers import HMC, SGHMC, Sampler
+from .samplers import HMC, PSGLD, SGHMC, SGLD, SGNHT, Sampler, UnderdampedLangevin
 from .schedules import CosineCyclical
 from .streams import check_seed
 from .train import load_weights
@@ -143,14 +143,24 @@ def make_sampler(settings: Settings) -> Sampler:
             keep=_required(settings.cycle_keep),
             exploration=_required(settings.cycle_exploration),
         )
+    step_size, friction = _required(settings.step_size), settings.friction
+    minibatches: dict[str, Any] = {"batch_size": settings.batch_size, "num_leapfrog": settings.num_leapfrog}
+    if settings.sampler == "sgld":
+        return SGLD(step_size, schedule=schedule, **minibatches)
+    if settings.sampler == "psgld":
+        decay, damping = _required(settings.decay), _required(settings.damping)
+        return PSGLD(step_size, decay=decay, damping=damping, schedule=schedule, **minibatches)
+    if settings.sampler == "sgnht":
+        return SGNHT(step_size, friction=_required(friction), **minibatches)
+    if settings.sampler == "baoab":
+        return UnderdampedLangevin(step_size, friction=_required(friction), schedule=schedule, **minibatches)
     return SGHMC(
-        _required(settings.step_size),
-        friction=_required(settings.friction),
-        batch_size=settings.batch_size,
-        num_leapfrog=settings.num_leapfrog,
+        step_size,
+        friction=_required(friction),
         noise_estimate=settings.noise_estimate,
         refresh_interval=settings.refresh_interval,
         schedule=schedule,
+        **minibatches,
     )
 
 

@@ -136,7 +136,8 @@ class Target(ABC):
 class Density(Target):
     """A bare log density `fn(theta: (D,)) -> scalar`, up to a constant, vectorised over chains.
 
-    Chains begin uniformly in (-2, 2) unless told otherwise. Its energy is one number per chain, exact to the dtype: use float64 where log densities are large.
+    Chains begin uniformly in (-2, 2) unless told otherwise. Its energy is one number per chain, exact to
+    the dtype: use float64 where log densities are large.
 
     Raises:
         UserError: a dimension under 1, a temperature that is not positive, or a function that does not

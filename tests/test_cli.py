@@ -146,12 +146,12 @@ def test_help_of_sample_shows_what_a_preset_leaves_open(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("sampler", ["hmc", "sghmc"])
+@pytest.mark.parametrize("sampler", ["hmc", "sghmc", "sgld", "psgld", "sgnht", "baoab"])
 def test_every_preset_is_complete_for_every_sampler(preset, sampler):
     settings = resolve(preset, dataclasses.replace(PRESETS[preset], sampler=sampler))
     for name in ("chains", "burn_in", "draws", "step_size", "init", "model", "data", "prior_variance"):
         assert getattr(settings, name) is not None
-    sample.make_sampler(settings)
+    assert sample.make_sampler(settings).name == sampler
     assert settings.chains * settings.draws > 1
     if sampler == "hmc":
         assert settings.trajectory_length >= settings.step_size
@@ -161,6 +161,22 @@ def test_a_flag_wins_over_the_table():
     settings = resolve("digits", dataclasses.replace(PRESETS["digits"], chains=7, step_size=0.5))
     assert (settings.chains, settings.step_size) == (7, 0.5)
     assert settings.burn_in == resolve("digits", PRESETS["digits"]).burn_in
+
+
+@pytest.mark.parametrize(
+    ("sampler", "setting", "message"),
+    [
+        ("hmc", {"batch_size": 64}, "--batch-size is not a setting of --sampler hmc: .* sghmc, sgld, psgld, sgnht"),
+        ("sghmc", {"jitter": 0.1}, "--jitter is not a setting of --sampler sghmc: leave it out, or use one of hmc"),
+        ("sgld", {"friction": 1.0}, "--friction .* sgld: leave it out, or use one of sghmc, sgnht, baoab"),
+        ("sgld", {"refresh_interval": 2}, "--refresh-interval is not"),
+        ("sgnht", {"cycle_length": 3}, "--cycle-length is not"),
+        ("baoab", {"damping": 0.1}, "--damping is not .* psgld"),
+    ],
+)
+def test_a_setting_of_another_sampler_is_refused(sampler, setting, message):
+    with pytest.raises(UserError, match=message):
+        resolve("digits", dataclasses.replace(PRESETS["digits"], sampler=sampler, **setting))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])

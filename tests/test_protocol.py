@@ -32,6 +32,14 @@ SAMPLERS = {
     "sghmc_cyclical": lambda: hmc_fast.SGHMC(
         0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
     ),
+    "sgld": lambda: hmc_fast.SGLD(1e-4, batch_size=16, schedule=hmc_fast.PolynomialDecay(20.0)),
+    "sgld_cyclical": lambda: hmc_fast.SGLD(
+        1e-4, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
+    ),
+    "psgld": lambda: hmc_fast.PSGLD(1e-3, batch_size=16, adapt_after_burn_in=True),
+    "sgnht": lambda: hmc_fast.SGNHT(0.02, friction=5.0, batch_size=16),
+    "baoab": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=50.0, batch_size=16),
+    "obabo": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=5.0, scheme="obabo", num_leapfrog=4),
 }
 
 
@@ -176,6 +184,17 @@ def test_checkpointed_tensors_restore_the_chain(sampler):
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, batch_size=-1), "batch size -1"),
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, num_leapfrog=0), "leapfrog steps 0"),
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, refresh_interval=-1), "refresh interval -1"),
+        (lambda: hmc_fast.SGLD(-1e-3), "step size -0.001"),
+        (lambda: hmc_fast.SGLD(1e-3, batch_size=-1), "batch size -1"),
+        (lambda: hmc_fast.SGLD(1e-3, num_leapfrog=0), "leapfrog steps 0"),
+        (lambda: hmc_fast.PSGLD(float("inf")), "step size inf"),
+        (lambda: hmc_fast.PSGLD(1e-3, decay=1.0), "decay 1.0"),
+        (lambda: hmc_fast.PSGLD(1e-3, damping=0.0), "damping 0.0"),
+        (lambda: hmc_fast.SGNHT(0.1, friction=0.0), "friction 0.0"),
+        (lambda: hmc_fast.SGNHT(0.1, friction=10.0), "must be under 1"),
+        (lambda: hmc_fast.UnderdampedLangevin(0.0, friction=1.0), "step size 0.0"),
+        (lambda: hmc_fast.UnderdampedLangevin(0.1, friction=-1.0), "friction -1.0"),
+        (lambda: hmc_fast.UnderdampedLangevin(0.1, friction=1.0, scheme="abo"), "scheme 'abo'"),
     ],
 )
 def test_bad_settings_name_the_value(make, message):

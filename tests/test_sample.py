@@ -274,7 +274,13 @@ def draws_of(name, *arguments):
     return np.load(f"{name}/draws.npy")
 
 
-@pytest.mark.parametrize("flags", [TINY, TINY_SGHMC])
+TINY_PSGLD = (
+    "--sampler psgld --train-size 100 --chains 2 --burn-in 2 --draws 4 --step-size 1e-6 --damping 0.01 "
+    "--batch-size 30 --num-leapfrog 5"
+)
+
+
+@pytest.mark.parametrize("flags", [TINY, TINY_SGHMC, TINY_PSGLD])
 def test_same_seed_same_draws_another_seed_others(here, no_pictures, flags):
     first, again, other = (
         draws_of("a", flags),
@@ -325,6 +331,8 @@ MISTAKES = {
     "sghmc step size": ("--sampler sghmc --step-size 0", "step size 0.0"),
     "friction": ("--sampler sghmc --friction 0", "friction 0.0"),
     "step size times friction": ("--sampler sghmc --step-size 0.1 --friction 10", "it must be under 1"),
+    "psgld burn-in": ("--sampler psgld --burn-in 0", "leaves PSGLD no iteration"),
+    "setting of another sampler": ("--sampler sgld --friction 3", "--friction is not a setting of --sampler sgld"),
     "trajectory": ("--trajectory-length -1", "trajectory length -1.0"),
     "jitter": ("--jitter 1", "jitter 1.0 must lie in [0, 1)"),
     "temperature": ("--temperature 0", "temperature 0.0 must be a positive number"),

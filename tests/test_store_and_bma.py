@@ -187,7 +187,7 @@ def test_cosine_cycles():
     steps = torch.arange(24)
     fraction = torch.cat([schedule.fraction(s.view(1), 3) for s in steps])
     assert fraction[:13].tolist() == pytest.approx([k / 12 for k in range(12)] + [0.0])
-    learning_rate = schedule.multiplier(fraction) ** 2
+    learning_rate = torch.cat([schedule.multiplier(s.view(1), 3) for s in steps]) ** 2
     torch.testing.assert_close(learning_rate, 0.5 * (1 + torch.cos(math.pi * fraction)))
     assert [schedule.keeps(i) for i in range(8)] == [False, False, True, True] * 2
     for options, message in (
@@ -197,6 +197,19 @@ def test_cosine_cycles():
     ):
         with pytest.raises(hmc_fast.UserError, match=message):
             hmc_fast.CosineCyclical(**options)
+
+
+def test_polynomial_decay():
+    schedule = hmc_fast.PolynomialDecay(offset=10.0, power=0.6)
+    step = torch.tensor([0, 1, 30])
+    learning_rate = schedule.multiplier(step, 7) ** 2  # counted in steps, whatever an iteration holds
+    expected = (10.0 + step.double()) ** -0.6 / 10.0**-0.6
+    torch.testing.assert_close(learning_rate, expected)
+    assert not schedule.explores(step, 7).any()
+    assert schedule.keeps(5)
+    for options, message in (({"offset": 0.0}, "offset 0.0"), ({"offset": 1.0, "power": 1.5}, "power 1.5")):
+        with pytest.raises(hmc_fast.UserError, match=message):
+            hmc_fast.PolynomialDecay(**options)
 
 
 # --- diagnostics, against arviz on the same draws ---

@@ -2,8 +2,29 @@
 
 from .base import Info, Sampler
 from .hmc import HMC
+from .psgld import PSGLD
 from .sghmc import SGHMC
+from .sgld import SGLD
+from .sgnht import SGNHT
+from .underdamped_langevin import UnderdampedLangevin
 
-SAMPLERS = (HMC, SGHMC)  # every public sampler, for tests and documentation
+SAMPLERS = (
+    HMC,
+    PSGLD,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    UnderdampedLangevin,
+)  # every public sampler, for tests and documentation
 
-__all__ = ["HMC", "SAMPLERS", "SGHMC", "Info", "Sampler"]
+__all__ = [
+    "HMC",
+    "PSGLD",
+    "SAMPLERS",
+    "SGHMC",
+    "SGLD",
+    "SGNHT",
+    "Info",
+    "Sampler",
+    "UnderdampedLangevin",
+]

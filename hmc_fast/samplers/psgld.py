@@ -1,0 +1,128 @@
+"""Preconditioned SGLD (Li, Chen, Carlson & Carin 2016, arXiv:1512.07666, algorithm 1): SGLD with RMSprop.
+
+    for t = 1, 2, ...
+        v     = mean gradient of the log likelihood on a minibatch
+        V     = alpha V + (1 - alpha) v * v                                   (while it adapts)
+        G     = 1 / (lambda + sqrt(V))
+        theta = theta + eps/2 G g + sqrt(eps G) xi,   xi ~ N(0, I)
+
+with g as in SGLD, the gradient of log density over T.
+
+    symbol   argument              symbol   argument
+    eps      step_size             alpha    decay
+    lambda   damping
+
+G depends on theta, and the dynamics that leave the posterior invariant would add eps/2 Gamma(theta), Gamma_i the
+derivative of G_i by theta_i. It is left out, as in the paper's experiments. While G adapts this biases the law
+towards where the gradients are small, by an amount that falls with 1 - alpha (their corollary 2) and not with eps.
+So by default G adapts in burn-in alone: afterwards it is a constant metric, and the law is that of SGLD.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..kernels import ops
+from ..kernels.ops import Counter
+from ..schedules import Schedule
+from ..streams import NOISE
+from ..target import Target, positive
+from ..unit import Graph
+from .stochastic import StochasticGradient, StochasticState
+
+__all__ = ["PSGLD", "PSGLDState"]
+
+
+@dataclass(kw_only=True)
+class PSGLDState(StochasticState):
+    """C chains, each with its own preconditioner."""
+
+    mean_square: Tensor  # (C, D) V
+    inverse_mass: Tensor  # (C, D) G
+    work_adapts: Tensor  # (1,) 1 while V adapts, 0 afterwards
+
+
+class PSGLD(StochasticGradient[PSGLDState]):
+    """SGLD with an RMSprop preconditioner.
+
+    Args:
+        step_size: eps, SGLD's for a coordinate with G = 1; G is about the inverse of the gradient per example.
+        decay: alpha, in [0, 1); V averages over about 1 / (1 - alpha) minibatches.
+        damping: lambda; G is at most its inverse. A weight that no example moves has V = 0: damping under
+            about eps / (4 * prior variance) makes it diverge.
+        adapt_after_burn_in: False freezes G after burn-in; True adapts it throughout, as the paper does.
+        batch_size, num_leapfrog, schedule: as in SGLD.
+
+    Raises:
+        UserError: a step size or damping that is not positive, a decay outside [0, 1), a negative batch size,
+            no step, or, from `init`, neither burn-in nor `adapt_after_burn_in`.
+    """
+
+    name = "psgld"
+    has_momentum = False
+    step_size_power = 2
+    State = PSGLDState
+
+    def __init__(
+        self,
+        step_size: float,
+        *,
+        decay: float = 0.99,
+        damping: float = 1e-5,
+        adapt_after_burn_in: bool = False,
+        batch_size: int | None = None,
+        num_leapfrog: int | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(step_size, batch_size, num_leapfrog, schedule)
+        if not 0 <= decay < 1:
+            raise UserError(f"decay {decay} must lie in [0, 1)")
+        self.decay, self.damping = decay, positive("damping", damping)
+        self.adapt_after_burn_in = adapt_after_burn_in
+
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0
+    ) -> PSGLDState:
+        """Begins at `theta (C, D)`; the first minibatch gives the first V."""
+        if burn_in < 1 and not self.adapt_after_burn_in:
+            raise UserError(
+                f"burn_in {burn_in} leaves PSGLD no iteration to learn its preconditioner in: give it some, or "
+                "set adapt_after_burn_in=True"
+            )
+        return super().init(target, theta, seed=seed, graph=graph, burn_in=burn_in)
+
+    def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
+        return {
+            "mean_square": torch.zeros_like(theta),
+            "inverse_mass": torch.ones_like(theta),
+            "work_adapts": theta.new_ones(1),
+        }
+
+    def _begin_iteration(self, state: PSGLDState, iteration: int, *, burn_in: bool) -> None:
+        state.work_adapts.fill_(float(burn_in or self.adapt_after_burn_in))
+
+    def _columns(self, state: PSGLDState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = torch.sqrt(step_size)  # as in SGLD: a leapfrog step of length h from a fresh momentum
+        return h, 1 / h, torch.where(explores, 1 / h, 0.5 / h)
+
+    def _update(self, state: PSGLDState) -> None:
+        # A plain mean over the first minibatches: a V that began at 0 would make the first steps far too long.
+        share = torch.clamp_min(1 / (state.counter + 1), 1 - self.decay)
+        squares = (state.work_grad / state.target.num_data).square()
+        state.mean_square.lerp_(squares, (share * state.work_adapts).to(squares.dtype))
+        torch.reciprocal(state.mean_square.sqrt() + self.damping, out=state.inverse_mass)
+        ops.kick_drift(
+            state.theta,
+            state.momentum,
+            state.work_grad,
+            state.target.prior,
+            state.hyper,
+            fraction=0.5,
+            inverse_mass=state.inverse_mass,
+            noise=Counter(state.seed, NOISE, state.counter),
+        )
+
+    def _reported(self, step_size: Tensor) -> Tensor:
+        return step_size.square()
