@@ -6,6 +6,7 @@ Thresholds: R-hat 1.01 and 100 effective draws per chain (Vehtari et al. 2021, a
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -41,6 +42,12 @@ class Evidence:
     function: np.ndarray
     test_score: np.ndarray | None
     weight_rhat: np.ndarray
+
+    @cached_property
+    def function_rhat(self) -> np.ndarray:
+        """R-hat of the predicted values that moved."""
+        values = rhat(self.function)
+        return values[np.isfinite(values)]
 
 
 def sentences(run: Evidence) -> list[str]:
@@ -91,9 +98,16 @@ def _potentials(run: Evidence) -> Iterator[str]:
 
 def _acceptance(run: Evidence) -> Iterator[str]:
     rate = run.acceptance_rate
-    if rate is not None and rate < 0.4:
+    if rate is None:
+        return
+
+    def error(edge: float) -> float:
+        """Two standard errors, were the rate at the edge: few proposals cannot tell."""
+        return float(2 * np.sqrt(edge * (1 - edge) / run.proposals))
+
+    if rate < 0.4 - error(0.4):
         yield f"The acceptance rate is {rate:.2f}, below 0.4: use a smaller step size."
-    elif rate is not None and rate > 0.95:
+    elif rate > 0.95 + error(0.95):
         yield f"The acceptance rate is {rate:.3f}, above 0.95: a larger step size would save gradients."
 
 
@@ -142,10 +156,12 @@ def _kinetic_temperature(run: Evidence) -> Iterator[str]:
 def _predictions(run: Evidence) -> Iterator[str]:
     chains, draws, count = run.function.shape
     if count:
-        values = rhat(run.function)
-        moving = values[np.isfinite(values)]
+        moving = run.function_rhat
         if len(moving) == 0:
-            yield "No predicted value changed in any chain: nothing was explored; use a smaller step size."
+            yield (
+                "No predicted value changed in any chain, so none can be judged: look at the acceptance rate, and "
+                "use a smaller step size if it is low."
+            )
             return
         worst = moving.max()
         if worst > _RHAT_BAD:
@@ -185,8 +201,7 @@ def _weights(run: Evidence) -> Iterator[str]:
     if run.function.shape[2] == 0:
         yield f"R-hat of the parameters {worst}: run a longer burn-in, more draws or longer trajectories."
         return
-    function = rhat(run.function)
-    function = function[np.isfinite(function)]
+    function = run.function_rhat
     if len(function) and function.max() <= _RHAT_BAD:
         yield (
             f"R-hat of the weights {worst}, yet that of the predictions is at most {function.max():.3f}: "
@@ -198,7 +213,7 @@ def _all_fine(run: Evidence) -> str:
     """The figures that were looked at and passed."""
     passed = []
     if run.function.shape[2]:
-        passed.append(f"R-hat of the predictions is at most {np.nanmax(rhat(run.function)):.3f}")
+        passed.append(f"R-hat of the predictions is at most {run.function_rhat.max():.3f}")
         passed.append(f"their smallest effective sample size {np.nanmin(ess_bulk(run.function)):.0f}")
     elif np.isfinite(run.weight_rhat).any():
         passed.append(f"plain R-hat of the parameters is at most {np.nanmax(run.weight_rhat):.3f}")

@@ -101,9 +101,11 @@ def test_each_sentence_appears_where_it_should_and_only_there(changes, expected)
 
 
 def test_what_is_not_wrong_is_not_said():
-    """A larger temperature than 1 within its error; one chain; weights that are bad together with predictions."""
+    """A temperature within its error, a rate of few proposals, weights that are bad as the predictions are."""
     wide = dataclasses.replace(healthy(), kinetic_temperature=1.02 + 0.5 * noise(CHAINS, DRAWS, seed=1))
     assert not any("temperature" in sentence for sentence in sentences(wide))
+    few = dataclasses.replace(healthy(), acceptance_rate=23 / 24, proposals=24)
+    assert not any("above 0.95" in sentence for sentence in sentences(few))
     bad = dataclasses.replace(healthy(), weight_rhat=np.array([3.0]), function=shifted(base.function, 0, 2.0))
     assert not any("harmless" in sentence for sentence in sentences(bad))
     harmless = sentences(dataclasses.replace(healthy(), weight_rhat=np.array([3.0])))
