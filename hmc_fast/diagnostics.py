@@ -1,12 +1,46 @@
-"""Convergence diagnostics of many quantities at once: rank-normalised split R-hat and bulk ESS.
+"""Convergence diagnostics of many quantities at once: R-hat, effective sample sizes, Monte Carlo errors.
 
-Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, arXiv:1903.08008. Arrays are `(C, S, Q)`: chains,
-draws, quantities. A quantity that never moves has no variance to compare: its R-hat and ESS are NaN.
+Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, arXiv:1903.08008; E-BFMI: Betancourt 2016,
+arXiv:1604.00695. Arrays are `(C, S, Q)`: chains, draws, quantities; results are `(Q,)`. NaN is the answer
+for fewer than 4 draws per chain, for a quantity that never moves (it has no variance to compare) and for one
+that is not finite.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["ess_bulk", "rhat", "split_chains"]
+__all__ = [
+    "e_bfmi",
+    "ess_bulk",
+    "ess_mean",
+    "ess_sd",
+    "ess_tail",
+    "mcse_mean",
+    "mcse_sd",
+    "plain_rhat",
+    "rhat",
+    "split_chains",
+]
+
+# Values worked on at a time: 8 MiB, which stay near the processor and bound the memory of the transforms.
+_BLOCK = 2**20
+
+
+def _by_block(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
+    """`statistic` of a few quantities at a time, in float64; NaN where there is nothing to judge."""
+    chains, length, count = x.shape
+    value = np.full(count, np.nan)
+    if length < 4:
+        return value
+    width = max(1, _BLOCK // (chains * length))
+    for begin in range(0, count, width):
+        part = np.asarray(x[:, :, begin : begin + width], dtype=np.float64)
+        judged = np.isfinite(part).all((0, 1)) & ~_still(part)
+        if judged.any():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                value[begin : begin + width][judged] = statistic(part[:, :, judged])
+    return value
 
 
 def split_chains(x: np.ndarray) -> np.ndarray:
@@ -17,14 +51,16 @@ def split_chains(x: np.ndarray) -> np.ndarray:
 
 def _rank_normalised(x: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks over all chains and draws (eq. 14)."""
-    from scipy import stats  # half a second to import, which few that import the package need
+    from scipy import special, stats  # half a second to import, which few that import the package need
 
-    flat = x.reshape(-1, x.shape[-1])
-    ranks = stats.rankdata(flat, axis=0)
-    return stats.norm.ppf((ranks - 0.375) / (len(flat) + 0.25)).reshape(x.shape)
+    rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)  # sorted along memory
+    count = rows.shape[1]
+    halves = (2 * stats.rankdata(rows, axis=1)).astype(np.int64)  # ranks of ties are halves
+    score = special.ndtri((np.arange(2 * count + 1) / 2 - 0.375) / (count + 0.25))
+    return np.ascontiguousarray(score[halves].T).reshape(x.shape)
 
 
-def _plain_rhat(x: np.ndarray) -> np.ndarray:
+def _rhat(x: np.ndarray) -> np.ndarray:
     length = x.shape[1]
     within = x.var(axis=1, ddof=1).mean(0)
     between = length * x.mean(1).var(axis=0, ddof=1)
@@ -32,28 +68,77 @@ def _plain_rhat(x: np.ndarray) -> np.ndarray:
 
 
 def rhat(x: np.ndarray) -> np.ndarray:
-    """Split R-hat `(Q,)`: the larger of that of ranks and of folded ranks, so that location and scale count.
+    """Split R-hat: the larger of that of ranks and of folded ranks, so that location and scale count."""
 
-    Needs at least 4 draws per chain; NaN otherwise, and for quantities that never move.
-    """
-    x = np.asarray(x, dtype=np.float64)
-    if x.shape[1] < 4:
-        return np.full(x.shape[2], np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    def statistic(x: np.ndarray) -> np.ndarray:
         parts = split_chains(x)
         folded = np.abs(parts - np.median(parts.reshape(-1, parts.shape[-1]), axis=0))
-        value = np.maximum(_plain_rhat(_rank_normalised(parts)), _plain_rhat(_rank_normalised(folded)))
-    return np.where(_still(x), np.nan, value)
+        return np.maximum(_rhat(_rank_normalised(parts)), _rhat(_rank_normalised(folded)))
+
+    return _by_block(statistic, x)
+
+
+def plain_rhat(x: np.ndarray) -> np.ndarray:
+    """Split R-hat of the values themselves, not of their ranks: no sorting, so cheap enough for every weight;
+    it does not see chains that differ in scale alone, and means nothing where the variance is infinite."""
+    return _by_block(lambda x: _rhat(split_chains(x)), x)
 
 
 def ess_bulk(x: np.ndarray) -> np.ndarray:
-    """Bulk effective sample size `(Q,)`: Geyer's initial monotone sequence on rank-normalised split chains."""
-    x = np.asarray(x, dtype=np.float64)
-    if x.shape[1] < 4:
-        return np.full(x.shape[2], np.nan)
+    """Bulk effective sample size: Geyer's initial monotone sequence on rank-normalised split chains."""
+    return _by_block(lambda x: _ess(_rank_normalised(split_chains(x))), x)
+
+
+def ess_tail(x: np.ndarray) -> np.ndarray:
+    """Tail effective sample size: the smaller of those of the 5 % and of the 95 % quantile."""
+
+    def statistic(x: np.ndarray) -> np.ndarray:
+        low, high = np.quantile(x, (0.05, 0.95), axis=(0, 1))
+        return np.minimum(*(_ess(split_chains((x <= edge).astype(np.float64))) for edge in (low, high)))
+
+    return _by_block(statistic, x)
+
+
+def ess_mean(x: np.ndarray) -> np.ndarray:
+    """Effective sample size for the mean."""
+    return _by_block(lambda x: _ess(split_chains(x)), x)
+
+
+def mcse_mean(x: np.ndarray) -> np.ndarray:
+    """Monte Carlo standard error of the mean over all chains and draws."""
+    return _by_block(lambda x: x.std((0, 1), ddof=1) / np.sqrt(_ess(split_chains(x))), x)
+
+
+def ess_sd(x: np.ndarray) -> np.ndarray:
+    """Effective sample size for the standard deviation."""
+    return _by_block(lambda x: _ess(split_chains(_squares(x))), x)
+
+
+def mcse_sd(x: np.ndarray) -> np.ndarray:
+    """Monte Carlo standard error of the standard deviation, by the delta method from that of the variance."""
+
+    def statistic(x: np.ndarray) -> np.ndarray:
+        squares = _squares(x)
+        return np.sqrt(squares.var((0, 1)) / _ess(split_chains(squares)) / squares.mean((0, 1)) / 4)
+
+    return _by_block(statistic, x)
+
+
+def e_bfmi(energies: np.ndarray) -> np.ndarray:
+    """Energy Bayesian fraction of missing information `(C,)` of energies `(C, S)` of successive iterations.
+
+    The mean squared change of the energy over its variance: 2 when a fresh momentum forgets the energy at
+    once. Below 0.3 the momentum explores the energies slowly (Betancourt 2016).
+    """
+    energies = np.asarray(energies, dtype=np.float64)
+    if energies.shape[1] < 4:
+        return np.full(len(energies), np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
-        value = _ess(_rank_normalised(split_chains(x)))
-    return np.where(_still(x), np.nan, value)
+        return np.asarray((np.diff(energies, axis=1) ** 2).mean(1) / energies.var(1, ddof=1))
+
+
+def _squares(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean((0, 1))) ** 2
 
 
 def _still(x: np.ndarray) -> np.ndarray:
@@ -89,4 +174,4 @@ def _ess(x: np.ndarray) -> np.ndarray:
     monotone = np.where(before, np.minimum.accumulate(pairs, axis=0), 0)
     tail = np.maximum(np.take_along_axis(even, stop[None], axis=0)[0], 0)
     tau = np.maximum(-1 + 2 * monotone.sum(0) + tail, 1 / np.log10(num_chains * length))
-    return num_chains * length / tau
+    return np.where(_still(x), num_chains * length, num_chains * length / tau)

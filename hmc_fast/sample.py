@@ -95,7 +95,7 @@ def _sample(preset: str, settings: Settings, arguments: list[str]) -> None:
         raise
     figures = write_artifacts(directory, preset, result, dataset)
     if settings.progress:
-        print(headline(figures))
+        print(headline(figures), *figures["diagnosis"], sep="\n")
     print(directory)
 
 

@@ -29,6 +29,7 @@ ALLOWED = {
     "hmc_fast/unit.py": {"compilation", "errors", "target"},
     "hmc_fast/result.py": {
         "bma",
+        "diagnosis",
         "diagnostics",
         "engine",
         "errors",
@@ -60,6 +61,7 @@ ALLOWED = {
     "hmc_fast/schedules.py": {"errors"},
     "hmc_fast/precision.py": {"errors"},
     "hmc_fast/metropolis.py": set(),
+    "hmc_fast/diagnosis.py": {"diagnostics"},
     "hmc_fast/diagnostics.py": set(),
     "hmc_fast/predictions.py": set(),
 }

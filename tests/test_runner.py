@@ -206,7 +206,7 @@ def test_a_run_that_blows_up_leaves_nothing(tmp_path):
 def test_summary_trace_and_arviz():
     run = go()
     summary = run.summary()
-    assert list(summary.columns) == ["kind", "index", "mean", "sd", "ess_bulk", "r_hat"]
+    assert list(summary.columns) == ["kind", "index", "mean", "sd", "mcse_mean", "ess_bulk", "ess_tail", "r_hat"]
     assert summary.kind.iloc[0] == "function"
     assert (run.trace.phase == "burn_in").sum() == 2 * 3
     pytest.importorskip("arviz")

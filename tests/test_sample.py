@@ -2,6 +2,7 @@
 every mistake is one line, status 2 and nothing left behind."""
 
 import dataclasses
+import html
 import json
 import signal
 import sys
@@ -161,6 +162,12 @@ def test_a_run_on_digits_leaves_files_that_agree(here, capsys):
         "rhat_function_max rhat_function_share_below_1_1 ess_function_min gradients gradients_per_s seconds"
     )
     assert set(documented.split()) <= set(metrics)
+    kinetic = 2 * sampling.kinetic_energy.mean() / metrics["params"]
+    assert metrics["kinetic_temperature"] == pytest.approx(kinetic)
+    assert metrics["e_bfmi_min"] > 0
+    page = html.unescape((directory / "report.html").read_text())
+    assert metrics["diagnosis"]
+    assert all(sentence in page for sentence in metrics["diagnosis"])
     exact = {"chains": 2, "draws": 4, "burn_in": 2, "train_size": 100, "test_size": 360, "sampler": "hmc"}
     exact |= {"preset": "digits", "seed": 3, "draws_bytes": draws.nbytes, "gradients": trace.leapfrog_steps.sum()}
     assert {name: metrics[name] for name in exact} == exact

@@ -164,9 +164,13 @@ def _coverage(run: Run) -> list[str]:
 
 
 def findings(run: Run) -> list[Finding]:
-    """The diagnosis in plain words, each with what to try."""
+    """The diagnosis in plain words, each with what to try: the run's own sentences, or for a folder without
+    them what follows from its metrics."""
     m = run.metrics
     found = []
+    if isinstance(m.get("diagnosis"), list):
+        found = [Finding(None, "Diagnosis", str(sentence)) for sentence in m["diagnosis"]]
+        return found if run.has_mh_test else [*found, _no_test()]
     share, worst = m.get("rhat_function_share_below_1_1"), m.get("rhat_function_max")
     if share is not None:
         good = share >= 0.95
@@ -188,9 +192,7 @@ def findings(run: Run) -> list[Finding]:
         found.append(Finding(ess >= 100, "Effective draws", text))
     rate = m.get("acceptance_rate")
     if not run.has_mh_test:
-        text = "Stochastic-gradient HMC keeps every step without a Metropolis-Hastings test, so its step size "
-        text += "leaves a bias that no figure here can show: halve --step-size and see whether scores move."
-        found.append(Finding(None, "No accept/reject test", text))
+        found.append(_no_test())
     elif rate is not None:
         if rate < 0.5:
             advice = "is low: gradients go to waste. Try a smaller --step-size."
@@ -207,6 +209,12 @@ def findings(run: Run) -> list[Finding]:
         )  # fmt: skip
         found.append(Finding(divergences == 0, "Divergences", text))
     return found
+
+
+def _no_test() -> Finding:
+    text = "Stochastic-gradient HMC keeps every step without a Metropolis-Hastings test, so its step size "
+    text += "leaves a bias that no figure here can show: halve --step-size and see whether scores move."
+    return Finding(None, "No accept/reject test", text)
 
 
 def _cost(run: Run) -> list[tuple[str, str]]:

@@ -1,0 +1,232 @@
+"""What looks wrong with a run, in sentences: each names its number and a cure, and says no more than that.
+
+Thresholds: R-hat 1.01 and 100 effective draws per chain (Vehtari et al. 2021, arXiv:1903.08008), E-BFMI 0.3
+(Betancourt 2016, arXiv:1604.00695). Those of acceptance and of potentials are rules of thumb of this file.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
+
+__all__ = ["Evidence", "sentences"]
+
+_RHAT, _RHAT_BAD = 1.01, 1.05
+_ESS_PER_CHAIN = 100
+_FEWEST_DRAWS = 4  # of which halves have a variance
+
+
+@dataclass
+class Evidence:
+    """What a run knows of itself. C chains, S kept draws, Q predicted values, D parameters.
+
+    Attributes:
+        potential: `(C, S)`, minus log density over T.
+        energy_errors: of the divergent proposals after burn-in. proposals: how many there were of all.
+        acceptance_rate, e_bfmi `(C,)`: None without a Metropolis test.
+        kinetic_temperature: `(C, S)`, 2 K / D; None without a momentum.
+        function: `(C, S, Q)`, Q = 0 without test inputs.
+        test_score: `(C, S)`, log likelihood per test example of single draws; None without test labels.
+        weight_rhat: `(D,)`, plain split R-hat.
+    """
+
+    potential: np.ndarray
+    energy_errors: np.ndarray
+    proposals: int
+    acceptance_rate: float | None
+    e_bfmi: np.ndarray | None
+    kinetic_temperature: np.ndarray | None
+    function: np.ndarray
+    test_score: np.ndarray | None
+    weight_rhat: np.ndarray
+
+    @cached_property
+    def function_rhat(self) -> np.ndarray:
+        """R-hat of the predicted values that moved."""
+        values = rhat(self.function)
+        return values[np.isfinite(values)]
+
+
+def sentences(run: Evidence) -> list[str]:
+    """One sentence per thing that looks wrong; if none does, one that says which figures were looked at."""
+    chains, draws = run.potential.shape
+    if draws < _FEWEST_DRAWS:
+        few = f"{draws} draws per chain are too few to judge convergence: take at least {_FEWEST_DRAWS}."
+        return [*_acceptance(run), *_divergences(run), few]
+    found = [
+        *_potentials(run),
+        *_acceptance(run),
+        *_divergences(run),
+        *_e_bfmi(run),
+        *_kinetic_temperature(run),
+        *_predictions(run),
+    ]
+    notes = [*_weights(run)]
+    if run.function.shape[2] == 0:
+        found, notes = found + notes, []
+    if chains == 1:
+        notes.append("One chain cannot be compared with others, only its halves: run 4 chains to see more.")
+    return [*(found or [_all_fine(run)]), *notes]
+
+
+def _potentials(run: Evidence) -> Iterator[str]:
+    """Chains of one law have means that differ by less than the spread inside them."""
+    chains = len(run.potential)
+    means, spread = run.potential.mean(1), float(np.median(run.potential.std(1, ddof=1)))
+    if chains == 1 or not np.isfinite(means).all() or np.ptp(means) <= 3 * spread:
+        return
+    centre = np.median(means)
+    away = np.abs(means - centre) > 3 * spread
+    agree = means[~away]
+    if away.any() and 2 * len(agree) > chains and np.ptp(agree) <= 3 * spread:
+        for chain in np.flatnonzero(away):
+            where = "higher" if means[chain] > centre else "lower"
+            cure = "run a longer burn-in or drop it" if where == "higher" else "run a longer burn-in for all"
+            yield (
+                f"{len(agree)} of {chains} chains agree in their potential; chain {chain} sits at a {where} one "
+                f"(mean {means[chain]:.5g} against {agree.mean():.5g}): {cure}."
+            )
+    else:
+        yield (
+            f"The chains' mean potentials run from {means.min():.5g} to {means.max():.5g}, while inside a chain "
+            f"the standard deviation is {spread:.2g}: run a longer burn-in."
+        )
+
+
+def _acceptance(run: Evidence) -> Iterator[str]:
+    rate = run.acceptance_rate
+    if rate is None:
+        return
+
+    def error(edge: float) -> float:
+        """Two standard errors, were the rate at the edge: few proposals cannot tell."""
+        return float(2 * np.sqrt(edge * (1 - edge) / run.proposals))
+
+    if rate < 0.4 - error(0.4):
+        yield f"The acceptance rate is {rate:.2f}, below 0.4: use a smaller step size."
+    elif rate > 0.95 + error(0.95):
+        yield f"The acceptance rate is {rate:.3f}, above 0.95: a larger step size would save gradients."
+
+
+def _divergences(run: Evidence) -> Iterator[str]:
+    errors = run.energy_errors
+    if len(errors):
+        finite = errors[np.isfinite(errors)]
+        size = f"median energy error {np.median(finite):.3g}" if len(finite) else "no finite energy error"
+        if 0 < len(finite) < len(errors):
+            size += f", {len(errors) - len(finite)} not finite"
+        yield (
+            f"{len(errors)} of {run.proposals} proposals after burn-in diverged ({size}): use a smaller step "
+            "size or a longer burn-in."
+        )
+
+
+def _e_bfmi(run: Evidence) -> Iterator[str]:
+    if run.e_bfmi is None:
+        return
+    low = np.flatnonzero(run.e_bfmi < 0.3)
+    if len(low):
+        names = ", ".join(str(chain) for chain in low)
+        yield (
+            f"E-BFMI is below 0.3 in {'chain' if len(low) == 1 else 'chains'} {names} (smallest "
+            f"{run.e_bfmi[low].min():.2f}): energies are explored slowly; run a longer burn-in and more draws, "
+            "or a prior with lighter tails."
+        )
+
+
+def _kinetic_temperature(run: Evidence) -> Iterator[str]:
+    if run.kinetic_temperature is None or not np.isfinite(run.kinetic_temperature).all():
+        return
+    mean, error = run.kinetic_temperature.mean(), float(mcse_mean(run.kinetic_temperature[..., None])[0])
+    # One part in a hundred is left to the discretisation of samplers without a Metropolis test.
+    if abs(mean - 1) > max(4 * error, 0.01):
+        cure = (
+            "the momentum is not at its stationary law: run a longer burn-in"
+            if run.acceptance_rate is not None
+            else "use a smaller step size, a larger batch, or a noise estimate"
+        )
+        yield (
+            f"The kinetic temperature is {mean:.3f} with a standard error of {error:.2g}, where 1 is right: {cure}."
+        )
+
+
+def _predictions(run: Evidence) -> Iterator[str]:
+    chains, draws, count = run.function.shape
+    if count:
+        moving = run.function_rhat
+        if len(moving) == 0:
+            yield (
+                "No predicted value changed in any chain, so none can be judged: look at the acceptance rate, and "
+                "use a smaller step size if it is low."
+            )
+            return
+        worst = moving.max()
+        if worst > _RHAT_BAD:
+            yield (
+                f"R-hat of the predictions reaches {worst:.2f} and is above {_RHAT_BAD} for "
+                f"{_share(moving > _RHAT_BAD)} of them: run a longer burn-in, more draws or longer trajectories."
+            )
+        elif worst > _RHAT:
+            yield (
+                f"R-hat of the predictions reaches {worst:.3f} and is above {_RHAT} for "
+                f"{_share(moving > _RHAT)} of them: take more draws."
+            )
+        bulk, tail = np.nanmin(ess_bulk(run.function)), np.nanmin(ess_tail(run.function))
+        needed = _ESS_PER_CHAIN * chains
+        if min(bulk, tail) < needed:
+            yield (
+                f"The smallest effective sample size of the predictions is {bulk:.0f} (tails: {tail:.0f}) of "
+                f"{chains * draws} draws, below {needed} ({_ESS_PER_CHAIN} per chain): take about "
+                f"{_times(needed / min(bulk, tail))} as many draws."
+            )
+    if run.test_score is not None:
+        value = float(rhat(run.test_score[..., None])[0])
+        if value > _RHAT_BAD:
+            yield (
+                f"R-hat of the test log likelihood of single draws is {value:.2f}, above {_RHAT_BAD}: take more "
+                "draws."
+            )
+
+
+def _weights(run: Evidence) -> Iterator[str]:
+    moving = run.weight_rhat[np.isfinite(run.weight_rhat)]
+    if len(moving) == 0 or moving.max() <= _RHAT_BAD:
+        return
+    worst = (
+        f"reaches {moving.max():.2f} and is above {_RHAT_BAD} for {_share(moving > _RHAT_BAD)} of {len(moving):,}"
+    )
+    if run.function.shape[2] == 0:
+        yield f"R-hat of the parameters {worst}: run a longer burn-in, more draws or longer trajectories."
+        return
+    function = run.function_rhat
+    if len(function) and function.max() <= _RHAT_BAD:
+        yield (
+            f"R-hat of the weights {worst}, yet that of the predictions is at most {function.max():.3f}: "
+            "symmetries of a network do this and it is harmless for its predictions; do not read single weights."
+        )
+
+
+def _all_fine(run: Evidence) -> str:
+    """The figures that were looked at and passed."""
+    passed = []
+    if run.function.shape[2]:
+        passed.append(f"R-hat of the predictions is at most {run.function_rhat.max():.3f}")
+        passed.append(f"their smallest effective sample size {np.nanmin(ess_bulk(run.function)):.0f}")
+    elif np.isfinite(run.weight_rhat).any():
+        passed.append(f"plain R-hat of the parameters is at most {np.nanmax(run.weight_rhat):.3f}")
+    if run.acceptance_rate is not None:
+        passed.append(f"acceptance {run.acceptance_rate:.2f} without divergences")
+    if run.e_bfmi is not None and np.isfinite(run.e_bfmi).any():
+        passed.append(f"E-BFMI at least {np.nanmin(run.e_bfmi):.2f}")
+    return f"No check found anything wrong: {', '.join(passed) or 'none of them applies to this run'}."
+
+
+def _share(mask: np.ndarray) -> str:
+    return f"{100 * mask.mean():.2g} %"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f} times" if factor < 10 else f"{factor:.0f} times"
