@@ -234,7 +234,7 @@ def _defaults(preset: str, sampler: str) -> dict[str, Any]:
     if sampler in _DEFAULTS[preset]:
         return _DEFAULTS[preset][sampler]
     table = dict(_DEFAULTS[preset]["sghmc"])
-    # Tried on digits alone: after 70 epochs BMA accuracy .956 (sgld), .972 (psgld), .967 (sghmc, sgnht, baoab).
+    # Tried on digits alone: after 70 epochs BMA accuracy .956 (sgld), .969 (psgld), .967 (sghmc, sgnht, baoab).
     if sampler == "sgld":
         table["step_size"] = 4 * table["step_size"] ** 2  # learning rate, half of this, twice that of sghmc
     if sampler == "psgld":
