@@ -150,7 +150,9 @@ def test_temperatures_of_a_tempered_posterior_are_1():
 
 
 def test_energies_of_the_trace():
-    run = sampled(thin=2, draws=40)
+    posterior, _ = linear_regression()
+    posterior.temperature = 3.0
+    run = sampled(target=posterior, thin=2, draws=40)
     trace = run.trace[run.trace.phase == "sampling"]
     energy = trace.kinetic_energy - (trace.log_likelihood + trace.log_prior) / run.target.temperature
     energies = energy.to_numpy().reshape(-1, 3).T

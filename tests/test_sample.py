@@ -236,7 +236,8 @@ def test_the_default_directory_is_named_after_preset_and_time(here, no_pictures,
 def test_progress_says_what_comes_and_what_came(here, no_pictures, capsys):
     assert command("--out run", TINY) == 0
     out, err = capsys.readouterr()
-    headline, last = out.splitlines()
+    headline, *diagnosis, last = out.splitlines()
+    assert diagnosis == json.loads((here / "run" / "metrics.json").read_text())["diagnosis"]
     assert headline.startswith("BMA accuracy 0.")
     assert last == "run"
     assert "memory on" in err
