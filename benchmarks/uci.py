@@ -9,8 +9,8 @@ in original units.
 Like the paper: prior N(0, alpha^2) on all parameters, identity mass, fresh momenta, burn-in without the Metropolis
 test. Unlike it: trajectories have 300 steps, not the 1,756 to 7,025 of pi alpha / 2, and each chain begins at its
 own network, trained by Adam on the log posterior of the training set. The paper's prior variances for UCI were not
-found: 0.2, that of its CIFAR networks, serves all sets, and no score chose it. Step sizes and trajectories are those
-of the presets `uci-NAME`, which were chosen by acceptance.
+found: 0.2, that of its CIFAR networks, serves all sets, and no score chose it. Step sizes and trajectories are
+those of the presets `uci-NAME`, which were chosen by acceptance.
 """
 
 import argparse
@@ -178,14 +178,18 @@ def benchmark(arguments: argparse.Namespace) -> None:
             raise hmc_fast.UserError(f"data set {name!r} is unknown: use {', '.join(SETTINGS)}")
         for split in arguments.splits:
             load(f"uci-{name}", arguments.data_dir, split=split)  # a missing file or split, before any work
-    jobs = [(name, split) for name in arguments.sets for split in arguments.splits]
+    jobs = [(name, split) for split in arguments.splits for name in arguments.sets]
+    rows: list[dict[str, Any]] = []
     if arguments.workers == 1:
-        rows = [measure(*job, arguments) for job in jobs]
+        for name, split in jobs:
+            rows.append(measure(name, split, arguments))
+            write(rows, arguments.out)
     else:
         spawn = multiprocessing.get_context("spawn")  # a fork of a process with torch's threads may hang
         with ProcessPoolExecutor(arguments.workers, mp_context=spawn) as pool:
-            rows = [f.result() for f in [pool.submit(measure, *job, arguments) for job in jobs]]
-    write(rows, arguments.out)
+            for future in [pool.submit(measure, *job, arguments) for job in jobs]:
+                rows.append(future.result())
+                write(rows, arguments.out)  # a run that is stopped leaves what it finished
     say(markdown(rows))
 
 
