@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: sample test test-all lint format bench clean
+.PHONY: sample test test-all lint format bench uci clean
 
 sample: $(INSTALLED)
 	$(BIN)/python -m hmc_fast.sample
@@ -33,6 +33,11 @@ bench: $(INSTALLED)
 	for suite in kernels steps chains store ess scaling; do \
 		$(BIN)/python -W ignore benchmarks/bench_$$suite.py --out benchmarks/results/cpu || exit 1; done
 	$(BIN)/python benchmarks/plot.py benchmarks/results/cpu
+
+# RMSE and log-likelihood on three UCI sets: make uci DATA=folder
+DATA ?= data
+uci: $(INSTALLED)
+	$(BIN)/python -m benchmarks.uci --data-dir $(DATA)
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -36,16 +36,21 @@ def device_name(device: torch.device) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
+def context(device: torch.device) -> list[str]:
+    """Device, versions, commit and time: the last columns of every table."""
+    installed = {p: metadata.version(p) for p in _PACKAGES if _is_installed(p)}
+    versions = " ".join(f"{name} {version}" for name, version in installed.items())
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return [device_name(device), versions, _commit(), now]
+
+
 class Table:
     """`OUT/results.csv`, one row per metric, appended to so that a rerun overwrites nothing."""
 
     def __init__(self, out: Path, suite: str, device: torch.device) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.path, self.suite = out / "results.csv", suite
-        installed = {p: metadata.version(p) for p in _PACKAGES if _is_installed(p)}
-        versions = " ".join(f"{name} {version}" for name, version in installed.items())
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.context = [device_name(device), versions, _commit(), now]
+        self.context = context(device)
         if not self.path.exists():
             self._write(COLUMNS)
 
