@@ -13,13 +13,15 @@ from .posterior import Posterior
 from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
 from .result import Run
 from .runner import run
-from .samplers import HMC, PSGLD, SGHMC, SGLD, SGNHT, UnderdampedLangevin
+from .samplers import AMAGOLD, GHMC, HMC, PSGLD, SGHMC, SGLD, SGNHT, SplitHMC, UnderdampedLangevin
 from .schedules import CosineCyclical, PolynomialDecay
 from .target import Density
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AMAGOLD",
+    "GHMC",
     "HMC",
     "PSGLD",
     "SGHMC",
@@ -39,6 +41,7 @@ __all__ = [
     "PolynomialDecay",
     "Posterior",
     "Run",
+    "SplitHMC",
     "StudentT",
     "UnderdampedLangevin",
     "UserError",

@@ -6,6 +6,7 @@ length eps, and the kicks' shares of eps are the integrator's `Coefficients`: an
 step is k steps of eps here, so that integrators of one step size cost the same and are compared as they are.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from .kernels import ops
 from .target import Target
 from .unit import Graph, Unit
 
-__all__ = ["INTEGRATORS", "Coefficients", "Leapfrog", "leapfrog"]
+__all__ = ["INTEGRATORS", "Coefficients", "Leapfrog", "leapfrog", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -109,3 +110,9 @@ def leapfrog(
 ) -> None:
     """One trajectory in buffers of the caller's; see `Leapfrog`."""
     Leapfrog(target, theta, momentum, grad, log_lik, hyper, inverse_mass=inverse_mass).run(num_leapfrog)
+
+
+def steps_of(num_leapfrog: float, stages: int = 1) -> int:
+    """The next whole number of steps that is a multiple of the integrator's stages, up to rounding: the margin
+    keeps a quotient such as .3 / .1 = 2.9999999999999996 or 3.0000000000000004 at 3."""
+    return max(1, math.ceil(num_leapfrog / stages * (1 - 1e-9))) * stages

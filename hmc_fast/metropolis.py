@@ -5,12 +5,21 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-__all__ = ["DIVERGENCE_THRESHOLD", "Acceptance", "decide", "energy_of_examples"]
+from .errors import UserError
+
+__all__ = ["DIVERGENCE_THRESHOLD", "Acceptance", "check_acceptance", "decide", "energy_of_examples"]
 
 Acceptance = Literal["log_ratio", "density_ratio"]
 
 # An energy error past this is called a divergence: Stan's value, arbitrary but common.
 DIVERGENCE_THRESHOLD = 1000.0
+
+
+def check_acceptance(rule: Acceptance) -> Acceptance:
+    """The rule itself, if there is one of that name."""
+    if rule not in ("log_ratio", "density_ratio"):
+        raise UserError(f"acceptance rule {rule!r} is unknown: use 'log_ratio' or 'density_ratio'")
+    return rule
 
 
 def energy_of_examples(log_lik: Tensor, new_log_lik: Tensor, inverse_temperature: Tensor) -> Tensor:

@@ -1,23 +1,31 @@
 """Samplers, one file each, all of one protocol (`base.py`); they never import one another."""
 
+from .amagold import AMAGOLD
 from .base import Info, Sampler
+from .ghmc import GHMC
 from .hmc import HMC
 from .psgld import PSGLD
 from .sghmc import SGHMC
 from .sgld import SGLD
 from .sgnht import SGNHT
+from .split_hmc import SplitHMC
 from .underdamped_langevin import UnderdampedLangevin
 
 SAMPLERS = (
+    AMAGOLD,
+    GHMC,
     HMC,
     PSGLD,
     SGHMC,
     SGLD,
     SGNHT,
+    SplitHMC,
     UnderdampedLangevin,
 )  # every public sampler, for tests and documentation
 
 __all__ = [
+    "AMAGOLD",
+    "GHMC",
     "HMC",
     "PSGLD",
     "SAMPLERS",
@@ -26,5 +34,6 @@ __all__ = [
     "SGNHT",
     "Info",
     "Sampler",
+    "SplitHMC",
     "UnderdampedLangevin",
 ]
