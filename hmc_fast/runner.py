@@ -41,7 +41,7 @@ def run(
     seed: int = 0,
     init: "str | Tensor" = "default",
     test: "Tensor | tuple[Tensor, Tensor] | None" = None,
-    draw_dtype: torch.dtype = torch.float16,
+    draw_dtype: torch.dtype | None = None,
     capacity: "int | str | None" = None,
     out: "str | Path | None" = None,
     resume: bool = False,
@@ -62,7 +62,8 @@ def run(
         init: where chains begin: "prior", "uniform", "model" or a tensor, see `Target.initial`. By default
             draws from the prior; for a bare density, which has none, uniform in (-2, 2).
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
-        draw_dtype: of stored draws, torch.float16 or torch.float32. The chain itself keeps full precision.
+        draw_dtype: of stored draws, torch.float16, float32 or float64; None: float16, or a bare density's own
+            dtype, as its few coordinates may lie many deviations from 0. The chain itself keeps full precision.
         capacity: of the ring on the device, in draws (64) or bytes ("512MB"). It changes no result.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps all in memory.
         resume: continue from the checkpoint in `out`, to the very draws an unbroken run would give.
@@ -94,6 +95,7 @@ def run(
         saved = checkpoint.read(directory / "checkpoint")
     elif directory is not None:
         refuse_existing(directory)
+    draw_dtype = draw_dtype or target.default_draw_dtype
     draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
     capacity = parse_capacity(capacity, draw_size, draws)
     if directory is not None and saved is None:

@@ -17,7 +17,7 @@ from .kernels import ops
 __all__ = ["DrawStore", "bytes_per_draw", "parse_capacity"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
+_NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
 # A ring larger than this gains nothing: a flush of 256 MiB already takes far longer than its launch.
 _DEFAULT_BYTES = 2**28
@@ -26,7 +26,7 @@ _DEFAULT_BYTES = 2**28
 def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
     """Bytes of one stored draw of all chains. Raises UserError for a dtype that draws cannot have."""
     if dtype not in _NUMPY:
-        raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16 or torch.float32")
+        raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16, float32 or float64")
     return num_chains * num_params * torch.empty(0, dtype=dtype).element_size()
 
 
@@ -60,7 +60,7 @@ class DrawStore:
     Args:
         num_draws, num_chains, num_params: S, C, D.
         capacity: draws in the ring, see `parse_capacity`.
-        dtype: torch.float16 or torch.float32.
+        dtype: torch.float16, float32 or float64.
         path: the `.npy` file to fill, or None for host memory.
         count: draws that the file at `path` already holds (resuming a run); 0 makes a new file.
 

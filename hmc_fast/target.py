@@ -85,6 +85,7 @@ class Target(ABC):
         return True
 
     default_init = "prior"
+    default_draw_dtype = torch.float16
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
@@ -153,7 +154,7 @@ class Density(Target):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.default_init = "uniform"
+        self.default_init, self.default_draw_dtype = "uniform", dtype
         if dim < 1:
             raise UserError(f"dim {dim} must be at least 1")
         self.fn, self.num_params, self.num_data = fn, dim, 1
