@@ -13,7 +13,19 @@ from .posterior import Posterior
 from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
 from .result import Run
 from .runner import run
-from .samplers import AMAGOLD, GHMC, HMC, PSGLD, SGHMC, SGLD, SGNHT, SplitHMC, UnderdampedLangevin
+from .samplers import (
+    AMAGOLD,
+    GHMC,
+    HMC,
+    MCLMC,
+    PSGLD,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    AdjustedMCLMC,
+    SplitHMC,
+    UnderdampedLangevin,
+)
 from .schedules import CosineCyclical, PolynomialDecay
 from .target import Density
 
@@ -23,10 +35,12 @@ __all__ = [
     "AMAGOLD",
     "GHMC",
     "HMC",
+    "MCLMC",
     "PSGLD",
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "AdjustedMCLMC",
     "Bernoulli",
     "Categorical",
     "CosineCyclical",

@@ -37,6 +37,8 @@ class Settings:
     """Iterations per kept draw."""
     step_size: float | None = None
     """Leapfrog step size, in units of the parameters; of sgld and psgld: in their square."""
+    adapt: bool = False
+    """hmc: learn the step size, inverse mass and trajectory length in burn-in; given ones are kept."""
     trajectory_length: float | None = None
     """hmc: step size times leapfrog steps, in units of the parameters. Default: pi/2 prior standard deviations."""
     jitter: float | None = None
@@ -129,7 +131,7 @@ _COMMON: dict[str, Any] = {
 _MINIBATCH = {"batch_size", "num_leapfrog"}
 _CYCLE = {"cycle_length", "cycle_keep", "cycle_exploration"}
 _TAKES: dict[str, set[str]] = {
-    "hmc": {"trajectory_length", "jitter", "acceptance", "test_in_burn_in"},
+    "hmc": {"adapt", "trajectory_length", "jitter", "acceptance", "test_in_burn_in"},
     "sghmc": {"friction", "noise_estimate", "refresh_interval"} | _MINIBATCH | _CYCLE,
     "sgld": _MINIBATCH | _CYCLE,
     "psgld": {"decay", "damping"} | _MINIBATCH | _CYCLE,
@@ -243,6 +245,7 @@ def _defaults(preset: str, sampler: str) -> dict[str, Any]:
     return {name: value for name, value in table.items() if name in _TAKES[sampler] or name not in _OWN}
 
 
+_ADAPTING_BURN_IN = 200  # iterations: Stan's first and last phase, and two windows for the inverse mass
 _OWN = set[str]().union(*_TAKES.values())
 
 PRESETS: dict[str, Settings] = {
@@ -266,6 +269,9 @@ def resolve(preset: str, settings: Settings) -> Settings:
         UserError: a number that is not positive where it must be, or a setting that the sampler does not take.
     """
     table = _COMMON | _defaults(preset, settings.sampler)
+    if settings.adapt:
+        table = {name: value for name, value in table.items() if name not in ("step_size", "jitter")}
+        table["burn_in"] = max(table["burn_in"], _ADAPTING_BURN_IN)
     for field in dataclasses.fields(settings):
         if field.name in _OWN - _TAKES[settings.sampler] and getattr(settings, field.name) != field.default:
             takers = ", ".join(sampler for sampler, names in _TAKES.items() if field.name in names)
@@ -277,7 +283,7 @@ def resolve(preset: str, settings: Settings) -> Settings:
     filled = dataclasses.replace(settings, **{k: v for k, v in table.items() if k in missing})
     if filled.prior_variance is None or not (math.isfinite(filled.prior_variance) and filled.prior_variance > 0):
         raise UserError(f"--prior-variance {filled.prior_variance} must be a positive number")
-    if filled.sampler == "hmc" and filled.trajectory_length is None:
+    if filled.sampler == "hmc" and filled.trajectory_length is None and not filled.adapt:
         length = 0.5 * math.pi * math.sqrt(filled.prior_variance)  # Izmailov et al. 2021, sec. 3.2
         filled = dataclasses.replace(filled, trajectory_length=length)
     return filled

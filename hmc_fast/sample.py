@@ -130,9 +130,10 @@ def make_sampler(settings: Settings) -> Sampler:
     """The sampler that the resolved settings describe."""
     if settings.sampler == "hmc":
         return HMC(
-            _required(settings.step_size),
+            settings.step_size,
             trajectory_length=settings.trajectory_length,
-            jitter=_required(settings.jitter),
+            adapt=settings.adapt,
+            jitter=settings.jitter,
             acceptance=settings.acceptance,
             test_in_burn_in=bool(settings.test_in_burn_in),
         )

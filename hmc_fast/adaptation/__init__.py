@@ -5,18 +5,21 @@ first step size reads values back to the host.
 """
 
 from .dual_averaging import DualAveraging
+from .energy_variance import EnergyVariance
 from .moments import Moments, diagonal_inverse_mass
 from .principal import PrincipalVariance
 from .search import find_step_size
-from .warm_up import WarmUp
+from .warm_up import WarmUp, mean_over_groups
 from .windows import Windows
 
 __all__ = [
     "DualAveraging",
+    "EnergyVariance",
     "Moments",
     "PrincipalVariance",
     "WarmUp",
     "Windows",
     "diagonal_inverse_mass",
     "find_step_size",
+    "mean_over_groups",
 ]

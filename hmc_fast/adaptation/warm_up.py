@@ -1,13 +1,16 @@
 """What HMC learns during burn-in, put together: step size, inverse mass, trajectory length.
 
-    every iteration         step size by dual averaging towards the target acceptance
+    every iteration         step size of each chain by dual averaging towards the target acceptance
     in the slow windows     variances of draws and gradients, and the largest variance of any direction
     where a window closes   M^-1 from the variances; trajectory length pi/2 sqrt(largest variance); a step size is
                             searched for anew
-    after the last one      all is frozen, the step size at its average
+    after the last one      one step size for all chains (if they are pooled), from their mean acceptance
+    after burn-in           all is frozen, the step size at its average
 
-The trajectory length is that which carries a normal law's widest direction through a quarter of its period, to
-an independent draw; in units in which the mass is the identity. All chains share it.
+Chains have step sizes of their own until the metric is learned: a chain that begins far out, where the others'
+step is too long, would else stay there for good. The trajectory length is that which carries a normal law's widest
+direction through a quarter of its period, to an independent draw; in units in which the mass is the identity. All
+chains share it.
 """
 
 import math
@@ -21,29 +24,30 @@ from .moments import Moments, diagonal_inverse_mass
 from .principal import PrincipalVariance
 from .windows import Windows
 
-__all__ = ["WarmUp"]
+__all__ = ["WarmUp", "mean_over_groups"]
 
 _QUARTER_PERIOD = math.pi / 2
 
 
 class WarmUp:
-    """Learns from C chains in K groups: K = 1 pools them, K = C gives each its own step size and metric.
+    """Learns from C chains in K groups: K = 1 pools them, K = C gives each a metric and a step size of its own.
 
     Every tensor is allocated here and mutated in place; `tensors` names them, but for
     the inverse mass, for a checkpoint.
 
     Args:
         inverse_mass: where the metric begins, `(K, D)`; mutated.
+        num_chains: C.
         burn_in: iterations of warm-up.
         target_acceptance: of the step size.
     """
 
-    def __init__(self, inverse_mass: Tensor, burn_in: int, target_acceptance: float) -> None:
+    def __init__(self, inverse_mass: Tensor, num_chains: int, burn_in: int, target_acceptance: float) -> None:
         groups, num_params = inverse_mass.shape
-        self.inverse_mass, self.burn_in = inverse_mass, burn_in
+        self.inverse_mass, self.num_chains, self.burn_in = inverse_mass, num_chains, burn_in
         self.windows = Windows.of(burn_in)
         self.dual_averaging = DualAveraging(
-            torch.zeros(DualAveraging.rows, groups, dtype=torch.float64, device=inverse_mass.device),
+            torch.zeros(DualAveraging.rows, num_chains, dtype=torch.float64, device=inverse_mass.device),
             target_acceptance,
         )
         self.draws = Moments(inverse_mass.new_zeros(Moments.rows, groups, num_params))
@@ -68,15 +72,19 @@ class WarmUp:
         self.gradients.update(gradient)
         self._update_metric()
 
+    def step_size_groups(self, iteration: int) -> int:
+        """Groups of chains with one step size: C, or K once the metric is learned."""
+        learned = iteration >= (self.windows.ends or (0,))[-1]
+        return len(self.inverse_mass) if learned else self.num_chains
+
     def learn(self, iteration: int, theta: Tensor, gradient: Tensor, accept_prob: Tensor) -> bool:
         """Takes the outcome of a burn-in iteration; True where the metric changed, and with it the step size
         that suits it: search for one and call `dual_averaging.restart`.
 
         theta, gradient: of log density over temperature there, `(C, D)`. accept_prob: `(C,)`.
         """
-        groups = len(self.inverse_mass)
         finite = torch.nan_to_num(accept_prob, nan=0.0)
-        self.dual_averaging.update(finite.unflatten(0, (groups, -1)).mean(1))
+        self.dual_averaging.update(mean_over_groups(finite, self.step_size_groups(iteration)))
         if not self.windows.is_slow(iteration):
             return False
         self.draws.update(theta)
@@ -99,3 +107,8 @@ class WarmUp:
 
     def _per_chain(self, values: Tensor, theta: Tensor) -> Tensor:
         return values if len(values) in (1, len(theta)) else values.repeat_interleave(len(theta) // len(values), 0)
+
+
+def mean_over_groups(values: Tensor, groups: int) -> Tensor:
+    """Each chain's value `(C,)` replaced by the mean of its group."""
+    return values.unflatten(0, (groups, -1)).mean(1).repeat_interleave(len(values) // groups)

@@ -1,9 +1,11 @@
 """Samplers, one file each, all of one protocol (`base.py`); they never import one another."""
 
+from .adjusted_mclmc import AdjustedMCLMC
 from .amagold import AMAGOLD
 from .base import Info, Sampler
 from .ghmc import GHMC
 from .hmc import HMC
+from .mclmc import MCLMC
 from .psgld import PSGLD
 from .sghmc import SGHMC
 from .sgld import SGLD
@@ -15,11 +17,13 @@ SAMPLERS = (
     AMAGOLD,
     GHMC,
     HMC,
+    MCLMC,
     PSGLD,
     SGHMC,
     SGLD,
     SGNHT,
     SplitHMC,
+    AdjustedMCLMC,
     UnderdampedLangevin,
 )  # every public sampler, for tests and documentation
 
@@ -27,11 +31,13 @@ __all__ = [
     "AMAGOLD",
     "GHMC",
     "HMC",
+    "MCLMC",
     "PSGLD",
     "SAMPLERS",
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "AdjustedMCLMC",
     "Info",
     "Sampler",
     "SplitHMC",

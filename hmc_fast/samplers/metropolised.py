@@ -181,12 +181,15 @@ class Metropolised(ABC, Generic[S]):
         accepted, accept_prob, divergent = self._decide(state, energy_error)
         if not tested:
             accepted = torch.isfinite(energy_error)
-        kinetic = ops.kinetic_energy(state.work_new_momentum, inverse_mass=state.inverse_mass)
-        kinetic = torch.where(accepted, kinetic, state.work_kinetic)
+        kinetic = torch.where(accepted, self._kinetic_energy(state), state.work_kinetic)
         self._accept(state, accepted)
         state.iteration.add_(1)
         log_lik, log_prior = state.log_lik.double().sum(1), state.target.log_prior(state.theta)
         return log_lik, log_prior, energy_error, accept_prob, accepted, divergent, kinetic
+
+    def _kinetic_energy(self, state: S) -> Tensor:
+        """At the trajectory's end."""
+        return ops.kinetic_energy(state.work_new_momentum, inverse_mass=state.inverse_mass)
 
     def _decide(self, state: S, energy_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         uniform = ops.uniforms(Counter(state.seed, ACCEPT, state.iteration), len(state.theta), 1)[:, 0]

@@ -24,6 +24,7 @@ SAMPLERS = {
     "ghmc": lambda: hmc_fast.GHMC(0.4, friction=0.6),
     "ghmc, drifting": lambda: hmc_fast.GHMC(0.4, friction=0.6, acceptance_drift=0.3),
     "split_hmc": lambda: hmc_fast.SplitHMC(0.45, num_splits=3, num_leapfrog=2),
+    "adjusted_mclmc": lambda: hmc_fast.AdjustedMCLMC(0.75, num_leapfrog=4, jitter=0.3),
     "amagold": lambda: hmc_fast.AMAGOLD(0.15, friction=1.0, batch_size=5, num_leapfrog=5),
 }
 FAMILIES = ("linear", "logistic")
