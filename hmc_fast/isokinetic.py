@@ -38,7 +38,7 @@ def check_dimension(target: Target) -> None:
 def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
     """Turns the unit vectors `u (C, D)`, in place; returns dK, float64 `(C,)`.
 
-    force: g `(C, D)`. step_size: `(C,)`. Exponentials that would overflow are divided out.
+    force: g `(C, D)`. step_size: `(C,)`. dK is infinite where the turn is too strong for the dtype to be undone.
     """
     degrees = u.shape[1] - 1
     norm = _length(force)
@@ -49,10 +49,17 @@ def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
     along = (1 - decay) * (1 + cosine + decay * (1 - cosine))
     turned = u * (2 * decay).to(u.dtype)[:, None] + direction * along.to(u.dtype)[:, None]
     length = _length(turned).to(u.dtype)[:, None]
-    # Straight against a strong force nothing turns; cosh + c sinh >= exp(-delta) holds where the rest underflows
     u.copy_(torch.where(length > _TINY, turned / length, u))
     total = torch.log((1 + cosine).clamp_min(0) + (1 - cosine) * decay**2)
-    return degrees * (delta - math.log(2) + torch.maximum(total, math.log(2) - 2 * delta))
+    return torch.where(delta < _strongest(u.dtype), degrees * (delta - math.log(2) + total), torch.inf)
+
+
+def _strongest(dtype: torch.dtype) -> float:
+    """The delta past which u forgets where it came from: what is left of it, exp(-2 delta), is lost in 1 + e.u.
+
+    A step so long would come back with the energy of a chain that went straight on, and be accepted at any distance.
+    """
+    return -0.5 * math.log(torch.finfo(dtype).eps)
 
 
 def normalise(u: Tensor) -> None:

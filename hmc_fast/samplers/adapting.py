@@ -173,7 +173,9 @@ class Adapting(Metropolised[S], Generic[S]):
         # Early on the slowest chain decides: it may have the longest way to go
         typical = float(step_size.min() if closed == 0 else step_size.log().mean().exp())
         num_leapfrog = steps_of(length / typical, self._stages)
-        state.host_num_leapfrog = min(num_leapfrog, _EARLY_LEAPFROG * 4**closed, _MAX_LEAPFROG)
+        learned = closed == len(warm_up.windows.ends)
+        most = _MAX_LEAPFROG if learned else _EARLY_LEAPFROG * 4**closed
+        state.host_num_leapfrog = min(num_leapfrog, most, _MAX_LEAPFROG)
 
     def _force(self, state: S) -> Tensor:
         """Gradient of log density over temperature at the present state."""

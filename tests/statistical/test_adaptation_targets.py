@@ -52,7 +52,7 @@ def importance_moments(log_density, start, *, draws=100_000, degrees=8.0):
 
 
 def test_correlation_099_and_scales_over_five_decades():
-    dim = 12
+    dim = 6
     scales = np.logspace(-3, 2, dim)
     covariance = (0.99 + 0.01 * np.eye(dim)) * np.outer(scales, scales)
     precision, mean = torch.tensor(np.linalg.inv(covariance)), torch.tensor(3 * scales[::-1].copy())
