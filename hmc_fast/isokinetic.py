@@ -57,7 +57,7 @@ def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
 def _strongest(dtype: torch.dtype) -> float:
     """The delta past which u forgets where it came from: what is left of it, exp(-2 delta), is lost in 1 + e.u.
 
-    A step so long would come back with the energy of a chain that went straight on, and be accepted at any distance.
+    A step so long comes back with the energy of a chain that went straight on, and is accepted at any distance.
     """
     return -0.5 * math.log(torch.finfo(dtype).eps)
 

@@ -7,11 +7,10 @@ import pytest
 
 pytest.importorskip("benchmarks.uci", reason="the benchmarks are not part of the installed package")
 
-from benchmarks.uci import COLUMNS, SETTINGS, Setting, main
+from benchmarks.uci import COLUMNS, main
 
 
-def test_the_command_writes_the_table(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(SETTINGS, "yacht", Setting(1e-3, num_leapfrog=5, prior_variance=0.2))
+def test_the_command_writes_the_table(tmp_path, capsys):
     rows = np.random.default_rng(0).normal(size=(40, 7))
     np.savetxt(tmp_path / "yacht.txt", rows)
     flags = ["--data-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--sets", "yacht", "--splits", "0", "1"]
@@ -19,7 +18,7 @@ def test_the_command_writes_the_table(tmp_path, capsys, monkeypatch):
         "--chains",
         "2",
         "--burn-in",
-        "2",
+        "20",
         "--draws",
         "6",
         "--workers",
@@ -35,7 +34,7 @@ def test_the_command_writes_the_table(tmp_path, capsys, monkeypatch):
     assert [(row["data set"], row["split"]) for row in table] == [("yacht", "0"), ("yacht", "1")]
     # pure noise of unit variance: nothing predicts it better than its own spread by much
     assert all(0.3 < float(row["rmse"]) < 4 and float(row["log_likelihood"]) < 0 for row in table)
-    assert all(int(row["gradients"]) == 2 * 8 * 5 for row in table)
+    assert all(int(row["gradients"]) >= 2 * 26 for row in table)
     text = (tmp_path / "out" / "uci.md").read_text()
     assert "| yacht | 2 |" in text
     assert "missed" in text
