@@ -7,11 +7,11 @@ Gal & Ghahramani 2016. RMSE and log-likelihood are those of one Gaussian with th
 in original units.
 
 Like the paper: prior N(0, alpha^2) on all parameters, full batch, fresh momenta. Unlike it: `HMC(adapt=True)`
-learns step size, diagonal mass and trajectory length, at most 1,024 steps, and each chain begins at its own network,
-trained by Adam on the log posterior of the training set. The paper's prior variances for UCI were not found: 0.2,
-that of its CIFAR networks, serves all sets. Among 0.2, 1 and 5 it had the best log-likelihood on a tenth of split 0's
-training data, held out: concrete -2.73, -2.88 (5 was not run); yacht .86, .70, .69; energy .16, .15, .13; from 4
-chains of 60 draws.
+learns step size, diagonal mass and trajectory length, at most 1,024 steps, and each chain begins at its own
+network, trained by Adam on the log posterior of the training set. The paper's prior variances for UCI were not
+found: 0.2, that of its CIFAR networks, serves all sets. Among 0.2, 1 and 5 it had the best log-likelihood on a
+tenth of split 0's training data, held out: concrete -2.73, -2.88 (5 was not run); yacht .86, .70, .69; energy .16,
+.15, .13; from 4 chains of 60 draws.
 """
 
 import argparse

@@ -62,6 +62,23 @@ def test_exact_samplers_match_a_posterior_in_closed_form(name):
     check_moments(run.draws, known.mean, known.variance)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: hmc_fast.GHMC(0.8, friction=0.8),
+        lambda: hmc_fast.AMAGOLD(0.6, friction=0.4, num_leapfrog=3),
+        lambda: hmc_fast.AdjustedMCLMC(1.2, num_leapfrog=3, jitter=0.4),
+        lambda: hmc_fast.MCLMC(0.5, decoherence_length=2.0, num_leapfrog=6),
+    ],
+)
+def test_temperature_widens_the_law(make):
+    density = hmc_fast.Density(
+        lambda theta: -0.5 * (theta**2).sum(), 4, temperature=2.5, dtype=torch.float64
+    ).prepared(compiled=targets.PATH == "compiled")
+    run = hmc_fast.run(density, make(), chains=64, burn_in=50, draws=300, progress=False)
+    check_moments(run.draws, np.zeros(4), np.full(4, 2.5), bias=0.03 if run.acceptance_rate is None else 0.0)
+
+
 def state_of(sampler, posterior, seed=1):
     return sampler.init(posterior, posterior.initial(torch.tensor([1.0, -2.0]), 3, 0), seed=seed)
 
