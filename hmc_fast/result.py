@@ -107,10 +107,10 @@ class Run:
     @property
     def e_bfmi(self) -> np.ndarray | None:
         """Energy Bayesian fraction of missing information of each chain `(C,)`, see `diagnostics.e_bfmi`; of
-        all iterations after burn-in, thinned or not. None without a Metropolis test."""
-        if not self.sampler.has_metropolis_test:
-            return None
+        all iterations after burn-in, thinned or not. None without a Metropolis test, or a momentum drawn anew."""
         kinetic = self._trace[self.plan.burn_in :, :, TRACE_COLUMNS.index("kinetic_energy")].T
+        if not self.sampler.has_metropolis_test or np.isnan(kinetic).all():
+            return None
         return e_bfmi(self.potential + kinetic)
 
     @property

@@ -163,9 +163,19 @@ def test_a_flag_wins_over_the_table():
     assert settings.burn_in == resolve("digits", PRESETS["digits"]).burn_in
 
 
+def test_adapting_leaves_open_what_is_learned():
+    settings = resolve("digits", dataclasses.replace(PRESETS["digits"], adapt=True))
+    assert (settings.step_size, settings.trajectory_length, settings.jitter) == (None, None, None)
+    assert settings.burn_in == 200
+    assert sample.make_sampler(settings).adapt
+    given = resolve("digits", dataclasses.replace(PRESETS["digits"], adapt=True, burn_in=30, trajectory_length=0.5))
+    assert (given.burn_in, sample.make_sampler(given).trajectory_length) == (30, 0.5)
+
+
 @pytest.mark.parametrize(
     ("sampler", "setting", "message"),
     [
+        ("sghmc", {"adapt": True}, "--adapt is not a setting of --sampler sghmc"),
         ("hmc", {"batch_size": 64}, "--batch-size is not a setting of --sampler hmc: .* sghmc, sgld, psgld, sgnht"),
         ("sghmc", {"jitter": 0.1}, "--jitter is not a setting of --sampler sghmc: leave it out, or use one of hmc"),
         ("sgld", {"friction": 1.0}, "--friction .* sgld: leave it out, or use one of sghmc, sgnht, baoab"),

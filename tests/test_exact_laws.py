@@ -19,6 +19,9 @@ SAMPLERS = {
 ON_DATA = {
     "ghmc": lambda: hmc_fast.GHMC(0.08, friction=6.0),
     "split_hmc": lambda: hmc_fast.SplitHMC(0.14, num_splits=3, num_leapfrog=2),
+    "split_hmc, with mass": lambda: hmc_fast.SplitHMC(
+        0.75, num_splits=3, num_leapfrog=1, inverse_mass=torch.tensor([0.01, 0.02])
+    ),
     "split_hmc, two subsets": lambda: hmc_fast.SplitHMC(0.1, num_splits=2, num_leapfrog=2),
     "amagold": lambda: hmc_fast.AMAGOLD(0.022, friction=1.0, batch_size=24, num_leapfrog=3),
     "amagold, with mass": lambda: hmc_fast.AMAGOLD(
@@ -35,8 +38,8 @@ def test_exact_samplers_match_known_moments(name):
         known.density,
         make(),
         chains=64,
-        burn_in=100,
-        draws=600,
+        burn_in=50,
+        draws=300,
         init=torch.tensor(known.mean),
         draw_dtype=torch.float32,
         progress=False,
@@ -52,8 +55,8 @@ def test_exact_samplers_match_a_posterior_in_closed_form(name):
         posterior,
         ON_DATA[name](),
         chains=64,
-        burn_in=100,
-        draws=400,
+        burn_in=50,
+        draws=200,
         init=torch.tensor(known.mean),
         draw_dtype=torch.float32,
         progress=False,

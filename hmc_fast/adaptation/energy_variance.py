@@ -15,42 +15,43 @@ __all__ = ["EnergyVariance"]
 # The authors' constants: trust in an estimate far from the target, and the number of steps remembered.
 _TRUST, _MEMORY = 1.5, 150.0
 _RETENTION = (_MEMORY - 1) / (_MEMORY + 1)
-_SHRINK = 0.8  # of the largest step that is allowed, after one that was not finite
+_SHRINK = 0.8  # of the step size, after a step that was not finite
 
-_X, _T, _LARGEST, _STEP = range(4)
+_X, _T, _STEP = range(3)
 
 
 class EnergyVariance:
     """One step size for C chains.
 
     Args:
-        state: float64 `(4,)`, owned by the caller and mutated in place; `restart` fills it.
+        state: float64 `(3,)`, owned by the caller and mutated in place; `restart` fills it.
         dimension: D.
         wanted: v, the energy's variance per dimension; 5e-4 by the authors' advice.
     """
 
-    rows = 4
+    rows = 3
 
     def __init__(self, state: Tensor, dimension: int, wanted: float) -> None:
         self.state, self.dimension, self.wanted = state, dimension, wanted
 
     def restart(self, step_size: float) -> None:
         """Forgets the past and begins at `step_size`."""
-        self.state[:_LARGEST] = 0.0
-        self.state[_LARGEST] = torch.inf
+        self.state.zero_()
         self.state[_STEP] = step_size
 
-    def update(self, energy_error: Tensor) -> None:
-        """Learns from one step's `energy_error (C,)`; where it is not finite, no later step will be as long."""
-        x, t, largest, step = self.state
+    def update(self, energy_error: Tensor, counts: Tensor) -> None:
+        """Learns from one step's `energy_error (C,)` of the chains where `counts (C,)`. If one is not finite, the
+        past is forgotten and a shorter step tried."""
+        x, t, step = self.state
         finite = torch.isfinite(energy_error)
         xi = torch.where(finite, energy_error, 0.0).double() ** 2 / (self.dimension * self.wanted) + 1e-8
-        weight = torch.where(finite, torch.exp(-0.5 * (xi.log() / (6 * _TRUST)) ** 2), 0.0)
+        weight = torch.where(finite & counts, torch.exp(-0.5 * (xi.log() / (6 * _TRUST)) ** 2), 0.0)
         x = _RETENTION * x + (weight * xi).sum() / step**6
         t = _RETENTION * t + weight.sum()
-        largest = torch.where(finite.all(), largest, torch.minimum(largest, _SHRINK * step))
-        step = torch.where(t > 0, (x / t.clamp_min(1e-30)) ** (-1 / 6), step)
-        self.state.copy_(torch.stack((x, t, largest, torch.minimum(step, largest))))
+        learned = torch.where(t > 0, (x / t.clamp_min(1e-30)) ** (-1 / 6), step)
+        failed = (counts & ~finite).any()
+        fresh = torch.stack((torch.zeros_like(x), torch.zeros_like(t), _SHRINK * step))
+        self.state.copy_(torch.where(failed, fresh, torch.stack((x, t, learned))))
 
     @property
     def step_size(self) -> Tensor:

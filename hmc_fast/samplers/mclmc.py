@@ -43,6 +43,7 @@ _FIRST_STEP = 0.25  # in units of sqrt(D), the authors' first guess for a whiten
 class MCLMCState(StochasticState):
     """C chains. `step` mutates every tensor here, in place."""
 
+    begun: Tensor  # (C,) bool: the step under way has a beginning that its energy error is measured from
     potential: Tensor  # (C,) float64 at the gradient before
     kinetic_change: Tensor  # (C,) float64 dK since then
     energy_error: Tensor  # (C,) float64 sum over the iteration
@@ -108,6 +109,7 @@ class MCLMC(StochasticGradient[MCLMCState]):
         double = theta.new_zeros(num_chains, dtype=torch.float64)
         metric = theta.new_ones(1, dim) if self.inverse_mass is None else self.inverse_mass.to(theta).clone()
         return {
+            "begun": torch.zeros(num_chains, dtype=torch.bool, device=theta.device),
             "potential": double,
             "kinetic_change": double.clone(),
             "energy_error": double.clone(),
@@ -135,6 +137,8 @@ class MCLMC(StochasticGradient[MCLMCState]):
         )
         if self.adapt:
             state.windows = Windows.of(burn_in)
+            if self.inverse_mass is None:
+                self._first_metric(state)
             self._tuner(state).restart(self.given_step_size or _FIRST_STEP * math.sqrt(target.num_params))
             state.hyper[:, ops.STEP_SIZE] = self._tuner(state).step_size
         return state
@@ -165,14 +169,16 @@ class MCLMC(StochasticGradient[MCLMCState]):
         state.kinetic_change.add_(isokinetic_kick(u, state.work_force, step_size / 2))
         log_density = state.work_log_lik.double().sum(1) + state.target.log_prior(theta)
         potential = -log_density / state.target.temperature
-        error = potential - state.potential + state.kinetic_change
-        error = torch.where(state.counter == 0, 0.0, error)
+        error = torch.where(state.begun, potential - state.potential + state.kinetic_change, 0 * potential)
+        counts = state.begun.clone()
+        state.begun.fill_(True)
         if self.adapt:
-            error, potential = self._learn_step_size(state, error, potential)
-        state.potential.copy_(potential)
-        state.energy_error.add_(error)
+            self._learn_step_size(state, error, counts)
+        state.energy_error.add_(torch.where(state.begun, error, 0.0))
+        state.potential.copy_(torch.where(state.begun, potential, state.potential))
         self._turn_at_random(state)
-        state.kinetic_change.copy_(isokinetic_kick(u, state.work_force, state.hyper[:, ops.STEP_SIZE] / 2))
+        second = torch.where(state.begun[:, None], state.work_force, 0.0)
+        state.kinetic_change.copy_(isokinetic_kick(u, second, state.hyper[:, ops.STEP_SIZE] / 2))
         state.before.copy_(theta)
         velocity = u * state.inverse_mass.sqrt()
         theta.addcmul_(velocity, state.hyper[:, ops.STEP_SIZE, None].to(theta.dtype))
@@ -189,18 +195,29 @@ class MCLMC(StochasticGradient[MCLMCState]):
     def _tuner(self, state: MCLMCState) -> EnergyVariance:
         return EnergyVariance(state.tuner, state.target.num_params, self.energy_variance)
 
-    def _learn_step_size(self, state: MCLMCState, error: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
+    def _learn_step_size(self, state: MCLMCState, error: Tensor, counts: Tensor) -> None:
         """One lesson; chains that left the finite numbers go back where they were, in a new direction."""
         tuner, learned = self._tuner(state), state.tuner.clone()
-        tuner.update(error)
-        state.tuner.copy_(torch.where(state.learning & (state.counter > 0), state.tuner, learned))
+        tuner.update(error, counts)
+        state.tuner.copy_(torch.where(state.learning, state.tuner, learned))
         state.hyper[:, ops.STEP_SIZE] = tuner.step_size.to(state.hyper.dtype)
-        lost = (~torch.isfinite(error) & state.learning)[:, None]
-        state.theta.copy_(torch.where(lost, state.before, state.theta))
-        state.momentum.copy_(torch.where(lost, 0.0, state.momentum))  # the turn at random makes it a fresh one
-        state.work_force.copy_(torch.where(lost, 0.0, state.work_force))
-        lost = lost[:, 0]
-        return torch.where(lost, 0.0, error), torch.where(lost, state.potential, potential)
+        lost = ~torch.isfinite(error) & state.learning
+        state.begun.copy_(~lost)
+        state.theta.copy_(torch.where(lost[:, None], state.before, state.theta))
+        # the turn at random makes a fresh direction of 0; the force at the place left behind is unknown
+        state.momentum.copy_(torch.where(lost[:, None], 0.0, state.momentum))
+        state.work_force.copy_(torch.where(lost[:, None], torch.nan, state.work_force))
+
+    def _first_metric(self, state: MCLMCState) -> None:
+        """From where the chains begin, as for HMC (`adaptation/warm_up.py`)."""
+        state.target.log_likelihood_and_grad(state.theta, state.work_grad, state.work_log_lik)
+        cast(Callable[[], None], state.write_force)()
+        draws, gradients = Moments(state.draw_moments), Moments(state.gradient_moments)
+        draws.update(state.theta)
+        gradients.update(state.work_force)
+        state.inverse_mass.copy_(diagonal_inverse_mass(draws.variance, gradients.variance, state.inverse_mass))
+        draws.reset()
+        gradients.reset()
 
     def _learn_metric(self, state: MCLMCState, windows: Windows) -> None:
         iteration = state.host_counter // self.gradients_per_iteration(state.target) - 1
@@ -219,4 +236,5 @@ class MCLMC(StochasticGradient[MCLMCState]):
             state.decoherence_length.copy_(torch.where(usable, spread, state.decoherence_length))
         draws.reset()
         gradients.reset()
+        state.begun.fill_(False)  # the step under way began in other units
         self._tuner(state).restart(_FIRST_STEP * math.sqrt(state.target.num_params))
