@@ -18,7 +18,6 @@ L = sqrt(sum of the variances), in units of M^(-1/2). A step that is not finite 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -165,7 +164,8 @@ class MCLMC(StochasticGradient[MCLMCState]):
 
     def _update(self, state: MCLMCState) -> None:
         theta, u, step_size = state.theta, state.momentum, state.hyper[:, ops.STEP_SIZE]
-        cast(Callable[[], None], state.write_force)()
+        assert state.write_force is not None
+        state.write_force()
         state.kinetic_change.add_(isokinetic_kick(u, state.work_force, step_size / 2))
         log_density = state.work_log_lik.double().sum(1) + state.target.log_prior(theta)
         potential = -log_density / state.target.temperature
@@ -211,7 +211,8 @@ class MCLMC(StochasticGradient[MCLMCState]):
     def _first_metric(self, state: MCLMCState) -> None:
         """From where the chains begin, as for HMC (`adaptation/warm_up.py`)."""
         state.target.log_likelihood_and_grad(state.theta, state.work_grad, state.work_log_lik)
-        cast(Callable[[], None], state.write_force)()
+        assert state.write_force is not None
+        state.write_force()
         draws, gradients = Moments(state.draw_moments), Moments(state.gradient_moments)
         draws.update(state.theta)
         gradients.update(state.work_force)
