@@ -156,7 +156,13 @@ def test_a_model_that_waits_is_named_before_the_run(monkeypatch):
 # --- compiled ---
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+COMPILED_FIRST = ("hmc", "sghmc", "sgld", "sgnht", "baoab", "mclmc")  # the others, as slow to compile, come with CI
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in COMPILED_FIRST else pytest.param(name, marks=pytest.mark.statistical) for name in SAMPLERS],
+)
 def test_compiled_chains_are_the_eager_ones(name):
     posterior, _ = linear_regression()
     theta = posterior.initial("prior", 2, 0)
