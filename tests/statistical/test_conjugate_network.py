@@ -56,7 +56,7 @@ def test_its_posterior_and_its_predictions(problem):
         hmc_fast.HMC(adapt=True),
         chains=16,
         burn_in=150,
-        draws=100,
+        draws=250,
         draw_dtype=torch.float32,
         progress=False,
     )
