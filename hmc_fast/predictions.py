@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Classification", "Regression", "expected_calibration_error"]
+__all__ = ["Classification", "Regression", "agreement", "expected_calibration_error", "total_variation"]
 
 
 def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, num_bins: int = 20) -> float:
@@ -18,6 +18,16 @@ def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, num_bins: 
     bins = np.array_split(order, min(num_bins, len(order)))
     gaps = [len(b) * abs(confidence[b].mean() - correct[b].mean()) for b in bins]
     return float(sum(gaps) / len(order))
+
+
+def agreement(p: np.ndarray, q: np.ndarray) -> float:
+    """Share of test points whose top classes are the same in `p` and `q (T, K)`."""
+    return float((p.argmax(1) == q.argmax(1)).mean())
+
+
+def total_variation(p: np.ndarray, q: np.ndarray) -> float:
+    """Mean over test points of half the L1 distance between the class probabilities `p` and `q (T, K)`."""
+    return float(0.5 * np.abs(p.astype(np.float64) - q).sum(1).mean())
 
 
 @dataclass(frozen=True)

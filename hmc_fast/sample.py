@@ -28,7 +28,7 @@ from .report import write_report
 from .report.first_look import first_look_figure
 from .result import Run
 from .runner import refuse_existing, run
-from .samplers import HMC, PSGLD, SGHMC, SGLD, SGNHT, Sampler, UnderdampedLangevin
+from .samplers import HMC, MCLMC, PSGLD, SGHMC, SGLD, SGNHT, Sampler, UnderdampedLangevin
 from .schedules import CosineCyclical
 from .streams import check_seed
 from .train import load_weights
@@ -64,13 +64,22 @@ def _sample(preset: str, settings: Settings, arguments: list[str]) -> None:
     directory = settings.out or Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not settings.resume:
         refuse_existing(directory)
+    dataset = make_dataset(settings)
+    result = draw(preset, settings, directory, dataset)
+    figures = write_artifacts(directory, preset, result, dataset)
+    if settings.progress:
+        print(headline(figures), *figures["diagnosis"], sep="\n")
+    print(directory)
+
+
+def draw(preset: str, settings: Settings, directory: Path, dataset: Dataset) -> Run:
+    """The run that the resolved settings describe, in `directory`, with its draws, trace and checkpoint."""
     device = resolve_device(settings.device)
     sampler = make_sampler(settings)
-    dataset = make_dataset(settings)
     posterior, init = make_posterior(settings, dataset, device)
     config = {"preset": preset, **dataclasses.asdict(settings), "out": directory, "resume": False}
     try:
-        result = run(
+        return run(
             posterior,
             sampler,
             chains=_required(settings.chains),
@@ -93,22 +102,24 @@ def _sample(preset: str, settings: Settings, arguments: list[str]) -> None:
     except Interrupted:
         print(f"interrupted; continue with: python -m {_PROG} --out {directory} --resume", file=sys.stderr)
         raise
-    figures = write_artifacts(directory, preset, result, dataset)
-    if settings.progress:
-        print(headline(figures), *figures["diagnosis"], sep="\n")
-    print(directory)
 
 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
     """Predictions, metrics, figures and the report; returns the metrics."""
+    figures = write_scores(directory, preset, result, dataset)
+    images = grey_images(dataset)
+    write_report(directory, images=images, class_names=dataset.class_names)
+    if dataset.task == "classification":
+        first_look_figure(directory, images, dataset.class_names)
+    return figures
+
+
+def write_scores(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
+    """`predictions.npz` and `metrics.json`; returns the metrics."""
     labels = dataset.y_test.numpy()
     write_predictions(directory / "predictions.npz", result, labels, dataset.y_mean, dataset.y_std)
     figures = {"preset": preset} | metrics(result, labels, dataset.y_mean, dataset.y_std)
     write_json(directory / "metrics.json", figures)
-    images = _images(dataset)
-    write_report(directory, images=images, class_names=dataset.class_names)
-    if dataset.task == "classification":
-        first_look_figure(directory, images, dataset.class_names)
     return figures
 
 
@@ -137,6 +148,8 @@ def make_sampler(settings: Settings) -> Sampler:
             acceptance=settings.acceptance,
             test_in_burn_in=bool(settings.test_in_burn_in),
         )
+    if settings.sampler == "mclmc":
+        return MCLMC(settings.step_size, adapt=settings.adapt, num_leapfrog=settings.num_leapfrog)
     schedule = None
     if settings.cycle_length:
         schedule = CosineCyclical(
@@ -229,7 +242,7 @@ def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
     return "heteroscedastic" if width == 2 else "gaussian"
 
 
-def _images(dataset: Dataset) -> np.ndarray | None:
+def grey_images(dataset: Dataset) -> np.ndarray | None:
     """The test inputs as `(T, H, W)`, if they are grey images (rows of 64 pixels are 8 x 8)."""
     x = dataset.x_test.numpy()
     if x.ndim == 4 and x.shape[1] == 1:

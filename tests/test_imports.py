@@ -15,6 +15,22 @@ ALLOWED = {
         *("artifacts", "cli", "datasets", "device", "engine", "errors", "flat", "models", "posterior", "presets"),
         *("jsonfile", "priors", "report", "result", "runner", "samplers", "schedules", "streams", "train"),
     },
+    "hmc_fast/experiments": {
+        *(
+            "artifacts",
+            "cli",
+            "datasets",
+            "device",
+            "diagnostics",
+            "engine",
+            "errors",
+            "flat",
+            "jsonfile",
+            "models",
+        ),
+        *("posterior", "predictions", "presets", "report", "sample", "__version__"),
+        *("answer", "baselines", "contenders", "corruptions", "lab", "methods", "settings"),  # of the folder
+    },
     "hmc_fast/train.py": {"cli", "datasets", "device", "errors", "likelihoods", "models", "streams"},
     "hmc_fast/presets.py": {"errors"},
     "hmc_fast/artifacts.py": {"diagnostics", "predictions", "result"},

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import Run
 
-__all__ = ["image_look", "most_uncertain", "new_figure", "save", "style", "write_figures"]
+__all__ = ["image_look", "most_uncertain", "new_figure", "plain", "save", "style", "write_figures"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, GREY, PALE = "#1f2933", "#616e7c", "#eef1f4"

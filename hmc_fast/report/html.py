@@ -11,7 +11,7 @@ import numpy as np
 from . import Run
 from .figures import write_figures
 
-__all__ = ["Finding", "checked_names", "findings", "write_html"]
+__all__ = ["Finding", "checked_names", "findings", "render", "write_html"]
 
 
 class Finding(NamedTuple):
@@ -23,16 +23,13 @@ class Finding(NamedTuple):
 
 
 def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> Path:
-    import jinja2
-
     names = checked_names(run, images, class_names)
     figures = {
         name: base64.b64encode(path.read_bytes()).decode("ascii")
         for name, path in write_figures(run, images, names).items()
     }
-    template = files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    page = environment.from_string(template).render(
+    page = render(
+        files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"),
         preset=str(run.metrics.get("preset", "run")),
         headline=_headline(run),
         subline=_subline(run),
@@ -46,6 +43,16 @@ def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str]) 
     path = run.directory / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """An HTML page from a jinja template, in the look of all pages here (`css`)."""
+    import jinja2
+    from markupsafe import Markup  # jinja2's own
+
+    css = files(__package__).joinpath("page.css").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(template).render(css=Markup(css), **values)
 
 
 def checked_names(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> list[str]:

@@ -1,0 +1,73 @@
+"""`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: a question in, a page of figures and tables out."""
+
+import dataclasses
+import difflib
+import importlib
+import shlex
+import sys
+from pathlib import Path
+
+from ..artifacts import describe_environment
+from ..cli import main_guard, parse
+from ..errors import UserError
+from .answer import Answer
+from .lab import Lab
+from .settings import PRESETS, Settings
+
+_PROG = "hmc_fast.experiments"
+
+NAMES = ("chains", "budget", "surface", "rhat", "fidelity", "priors", "temperature", "shift", "baselines")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit status: 0 for an answer, 2 for a mistake of the user, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
+    if name is None and not {"-h", "--help"} & set(arguments):
+        print(f"{_PROG}: error: name an experiment: {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    if name is not None and name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {near[0]}?" if near else f": use one of {', '.join(NAMES)}"
+        print(f"{_PROG}: error: unknown experiment {name!r}{hint}", file=sys.stderr)
+        return 2
+    preset, settings = parse(
+        Settings,
+        PRESETS,
+        prog=f"{_PROG} {name or 'NAME'}",
+        description=f"Ask one question of a network's posterior.\n\nNAME: {', '.join(NAMES)}.",
+        argv=arguments,
+    )
+    command = f"python -m {_PROG} {shlex.join([name or '', *arguments])}".rstrip()
+    return main_guard(lambda: answer(str(name), preset, settings, command), _PROG)
+
+
+def answer(name: str, preset: str, settings: Settings, command: str) -> None:
+    """Runs what is missing and writes the answer; prints its claims and the page's path."""
+    question = importlib.import_module(f".{name}", __package__)
+    directory = settings.out or Path("runs/experiments") / preset / name
+    _check_writable(directory)
+    lab = Lab(preset, settings)
+    sizes = f"{len(lab.dataset.y_train):,} training and {len(lab.labels):,} test examples"
+    environment = describe_environment(lab.device)
+    note = f"Preset {preset}: {sizes}, {lab.posterior.num_params:,} parameters; {environment['device']}."
+    page = Answer(question.QUESTION, directory, command, note)
+    question.answer(lab, page)
+    stored = {
+        k: v for k, v in dataclasses.asdict(settings).items() if k not in ("out", "cache", "data_dir", "progress")
+    }
+    path = page.write({"experiment": name, "preset": preset, **stored, **environment})
+    if settings.progress:
+        word = {True: "holds", False: "does not hold", None: "measured"}
+        print(*(f"{word[c.holds]}: {c.text} {c.numbers}" for c in page.claims), sep="\n")
+    print(path)
+
+
+def _check_writable(directory: Path) -> None:
+    above = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"--out {directory} cannot be written, {above} is a file: choose another directory")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

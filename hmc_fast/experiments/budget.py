@@ -1,0 +1,190 @@
+"""Trajectory length, step size, burn-in, prior variance and draws at fixed compute (Izmailov et al. 2021, figs. 1
+and 11)."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import UserError
+from ..report.figures import BLUE, GREY, RED
+from .answer import Answer, scores
+from .lab import Job, Lab, Sample
+
+QUESTION = "How is a fixed number of gradients spent best?"
+LENGTHS = (0.25, 0.5, 1.0, 1.5)  # in units of pi/2 prior standard deviations
+STEPS = (0.5, 1.0, 2.0, 4.0)  # in units of --step-size
+BURN_INS = (0, 5, 10, 25, 50)  # iterations
+VARIANCES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 1 / 2, 1.0)
+
+
+def answer(lab: Lab, page: Answer) -> None:
+    """The budget is that of a run at the settings, half of its draws; asks for a burn-in and 10 draws."""
+    s = lab.settings
+    if s.draws < 10:
+        raise UserError(f"--draws {s.draws} is too few: the budget is split, give at least 10")
+    tau = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
+    iterations = s.burn_in + s.draws // 2
+    budget = iterations * math.ceil(tau / s.step_size)  # gradients of each chain
+
+    def job(name: str, length: float = tau, step_size: float = s.step_size, **changes: Any) -> Job:
+        """A run that spends the budget; a third of it on burn-in unless told otherwise."""
+        total = max(3, budget // math.ceil(length / step_size))
+        burn_in = min(changes.pop("burn_in", round(total / 3)), total - 1)
+        return lab.hmc(
+            name,
+            trajectory_length=length,
+            step_size=step_size,
+            burn_in=burn_in,
+            draws=total - burn_in,
+            seed=s.seed,
+            **changes,
+        )
+
+    grid = [(f, e) for e in STEPS for f in LENGTHS]
+    jobs: dict[Any, Job] = {
+        ("grid", key): job(f"length {key[0]:g}, step {key[1]:g}", key[0] * tau, key[1] * s.step_size)
+        for key in grid
+    }
+    for f in LENGTHS:
+        jobs["fixed draws", f] = lab.hmc(
+            f"length {f:g}, fixed draws", trajectory_length=f * tau, draws=s.draws // 2, seed=s.seed
+        )
+    for burn_in in BURN_INS:
+        if burn_in < iterations:
+            jobs["burn-in", burn_in] = job(f"burn-in {burn_in}", burn_in=burn_in)
+    for variance in VARIANCES:
+        length = 0.5 * math.pi * math.sqrt(variance)
+        jobs["prior variance", variance] = job(f"prior variance {variance:g}", length, prior_variance=variance)
+    samples = dict(zip(jobs, lab.obtain(list(jobs.values())), strict=True))
+    rows = [
+        {
+            "sweep": sweep,
+            "value": str(value),
+            **scores(x.bma, lab.labels),
+            "draws": x.draws.shape[0] * x.draws.shape[1],
+            "passes": x.passes[-1],
+            "acceptance": x.acceptance_rate,
+            "divergences": x.divergences,
+        }
+        for (sweep, value), x in samples.items()
+    ]
+    table = pd.DataFrame(rows)
+    note = f"{s.chains} chains of {budget:,} gradients each"
+    page.table("budget", f"All settings: {note}, but 'fixed draws'", table)
+    _heatmaps(page, lab, samples, note)
+    _curves(page, lab, samples)
+    _claims(page, lab, samples, table)
+
+
+def _heatmaps(page: Answer, lab: Lab, samples: "dict[Any, Sample]", note: str) -> None:
+    caption = f"{note}; the best cell is framed. Lengths in units of pi/2 prior standard deviations."
+    with page.figure(
+        "heatmaps", "Trajectory length and step size at fixed compute", caption, (10.2, 3.3)
+    ) as figure:
+        panels = (
+            ("accuracy", "test accuracy", max),
+            ("nll", "test NLL (nats)", min),
+            ("acceptance", "acceptance", None),
+        )
+        for ax, (score, title, best) in zip(figure.subplots(1, 3), panels, strict=True):
+            values = np.array([[_value(lab, samples["grid", (f, e)], score) for f in LENGTHS] for e in STEPS])
+            colours = values if score != "nll" else -np.log(values)
+            ax.imshow(colours, cmap="viridis", aspect="auto", origin="lower")
+            middle = (np.nanmin(colours) + np.nanmax(colours)) / 2
+            for (row, column), value in np.ndenumerate(values):
+                ink = "black" if colours[row, column] > middle else "white"
+                ax.text(
+                    column, row, f"{value:.3f}".removeprefix("0"), ha="center", va="center", color=ink, fontsize=9
+                )
+            if best is not None:
+                row, column = np.argwhere(values == best(values.ravel()))[0]
+                ax.add_patch(_frame(column, row))
+            ax.set_xticks(range(len(LENGTHS)), [f"{f:g}" for f in LENGTHS])
+            ax.set_yticks(range(len(STEPS)), [f"{e * lab.settings.step_size:g}" for e in STEPS])
+            ax.set(xlabel="trajectory length", ylabel="step size" if score == "accuracy" else "")
+            ax.set_title(title, fontsize=10.5, weight="bold", loc="left")
+
+
+def _frame(column: int, row: int) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=RED, lw=2.5, zorder=4)
+
+
+def _value(lab: Lab, sample: Sample, score: str) -> float:
+    if score == "acceptance":
+        return float(sample.acceptance_rate if sample.acceptance_rate is not None else np.nan)
+    return scores(sample.bma, lab.labels)[score]
+
+
+def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
+    caption = (
+        "Left: fewer, longer trajectories at fixed compute, and as many draws whatever they cost. Others at fixed "
+        "compute; draws: the run of the settings, averaged as far as the axis says."
+    )
+    with page.figure("curves", "One setting at a time", caption, (11.2, 3.0)) as figure:
+        axes = figure.subplots(1, 4)
+        for sweep, look, label in (("grid", "o-", "fixed compute"), ("fixed draws", "s--", "fixed draws")):
+            keys = [(sweep, f if sweep != "grid" else (f, 1.0)) for f in LENGTHS]
+            colour = BLUE if sweep == "grid" else RED
+            axes[0].plot(LENGTHS, [_value(lab, samples[k], "nll") for k in keys], look, color=colour, label=label)
+        axes[0].legend(loc="upper right")
+        axes[0].set(xlabel="trajectory length", ylabel="test NLL (nats)", xticks=LENGTHS)
+        for ax, sweep, label in (
+            (axes[1], "burn-in", "burn-in (iterations)"),
+            (axes[2], "prior variance", "prior variance"),
+        ):
+            keys = [value for name, value in samples if name == sweep]
+            ax.plot(keys, [_value(lab, samples[sweep, k], "nll") for k in keys], "o-", color=BLUE)
+            ax.set(xlabel=label)
+        axes[2].set_xscale("log")
+        (reference,) = lab.obtain([lab.hmc(seed=lab.settings.seed)])
+        running = np.cumsum(reference.probs.mean(1, dtype=np.float64), 0)
+        counts = np.arange(1, len(running) + 1)
+        nll = [scores(total / n, lab.labels)["nll"] for total, n in zip(running, counts, strict=True)]
+        axes[3].plot(counts, nll, color=BLUE)
+        axes[3].set(xlabel="draws per chain", xscale="log")
+        low = min(ax.get_ylim()[0] for ax in axes[1:])
+        for ax in axes:
+            ax.axhline(nll[-1], color=GREY, ls=(0, (1, 2)))
+            ax.set_ylim(bottom=min(low, ax.get_ylim()[0]))
+
+
+def _claims(page: Answer, lab: Lab, samples: "dict[Any, Sample]", table: pd.DataFrame) -> None:
+    fixed = [_value(lab, samples["fixed draws", f], "nll") for f in LENGTHS]
+    page.claim(
+        "Longer trajectories help at a fixed number of draws.",
+        bool(fixed[2] < fixed[0]),
+        "NLL at "
+        + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, fixed, strict=True))
+        + " of the full length.",
+    )
+    equal = [_value(lab, samples["grid", (f, 1.0)], "nll") for f in LENGTHS]
+    page.claim(
+        "Longer trajectories help at a fixed number of gradients.",
+        bool(equal[2] < equal[0]),
+        "NLL at "
+        + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, equal, strict=True))
+        + " of the full length.",
+    )
+    burned = {k: _value(lab, samples["burn-in", k], "nll") for name, k in samples if name == "burn-in"}
+    page.claim(
+        "Burn-in beyond ten iterations makes little difference.",
+        bool(max(v for k, v in burned.items() if k >= 10) < 1.05 * min(burned.values()))
+        if max(burned) >= 10
+        else None,
+        "NLL after "
+        + ", ".join(f"{k}: {v:.4f}" for k, v in burned.items())
+        + " iterations of burn-in. Little: 5 %.",
+    )
+    best = table[table["sweep"] == "grid"].sort_values("nll").iloc[0]
+    at = table[table["sweep"] == "prior variance"].sort_values("nll").iloc[0]
+    page.claim(
+        "The best settings at this budget:",
+        None,
+        f"(length, step size) {best['value']} in units of the settings, NLL {best['nll']:.4f}, accuracy "
+        f"{best['accuracy']:.4f}; prior variance {float(at['value']):g}, NLL {at['nll']:.4f}, "
+        f"accuracy {at['accuracy']:.4f}.",
+    )

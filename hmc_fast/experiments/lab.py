@@ -1,0 +1,252 @@
+"""Where experiments get their runs: each is kept in a folder named by its settings, and done once.
+
+Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are asked the same questions.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from .. import presets as run_presets
+from ..device import resolve_device
+from ..engine.checkpoint import STATE_FILE
+from ..errors import UserError
+from ..jsonfile import write_json
+from ..posterior import Posterior
+from ..sample import draw, make_dataset, make_posterior, write_scores
+from .methods import Bag, fit
+from .settings import Settings
+
+__all__ = ["Job", "Lab", "Sample"]
+
+# What changes no draw, and so not the name of a run's folder.
+_NOT_IN_NAME = {
+    "out",
+    "resume",
+    "device",
+    "capacity",
+    "progress",
+    "micro_batch_size",
+    "data_dir",
+    "graph",
+    "profile",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be had: its name for people, what identifies it, and what makes it in a folder."""
+
+    name: str
+    identity: dict[str, Any]
+    make: Callable[[Path], None]
+
+    @property
+    def folder(self) -> str:
+        text = json.dumps({**self.identity, "version": __version__}, sort_keys=True, default=str)
+        return f"{self.identity['method']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The weights that a method left.
+
+    Attributes:
+        draws: `(S, C, D)`. passes: `(S,)` passes over the training data that all C chains together had spent
+            when they had this many draws. acceptance_rate: None without a Metropolis test.
+    """
+
+    name: str
+    directory: Path
+    lab: "Lab"
+    draws: np.ndarray
+    passes: np.ndarray
+    seconds: float
+    acceptance_rate: float | None
+    divergences: int
+
+    @cached_property
+    def probs(self) -> np.ndarray:
+        """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
+        path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
+        if not path.exists():
+            temporary = path.with_name("test_probs.tmp.npy")
+            np.save(temporary, self.predict(self.lab.dataset.x_test))
+            os.replace(temporary, path)
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+    @property
+    def bma(self) -> np.ndarray:
+        """The average over all draws, `(T, K)`."""
+        return self.probs.mean((0, 1), dtype=np.float64)
+
+    def predict(self, inputs: Tensor, most: int | None = None) -> np.ndarray:
+        """Class probabilities at `inputs (T, ...)` of at most `most` evenly spread draws of each chain."""
+        chosen = np.arange(len(self.draws))
+        if most is not None and most < len(chosen):
+            chosen = np.unique(np.linspace(0, len(self.draws) - 1, most).astype(np.int64))
+        posterior = self.lab.posterior
+        inputs = inputs.to(posterior.device)
+        rows = []
+        for index in chosen:
+            theta = torch.from_numpy(np.array(self.draws[index])).to(posterior.device, posterior.dtype)
+            rows.append(posterior.predict(theta, inputs).float().cpu().numpy())
+        return np.stack(rows)
+
+
+class Lab:
+    """The data, the network and the runs of one preset.
+
+    Raises:
+        UserError: a preset whose data are not classes, or settings out of range.
+    """
+
+    def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
+        self.preset, self.settings = preset, settings
+        for name in ("chains", "draws", "seeds", "epochs", "members"):
+            if getattr(settings, name) < 1:
+                raise UserError(f"--{name} {getattr(settings, name)} must be at least 1")
+        if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
+            raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
+        self.device = resolve_device(settings.device)
+        self._own = run_presets.PRESETS[preset]
+        common = {name: getattr(settings, name) for name in ("data_dir", "device", "precision", "chains", "seed")}
+        self.base = dataclasses.replace(
+            self._own, prior_variance=settings.prior_variance, progress=False, compile="on", **common
+        )
+        if self.base.device == "auto":
+            self.base = dataclasses.replace(self.base, device=str(self.device))
+        # ResNets compile for a minute, which only long runs repay: the run's own rule decides.
+        if preset != "digits":
+            self.base = dataclasses.replace(self.base, compile="auto")
+        full = make_dataset(self.base)
+        if full.task != "classification":
+            raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")
+        train_size = len(full.y_train) if all_data or not settings.train_size else settings.train_size
+        self.dataset = full.subset(train_size, settings.test_size or None)
+        self.posterior: Posterior = make_posterior(self._resolved(), self.dataset, self.device)[0]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.dataset.y_test.numpy()
+
+    def _resolved(self, **changes: Any) -> run_presets.Settings:
+        return run_presets.resolve(self.preset, dataclasses.replace(self.base, **changes))
+
+    def _identity(self) -> dict[str, Any]:
+        sizes = {"train_size": len(self.dataset.y_train), "test_size": len(self.dataset.y_test)}
+        return {"preset": self.preset, **sizes}
+
+    def hmc(self, name: str = "HMC", **changes: Any) -> Job:
+        """Full-batch HMC as the settings say, with changes in the names of `hmc_fast.sample`'s settings."""
+        own = ("burn_in", "draws", "step_size", "trajectory_length")
+        own_values = {key: getattr(self.settings, key) for key in own}
+        return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
+
+    def sampler(self, name: str, **changes: Any) -> Job:
+        """A sampler of the command line at its preset's values, with changes."""
+        resolved = self._resolved(**changes)
+        stored = {k: v for k, v in dataclasses.asdict(resolved).items() if k not in _NOT_IN_NAME}
+        identity = {"method": resolved.sampler, **stored, **self._identity()}
+        return Job(name, identity, partial(self._draw, resolved))
+
+    def _draw(self, settings: run_presets.Settings, directory: Path) -> None:
+        resume = (directory / "checkpoint" / STATE_FILE).exists()
+        if directory.exists() and not resume:
+            shutil.rmtree(directory)  # broken off before its first checkpoint
+        run = draw(
+            self.preset, dataclasses.replace(settings, resume=resume, out=directory), directory, self.dataset
+        )
+        share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
+        spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
+        np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
+        write_scores(directory, self.preset, run, self.dataset)  # last: its metrics.json says that all is there
+
+    def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
+        """A method that trains, see `methods.fit`."""
+        options = {"epochs": self.settings.epochs, **options}
+        identity = {
+            "method": method,
+            "seed": seed,
+            **options,
+            **self._identity(),
+            "prior_variance": self.settings.prior_variance,
+        }
+
+        def make(directory: Path) -> None:
+            if directory.exists():
+                shutil.rmtree(directory)
+            begin = time.perf_counter()
+            bag = fit(method, self.posterior, self._networks(), self.dataset, seed=seed, **options)
+            self._keep(directory, bag, time.perf_counter() - begin)
+
+        return Job(name, identity, make)
+
+    def _networks(self) -> Callable[[int], torch.nn.Module]:
+        from ..models import build
+
+        own = self._own
+        return lambda seed: build(
+            str(own.model), self.dataset, width=own.width, activation=own.activation, norm=own.norm, seed=seed
+        )
+
+    def _keep(self, directory: Path, bag: Bag, seconds: float) -> None:
+        directory.mkdir(parents=True)
+        np.save(directory / "draws.npy", bag.draws)
+        np.save(directory / "passes.npy", bag.passes)
+        write_json(directory / "metrics.json", {"seconds": seconds})
+
+    def obtain(self, jobs: Sequence[Job]) -> list[Sample]:
+        """The samples of `jobs`, in order: from the cache, or made now, with a bar over those that are missing."""
+        root = self.settings.cache
+        missing = [job for job in jobs if not (root / job.folder / "metrics.json").exists()]
+        unique = {job.folder: job for job in missing}
+        if unique:
+            self._make(list(unique.values()), len(jobs))
+        return [self._read(job) for job in jobs]
+
+    def _make(self, jobs: Sequence[Job], total: int) -> None:
+        from tqdm import tqdm
+
+        show = self.settings.progress
+        terminal = sys.stderr.isatty()
+        with tqdm(total=len(jobs), unit="run", disable=not (show and terminal)) as bar:
+            for index, job in enumerate(jobs):
+                begin = time.perf_counter()
+                bar.set_description(job.name)
+                job.make(self.settings.cache / job.folder)
+                bar.update()
+                if show and not terminal:
+                    seconds = time.perf_counter() - begin
+                    kept = f", {total - len(jobs)} from the cache" if index == 0 else ""
+                    line = f"run {index + 1}/{len(jobs)}  {job.name}  {seconds:.0f} s{kept}"
+                    print(line, file=sys.stderr, flush=True)
+
+    def _read(self, job: Job) -> Sample:
+        directory = self.settings.cache / job.folder
+        metrics = json.loads((directory / "metrics.json").read_text())
+        draws = np.load(directory / "draws.npy", mmap_mode="r")
+        return Sample(
+            name=job.name,
+            directory=directory,
+            lab=self,
+            draws=draws,
+            passes=np.load(directory / "passes.npy"),
+            seconds=metrics["seconds"],
+            acceptance_rate=metrics.get("acceptance_rate"),
+            divergences=metrics.get("divergences", 0),
+        )
