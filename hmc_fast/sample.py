@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import math
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,7 +105,7 @@ def draw(preset: str, settings: Settings, directory: Path, dataset: Dataset) -> 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
     """Predictions, metrics, figures and the report; returns the metrics."""
     figures = write_scores(directory, preset, result, dataset)
-    images = grey_images(dataset)
+    images = dataset.grey_images()
     write_report(directory, images=images, class_names=dataset.class_names)
     if dataset.task == "classification":
         first_look_figure(directory, images, dataset.class_names)
@@ -240,17 +238,6 @@ def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
     flat = FlatModel(model)  # refuses a model that cannot be sampled before it is called
     width = flat(flat.initial, dataset.x_train[:1]).numel()
     return "heteroscedastic" if width == 2 else "gaussian"
-
-
-def grey_images(dataset: Dataset) -> np.ndarray | None:
-    """The test inputs as `(T, H, W)`, if they are grey images (rows of 64 pixels are 8 x 8)."""
-    x = dataset.x_test.numpy()
-    if x.ndim == 4 and x.shape[1] == 1:
-        return x[:, 0]
-    side = math.isqrt(x[0].size)
-    if dataset.name == "digits" and side * side == x[0].size:
-        return x.reshape(-1, side, side)
-    return None
 
 
 def _resumed(preset: str, settings: Settings, arguments: list[str]) -> tuple[str, Settings]:

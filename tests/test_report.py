@@ -11,7 +11,7 @@ import pytest
 
 from hmc_fast.errors import UserError
 from hmc_fast.report import read_run, write_report
-from hmc_fast.report.figures import style
+from hmc_fast.report.drawing import style
 from hmc_fast.report.first_look import first_look_figure
 from hmc_fast.report.html import findings
 

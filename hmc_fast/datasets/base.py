@@ -1,6 +1,7 @@
 """`Dataset`: training and test examples, checked once, in one place."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,6 +63,16 @@ class Dataset:
         return dataclasses.replace(
             self, x_train=self.x_train[train], y_train=self.y_train[train], x_test=x_test, y_test=y_test
         )
+
+    def grey_images(self) -> np.ndarray | None:
+        """The test inputs as `(T, H, W)`, if they are grey images (digits' rows of 64 pixels are 8 x 8)."""
+        x = self.x_test.numpy()
+        if x.ndim == 4 and x.shape[1] == 1:
+            return np.asarray(x[:, 0])
+        side = math.isqrt(x[0].size)
+        if self.name == "digits" and side * side == x[0].size:
+            return np.asarray(x.reshape(-1, side, side))
+        return None
 
     def _first(self, y: Tensor, size: int, part: str) -> Tensor:
         if not 1 <= size <= len(y):

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..jsonfile import write_json
 from ..predictions import expected_calibration_error
-from ..report.figures import SIZE, new_figure, plain, save, style
+from ..report.drawing import SIZE, new_figure, plain, save, style
 from ..report.html import render
 
 if TYPE_CHECKING:

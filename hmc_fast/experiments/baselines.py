@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from ..report.figures import BLUE, GREEN, GREY, INK, ORANGE, RED
+from ..report.drawing import BLUE, GREEN, GREY, INK, ORANGE, RED
 from .answer import Answer, scores
 from .contenders import approximations, check_members, minibatch_samplers
 from .lab import Lab, Sample

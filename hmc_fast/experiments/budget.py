@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..report.figures import BLUE, GREY, RED
+from ..report.drawing import BLUE, GREY, RED
 from .answer import Answer, scores
 from .lab import Job, Lab, Sample
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ..errors import UserError
-from ..report.figures import CHAIN_STYLES, GREY
+from ..report.drawing import CHAIN_STYLES, GREY
 from .answer import Answer, scores
 from .lab import Lab, Sample
 
@@ -44,7 +44,7 @@ def answer(lab: Lab, page: Answer) -> None:
     grouped = every.groupby(["budget", "chains", "draws"], sort=False)
     mean = grouped.mean(numeric_only=True).drop(columns="seed")
     spread = grouped.std(numeric_only=True).drop(columns="seed") if s.seeds > 1 else mean * np.nan
-    table = mean.join(spread, rsuffix=" sd").reset_index()
+    table = mean.join(spread.add_suffix(" sd")).reset_index()
     page.table("chains", f"Means and standard deviations over {s.seeds} seeds", table)
     _draw(page, table)
     _claims(page, every, table, split)

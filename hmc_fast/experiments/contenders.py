@@ -7,15 +7,15 @@ __all__ = ["approximations", "minibatch_samplers"]
 
 
 def minibatch_samplers(lab: Lab, seed: int) -> dict[str, Job]:
-    """SGLD, SG-HMC and cyclical SG-HMC; each chain sees about as many epochs as `--epochs`, half of them burn-in,
-    but on digits, where these are few, as many as its preset says."""
-    epochs = lab.settings.epochs
-    own: dict[str, int] = {} if lab.preset == "digits" else {"burn_in": epochs // 2, "draws": epochs - epochs // 2}
+    """SGLD, SG-HMC and cyclical SG-HMC: three cycles, the first of them burn-in, the last fifth of each kept."""
+    epochs = lab.settings.sampler_epochs
+    burn_in = min(epochs // 2, 50)
+    own = {"cycle_length": 0, "burn_in": burn_in, "draws": epochs - burn_in, "seed": seed}
     jobs = {
-        "SGLD": lab.sampler("SGLD", sampler="sgld", seed=seed, cycle_length=0, **own),
-        "SG-HMC": lab.sampler("SG-HMC", sampler="sghmc", seed=seed, cycle_length=0, **own),
+        "SGLD": lab.sampler("SGLD", sampler="sgld", **own),
+        "SG-HMC": lab.sampler("SG-HMC", sampler="sghmc", **own),
     }
-    cycle = max(2, (150 if lab.preset == "digits" else epochs) // 3)
+    cycle = max(2, epochs // 3)
     keep = max(1, cycle // 5)
     jobs["cyclical SG-HMC"] = lab.sampler(
         "cyclical SG-HMC",
@@ -37,7 +37,7 @@ def approximations(lab: Lab, seed: int) -> dict[str, Job]:
     if has_laplace():
         jobs["Laplace (last layer)"] = lab.fit("Laplace", "laplace", seed=seed)
     jobs["SWAG"] = lab.fit("SWAG", "swag", seed=seed)
-    jobs["mean-field VI"] = lab.fit("mean-field VI", "mean_field", seed=seed, epochs=4 * s.epochs)
+    jobs["mean-field VI"] = lab.fit("mean-field VI", "mean_field", seed=seed, epochs=2 * s.epochs)
     name = f"deep ensemble of {s.members}"
     jobs[name] = lab.fit(name, "ensemble", seed=seed, members=s.members)
     return jobs

@@ -117,22 +117,20 @@ class Lab:
 
     def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
         self.preset, self.settings = preset, settings
-        for name in ("chains", "draws", "seeds", "epochs", "members"):
+        for name in ("chains", "draws", "seeds", "epochs", "sampler_epochs", "members"):
             if getattr(settings, name) < 1:
-                raise UserError(f"--{name} {getattr(settings, name)} must be at least 1")
+                raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least 1")
         if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
             raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
         self.device = resolve_device(settings.device)
         self._own = run_presets.PRESETS[preset]
-        common = {name: getattr(settings, name) for name in ("data_dir", "device", "precision", "chains", "seed")}
-        self.base = dataclasses.replace(
-            self._own, prior_variance=settings.prior_variance, progress=False, compile="on", **common
-        )
+        common = {
+            name: getattr(settings, name)
+            for name in ("data_dir", "device", "precision", "compile", "chains", "seed")
+        }
+        self.base = dataclasses.replace(self._own, prior_variance=settings.prior_variance, progress=False, **common)
         if self.base.device == "auto":
             self.base = dataclasses.replace(self.base, device=str(self.device))
-        # ResNets compile for a minute, which only long runs repay: the run's own rule decides.
-        if preset != "digits":
-            self.base = dataclasses.replace(self.base, compile="auto")
         full = make_dataset(self.base)
         if full.task != "classification":
             raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from ..report.figures import BLUE, GREY
+from ..report.drawing import BLUE, GREY
 from .answer import Answer, scores
 from .lab import Lab
 

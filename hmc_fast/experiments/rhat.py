@@ -5,7 +5,7 @@ import pandas as pd
 
 from ..diagnostics import plain_rhat
 from ..errors import UserError
-from ..report.figures import BLUE, INK, RED
+from ..report.drawing import BLUE, INK, RED
 from .answer import Answer
 from .lab import Lab
 

@@ -38,7 +38,9 @@ class Settings:
     test_size: int = 0
     """Test examples; 0 is all."""
     epochs: int = 40
-    """Epochs of each trained network, and of each chain of a minibatch sampler."""
+    """Epochs of each trained network."""
+    sampler_epochs: int = 150
+    """Epochs of each chain of a minibatch sampler: half of them, and at most 50, are burn-in."""
     members: int = 10
     """Networks of a deep ensemble."""
     data_dir: Path = Path("data")
@@ -48,18 +50,36 @@ class Settings:
     """auto, cpu, cuda or cuda:INDEX."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of gradients; energies are exact whatever it is."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Gradients of samplers through torch.compile; auto: where the work of a run repays it."""
     progress: bool = True
     """Show progress."""
 
 
 PRESETS: dict[str, Settings] = {
     # Minutes on two CPU cores.
-    "digits": Settings(),
+    "digits": Settings(compile="on"),  # one compilation, kept on disk, serves dozens of short runs
     # Minutes on a GPU. HMC sees 1,000 images, so that a small machine can look too; --train-size asks for more.
     "fashion-lenet": Settings(
-        chains=3, burn_in=20, draws=41, step_size=2e-3, prior_variance=0.02, train_size=1000, epochs=15, seeds=1
+        chains=3,
+        burn_in=10,
+        draws=31,
+        step_size=4e-3,
+        prior_variance=0.02,
+        train_size=1000,
+        epochs=10,
+        sampler_epochs=10,
+        seeds=1,
     ),
     "fashion-resnet20": Settings(
-        chains=3, burn_in=20, draws=41, step_size=1e-3, prior_variance=0.2, train_size=1000, epochs=60, seeds=1
+        chains=3,
+        burn_in=20,
+        draws=41,
+        step_size=1e-3,
+        prior_variance=0.2,
+        train_size=1000,
+        epochs=60,
+        sampler_epochs=60,
+        seeds=1,
     ),
 }

@@ -6,8 +6,7 @@ import torch
 
 from ..datasets import load
 from ..errors import UserError
-from ..report.figures import image_look
-from ..sample import grey_images
+from ..report.drawing import image_look
 from .answer import Answer, scores
 from .baselines import LOOKS
 from .contenders import approximations, check_members, minibatch_samplers
@@ -22,13 +21,14 @@ MOST_DRAWS = 25  # of each chain: 30 sets of corrupted images are predicted
 def answer(lab: Lab, page: Answer) -> None:
     """Asks for grey images."""
     s = lab.settings
-    images = grey_images(lab.dataset)
+    images = lab.dataset.grey_images()
     if images is None:
         raise UserError(
             f"the test inputs of preset {lab.preset!r} are not grey images: there is nothing to corrupt"
         )
     check_members(lab)
-    foreign, name = _foreign(lab, images)
+    foreign, name, missing = _foreign(lab, images)
+    page.note += missing
     jobs = approximations(lab, s.seed) | minibatch_samplers(lab, s.seed)
     jobs = {name: job for name, job in jobs.items() if name.startswith(METHODS)}
     names, samples = ["HMC", *jobs], lab.obtain([lab.hmc(seed=s.seed), *jobs.values()])
@@ -42,12 +42,15 @@ def answer(lab: Lab, page: Answer) -> None:
                 rows.append(
                     {"method": method, "corruption": corruption, "intensity": intensity} | scores(probs, lab.labels)
                 )
+        if foreign is None:
+            continue
         far = sample.predict(_inputs(lab, foreign), most=MOST_DRAWS).mean((0, 1), dtype=np.float64)
         outside.append({"method": method, **_detection(sample.bma, far)})
     table, detected = pd.DataFrame(rows), pd.DataFrame(outside)
     mean = table.groupby(["method", "intensity"], sort=False)[["accuracy", "nll", "ece"]].mean().reset_index()
     page.table("intensity", "Means over the corruptions", mean)
-    page.table("ood", f"Telling {name} from the test set: AUROC, and the mean top probability on either", detected)
+    if foreign is not None:
+        page.table("ood", f"Telling {name} from the test set: AUROC, and mean top probabilities", detected)
     page.table("shift", "Every corruption and intensity", table)
     _draw(page, mean, names)
     _examples(page, images, foreign, name)
@@ -59,12 +62,16 @@ def _inputs(lab: Lab, images: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(images).to(lab.dataset.x_test.dtype).reshape(-1, *shape)
 
 
-def _foreign(lab: Lab, images: np.ndarray) -> tuple[np.ndarray, str]:
-    """Images of the other data set at this one's size and range: clothes for digits, digits for clothes."""
+def _foreign(lab: Lab, images: np.ndarray) -> tuple[np.ndarray | None, str, str]:
+    """Images of the other data set at this one's size and range: clothes for digits, digits for clothes; its name; and
+    a sentence if they cannot be had."""
     from scipy.ndimage import zoom
 
     other = "fashion-mnist" if lab.dataset.name == "digits" else "digits"
-    found = load(other, lab.settings.data_dir)
+    try:
+        found = load(other, lab.settings.data_dir)
+    except UserError as error:
+        return None, other, f" Foreign images are left out: {error}."
     # The digits are few, so all of them are taken; of the clothes the test set.
     flat = torch.cat((found.x_train, found.x_test)) if other == "digits" else found.x_test
     flat = flat[: max(1000, len(images))]
@@ -73,7 +80,7 @@ def _foreign(lab: Lab, images: np.ndarray) -> tuple[np.ndarray, str]:
     scaled = zoom(square, (1, images.shape[1] / side, images.shape[2] / side), order=1)
     unit = (scaled - scaled.min()) / (scaled.max() - scaled.min())
     low, high = float(images.min()), float(images.max())
-    return (unit * (high - low) + low).astype(images.dtype), other
+    return (unit * (high - low) + low).astype(images.dtype), other, ""
 
 
 def _detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
@@ -105,19 +112,21 @@ def _draw(page: Answer, mean: pd.DataFrame, names: list[str]) -> None:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
 
 
-def _examples(page: Answer, images: np.ndarray, foreign: np.ndarray, name: str) -> None:
-    caption = f"One test image under each corruption, intensities 0 to 5; last row: {name}, the foreign images."
+def _examples(page: Answer, images: np.ndarray, foreign: np.ndarray | None, name: str) -> None:
+    caption = "One test image under each corruption, intensities 0 to 5."
+    caption += f" Last row: {name}, the foreign images." if foreign is not None else ""
     with page.figure("examples", "What the corruptions look like", caption, (5.4, 6.4)) as figure:
-        axes = figure.subplots(len(CORRUPTIONS) + 1, 6)
+        axes = figure.subplots(len(CORRUPTIONS) + (foreign is not None), 6)
         limits = {"vmin": float(images.min()), "vmax": float(images.max())}
         for row, corruption in enumerate(CORRUPTIONS):
             for column in range(6):
                 shown = corrupt(images, corruption, column)[0] if column else images[0]
                 axes[row, column].imshow(shown, **image_look(images), **limits)
             axes[row, 0].set_ylabel(corruption)
-        for column in range(6):
-            axes[-1, column].imshow(foreign[column], **image_look(images), **limits)
-        axes[-1, 0].set_ylabel("foreign")
+        if foreign is not None:
+            for column in range(6):
+                axes[-1, column].imshow(foreign[column], **image_look(images), **limits)
+            axes[-1, 0].set_ylabel("foreign")
         for ax in axes.ravel():
             ax.set(xticks=[], yticks=[])
 
@@ -150,6 +159,8 @@ def _claims(page: Answer, table: pd.DataFrame, mean: pd.DataFrame, detected: pd.
         None,
         ", ".join(f"{name} {value:+.3f}" for name, value in gap.items()) + ".",
     )
+    if detected.empty:
+        return
     best = detected.sort_values("AUROC, entropy").iloc[-1]
     hmc = detected.iloc[0]
     page.claim(

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from ..errors import UserError
-from ..report.figures import INK, RED
+from ..report.drawing import INK, RED
 from .answer import Answer
 from .lab import Lab
 
@@ -209,12 +209,16 @@ def _solid(
 
 def _claims(page: Answer, table: pd.DataFrame) -> None:
     for name, told in (("one_chain", "draws of one chain"), ("three_chains", "draws of three chains")):
-        row = table[(table["plane"] == name) & (table["surface"] == "log posterior")].iloc[0]
-        points = min(row["at 1"], row["at 2"], row["at 3"])
-        between = [row[f"between {pair}"] for pair in ("1, 2", "2, 3", "1, 3")]
+        chosen = table[table["plane"] == name].set_index("surface")
+        at, half_way = ["at 1", "at 2", "at 3"], ["between 1, 2", "between 2, 3", "between 1, 3"]
+        points, between = (chosen[keys].loc["log likelihood"].to_numpy(float) for keys in (at, half_way))
+        at_draws = chosen[at].loc["log posterior"].to_numpy(float).max()
+        on_grid = float(chosen["grid max"].to_numpy(float)[0])
         page.claim(
-            f"Between {told} the log posterior does not fall below that of the draws.",
-            bool(min(between) >= points),
-            f"Draws {row['at 1']:,.0f}, {row['at 2']:,.0f}, {row['at 3']:,.0f}; half way between pairs "
-            f"{', '.join(f'{value:,.0f}' for value in between)}; best of the grid {row['grid max']:,.0f} nats.",
+            f"Half way between {told} the log likelihood falls: a valley of the data lies between them.",
+            bool(between.max() < points.min()),
+            f"Log likelihood at the draws {', '.join(f'{v:,.0f}' for v in points)}, between pairs "
+            f"{', '.join(f'{v:,.0f}' for v in between)} nats. The log posterior is best off the "
+            f"draws: {on_grid:,.0f} on the grid against {at_draws:,.0f}, since the "
+            " prior's density grows towards the origin while its mass lies far out.",
         )

@@ -4,7 +4,7 @@ import math
 
 import pandas as pd
 
-from ..report.figures import BLUE, GREY, RED
+from ..report.drawing import BLUE, GREY, RED
 from .answer import Answer, scores
 from .lab import Lab
 
@@ -16,8 +16,8 @@ def answer(lab: Lab, page: Answer) -> None:
     s = lab.settings
     length = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
     # The tempered prior is sqrt(T) times as wide, and so are trajectories. Steps shrink with the cold likelihood's
-    # widths, but do not grow with the warm one's: wide weights make steep functions (on digits, steps of .035 and .063
-    # at T = 3 and 10 were accepted with rates .3 and 0).
+    # widths, but do not grow with the warm one's: wide weights make steep functions (on digits, steps of .035 and
+    # .063 at T = 3 and 10 were accepted with rates .3 and 0).
     jobs = [
         lab.hmc(
             f"HMC, T = {t:g}",

@@ -21,6 +21,7 @@ __all__ = ["Run", "read_run", "write_report"]
 
 TRACE_NUMBERS = (
     "iteration", "log_likelihood", "log_prior", "energy_error", "accept_prob", "accepted", "divergent",
+    "leapfrog_steps",
 )  # fmt: skip
 METRIC_NUMBERS = (
     "accuracy", "nll", "ece", "brier", "accuracy_single", "nll_single", "rmse", "log_likelihood",
@@ -64,6 +65,39 @@ class Run:
         sampling = self.trace.loc[self.trace["phase"] == "sampling", "iteration"]
         return float(sampling.min()) if len(sampling) else float(self.trace["iteration"].max()) + 1
 
+    @property
+    def num_chains(self) -> int:
+        return int(self.trace["chain"].nunique())
+
+    @property
+    def has_energies(self) -> bool:
+        """A Metropolis test, and momenta that are drawn anew: three iterations with a kinetic energy."""
+        if not self.has_mh_test or "kinetic_energy" not in self.trace:
+            return False
+        energies = self.energies()
+        return len(energies) > 2 and bool(np.isfinite(energies).all()) and bool((energies.std(0) > 0).all())
+
+    def energies(self) -> np.ndarray:
+        """Potential plus kinetic energy of every iteration after burn-in, `(iterations, C)`."""
+        trace, temperature = self.trace, float(self.config.get("temperature") or 1.0)
+        total = trace["kinetic_energy"] - (trace["log_likelihood"] + trace["log_prior"]) / temperature
+        frame = self.per_chain(total)
+        return frame[frame.index >= self.burn_in_end].to_numpy(float)
+
+    def e_bfmi(self) -> np.ndarray:
+        """Energy Bayesian fraction of missing information of each chain `(C,)`."""
+        energies = self.energies()
+        return np.asarray((np.diff(energies, axis=0) ** 2).sum(0) / ((energies - energies.mean(0)) ** 2).sum(0))
+
+    def gradients_at_draws(self) -> np.ndarray:
+        """Gradients of all chains together, burn-in included, when each draw of the curves was there `(n,)`; for
+        draws at uneven intervals, as of cyclical schedules, as if they were even."""
+        spent = self.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum()
+        after = spent[spent.index >= self.burn_in_end].to_numpy(float)
+        count = len(self.predictions["curve_draws"])
+        index = np.ceil(len(after) * np.arange(1, count + 1) / count).astype(np.int64) - 1
+        return np.asarray(after[index])
+
     def sampled(self, column: str) -> np.ndarray:
         """One trace column after burn-in, all chains in a row, float64."""
         return self.trace.loc[self.trace["phase"] == "sampling", column].to_numpy(float)
@@ -86,7 +120,13 @@ def read_run(directory: Path) -> Run:
     )
 
 
-def write_report(directory: Path, *, images: np.ndarray | None = None, class_names: Sequence[str] = ()) -> Path:
+def write_report(
+    directory: Path,
+    *,
+    images: np.ndarray | None = None,
+    class_names: Sequence[str] = (),
+    images_missing: str = "",
+) -> Path:
     """Write `figures/*.png` and `report.html`, one file that needs nothing else, into a run's folder.
 
     Args:
@@ -94,13 +134,14 @@ def write_report(directory: Path, *, images: np.ndarray | None = None, class_nam
         images: test images (T, H, W) or (T, 1, H, W) in the order of the predictions, to show the most
             uncertain ones; any range of values.
         class_names: K names, in the order of the labels; the numbers of the classes if empty.
+        images_missing: a sentence for the page that says why there are none.
 
     Returns:
         The path of `report.html`.
     """
     from .html import write_html  # matplotlib and jinja2 load only when a report is written
 
-    return write_html(read_run(directory), checked_images(directory, images), class_names)
+    return write_html(read_run(directory), checked_images(directory, images), class_names, images_missing)
 
 
 def checked_images(directory: Path, images: np.ndarray | None) -> np.ndarray | None:

@@ -18,11 +18,14 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
     Classification without images shows the two kinds of uncertainty in their place; regression shows
     predictions and calibration.
     """
-    from . import figures, html
+    from . import html
+    from . import prediction_panels as figures
+    from .chain_panels import trace
+    from .drawing import new_figure, save, style
 
     run, images = read_run(directory), checked_images(directory, images)
     names = html.checked_names(run, images, class_names)
-    panels: list[tuple[str, Callable[[Any, Run], None]]] = [("Log posterior of the chains", figures.trace)]
+    panels: list[tuple[str, Callable[[Any, Run], None]]] = [("Log posterior of the chains", trace)]
     if run.is_classification:
         panels.append(("Averaging draws", partial(figures.score_curve, name="accuracy")))
         panels.append(("Reliability", figures.reliability))
@@ -32,8 +35,8 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
         panels.append(("Calibration", figures.residuals))
         last = ("Predicted against true", figures.predicted_against_true)
     with_images = run.is_classification and images is not None
-    with figures.style():
-        figure = figures.new_figure((12, 3.5))
+    with style():
+        figure = new_figure((12, 3.5))
         figure.get_layout_engine().set(w_pad=0.06, h_pad=0.03, wspace=0.02)
         grid = figure.add_gridspec(1, 4, width_ratios=[1.12, 1.05, 0.95, 1.2 if with_images else 1.05])
         for column, (title, panel) in enumerate(panels if with_images else [*panels, last]):
@@ -42,7 +45,7 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
             _letter(ax, column, title)
         if with_images and images is not None:
             _doubtful_images(figure, grid[3], run, images, names)
-        return figures.save(figure, Path(directory) / "figures" / "first_look.png")
+        return save(figure, Path(directory) / "figures" / "first_look.png")
 
 
 def _letter(ax: Any, column: int, title: str) -> None:
@@ -52,7 +55,8 @@ def _letter(ax: Any, column: int, title: str) -> None:
 
 def _doubtful_images(figure: Any, place: Any, run: Run, images: np.ndarray, names: Sequence[str]) -> None:
     """The four most uncertain images, each with the three classes that share most of its probability."""
-    from .figures import BLUE, GREY, image_look, most_uncertain
+    from .drawing import BLUE, GREY, image_look
+    from .prediction_panels import most_uncertain
 
     host = figure.add_subplot(place)
     host.set_axis_off()

@@ -22,7 +22,7 @@ class Finding(NamedTuple):
     text: str
 
 
-def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> Path:
+def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str], images_missing: str = "") -> Path:
     names = checked_names(run, images, class_names)
     figures = {
         name: base64.b64encode(path.read_bytes()).decode("ascii")
@@ -31,14 +31,15 @@ def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str]) 
     page = render(
         files(__package__).joinpath("report.html.jinja").read_text(encoding="utf-8"),
         preset=str(run.metrics.get("preset", "run")),
-        headline=_headline(run),
+        headline=headline(run),
         subline=_subline(run),
         tiles=_tiles(run),
         figures=figures,
         coverage=None if run.is_classification else _coverage(run),
         findings=findings(run),
-        cost=_cost(run),
-        settings=_flat(run.config),
+        cost=cost(run),
+        settings=flat_settings(run.config),
+        images_missing=images_missing,
     )
     path = run.directory / "report.html"
     path.write_text(page, encoding="utf-8")
@@ -106,7 +107,7 @@ def _count(number: float, noun: str) -> str:
     return f"{'no' if number == 0 else f'{number:,.0f}'} {noun}{'' if number == 1 else 's'}".replace(" ", "\u00a0")
 
 
-def _headline(run: Run) -> str:
+def headline(run: Run) -> str:
     m = run.metrics
     if "accuracy" in m:
         score = f"BMA accuracy {_percent(m['accuracy'])}"
@@ -176,7 +177,7 @@ def findings(run: Run) -> list[Finding]:
     m = run.metrics
     found = []
     if isinstance(m.get("diagnosis"), list):
-        found = [Finding(None, "Diagnosis", str(sentence)) for sentence in m["diagnosis"]]
+        found = [_marked(str(sentence)) for sentence in m["diagnosis"]]
         return found if run.has_mh_test else [*found, _no_test()]
     share, worst = m.get("rhat_function_share_below_1_1"), m.get("rhat_function_max")
     if share is not None:
@@ -218,13 +219,22 @@ def findings(run: Run) -> list[Finding]:
     return found
 
 
+def _marked(sentence: str) -> Finding:
+    """A sentence of `Run.diagnosis`: praise, a mere note, or something to look at."""
+    if sentence.startswith("No check found anything wrong"):
+        return Finding(True, "Diagnosis", sentence)
+    if "it is harmless" in sentence or sentence.startswith("One chain cannot be compared"):
+        return Finding(None, "Note", sentence)
+    return Finding(False, "Look here", sentence)
+
+
 def _no_test() -> Finding:
-    text = "Stochastic-gradient HMC keeps every step without a Metropolis-Hastings test, so its step size "
+    text = "This sampler keeps every step without a Metropolis-Hastings test, so its step size "
     text += "leaves a bias that no figure here can show: halve --step-size and see whether scores move."
     return Finding(None, "No accept/reject test", text)
 
 
-def _cost(run: Run) -> list[tuple[str, str]]:
+def cost(run: Run) -> list[tuple[str, str]]:
     m = run.metrics
     forms = {
         "seconds": ("Wall time", _duration),
@@ -239,11 +249,12 @@ def _cost(run: Run) -> list[tuple[str, str]]:
     return rows
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flat_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     rows: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{prefix}{key}.")
+            rows += flat_settings(value, f"{prefix}{key}.")
         else:
-            rows.append((f"{prefix}{key}", "–" if value is None else str(value)))
+            text = f"{value:.6g}" if isinstance(value, float) else str(value)
+            rows.append((f"{prefix}{key}", "–" if value is None else text))
     return rows

@@ -1,0 +1,196 @@
+"""Several runs side by side on one page: scores, differing settings, chains, calibration, and what it all cost."""
+
+import base64
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import UserError
+from ..predictions import agreement, total_variation
+from . import Run
+from .chain_panels import trace
+from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, note, plain, save, style
+from .html import cost, findings, flat_settings, headline, render
+from .prediction_panels import SCORES, equal_mass_bins
+
+__all__ = ["write_comparison"]
+
+LOOKS = [(BLUE, "o"), (RED, "s"), (GREEN, "^"), (ORANGE, "D"), (INK, "v"), (GREY, "P")]
+# Metric, its label, and which end is better (0: neither).
+METRICS = (
+    ("accuracy", "Accuracy", 1),
+    ("nll", "NLL (nats)", -1),
+    ("brier", "Brier score", -1),
+    ("ece", "ECE", -1),
+    ("accuracy_single", "Accuracy, one draw", 1),
+    ("nll_single", "NLL, one draw", -1),
+    ("rmse", "RMSE", -1),
+    ("log_likelihood", "Log likelihood (nats)", 1),
+    ("acceptance_rate", "Acceptance", 0),
+    ("divergences", "Divergences", -1),
+    ("rhat_function_max", "Largest R-hat of predictions", -1),
+    ("rhat_function_share_below_1_1", "R-hat below 1.1, share", 1),
+    ("ess_function_min", "Smallest ESS of predictions", 1),
+    ("e_bfmi_min", "Smallest E-BFMI", 1),
+)
+# Of config.json: what differs between any two runs and says nothing.
+UNTOLD = ("out", "resume", "progress", "versions.", "git_commit", "data_dir")
+
+
+def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+    """Writes the page and returns its path.
+
+    Raises:
+        UserError: runs that cannot be compared, as their test labels differ, or a file that cannot be written.
+    """
+    check_comparable(runs)
+    names = run_names(runs)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UserError(f"--out {path} cannot be written: name a file in a directory that exists")
+    figures = _figures(runs, names, path)
+    page = render(
+        files(__package__).joinpath("compare.html.jinja").read_text(encoding="utf-8"),
+        names=names,
+        headlines=[headline(run) for run in runs],
+        metrics=_metrics(runs),
+        settings=_differing(runs),
+        diagnoses=[findings(run) for run in runs],
+        costs=_costs(runs),
+        matrices=_matrices(runs) if runs[0].is_classification else [],
+        figures=figures,
+    )
+    path.write_text(page, encoding="utf-8")
+    return path
+
+
+def check_comparable(runs: Sequence[Run]) -> None:
+    first = runs[0]
+    for run in runs[1:]:
+        if run.is_classification != first.is_classification:
+            kinds = ["a classification" if r.is_classification else "a regression" for r in (first, run)]
+            raise UserError(
+                f"{first.directory} is {kinds[0]} and {run.directory} {kinds[1]}: compare runs of one kind"
+            )
+        ours, theirs = first.predictions["labels"], run.predictions["labels"]
+        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-5):
+            raise UserError(
+                f"{run.directory} has other test labels than {first.directory} ({len(theirs):,} and {len(ours):,} "
+                "test points): compare runs on the same test set"
+            )
+
+
+def run_names(runs: Sequence[Run]) -> list[str]:
+    """The directories' last names, or as much of their paths as tells them apart."""
+    for parts in range(1, 6):
+        names = ["/".join(run.directory.absolute().parts[-parts:]) for run in runs]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{runs[0].directory} is given twice: name each run once")
+
+
+def _metrics(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """Rows of (label, one cell per run); the best carries a star, as colour alone would not show in print."""
+    rows = []
+    for key, label, better in METRICS:
+        values = [run.metrics.get(key) for run in runs]
+        known = [value for value in values if isinstance(value, int | float)]
+        if not known:
+            continue
+        best = None if better == 0 or len(set(known)) == 1 else (max(known) if better > 0 else min(known))
+        cells = ["–" if v is None else f"{v:.4g}".replace("-", "−") + (" ★" if v == best else "") for v in values]
+        rows.append((label, cells))
+    return rows
+
+
+def _differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    tables = [dict(flat_settings(run.config)) for run in runs]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    rows = [(key, [table.get(key, "–") for table in tables]) for key in keys if not key.startswith(UNTOLD)]
+    return [(key, cells) for key, cells in rows if len(set(cells)) > 1]
+
+
+def _costs(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    tables = [dict(cost(run)) for run in runs]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    return [(key, [table.get(key, "–") for table in tables]) for key in keys]
+
+
+def _matrices(runs: Sequence[Run]) -> list[tuple[str, list[list[str]]]]:
+    """Agreement and total variation between the averaged predictions of every two runs."""
+    probs = [run.predictions["probs"] for run in runs]
+    return [
+        (title, [[f"{measure(p, q):.4f}" for q in probs] for p in probs])
+        for title, measure in (("Agreement of top classes", agreement), ("Total variation", total_variation))
+    ]
+
+
+def _figures(runs: Sequence[Run], names: Sequence[str], path: Path) -> dict[str, str]:
+    """PNGs in base64 by name."""
+    first = runs[0].predictions
+    score = next(name for name in ("nll", "log_likelihood") if f"curve_{name}" in first)
+    drawn: dict[str, Any] = {}
+    with style():
+        for name, run in zip(names, runs, strict=True):
+            drawn[f"trace of {name}"] = figure = new_figure()
+            trace(figure.add_subplot(), run)
+        if runs[0].is_classification:
+            drawn["reliability"] = figure = new_figure((4.8, 3.8))
+            _reliability(figure.add_subplot(), runs, names)
+        for axis in ("draws", "passes"):
+            drawn[axis] = figure = new_figure((4.8, 3.8))
+            _convergence(figure.add_subplot(), runs, names, score, axis)
+        encoded = {}
+        temporary = path.with_name(f".{path.stem}.png")
+        for name, figure in drawn.items():
+            save(figure, temporary)
+            encoded[name] = base64.b64encode(temporary.read_bytes()).decode("ascii")
+        temporary.unlink()
+    return encoded
+
+
+def _line(index: int) -> dict[str, Any]:
+    colour, marker = LOOKS[index % len(LOOKS)]
+    _, dashes = CHAIN_STYLES[index % len(CHAIN_STYLES)]
+    return {"color": colour, "ls": dashes, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
+
+
+def _reliability(ax: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
+    low = 1.0
+    for index, (run, name) in enumerate(zip(runs, names, strict=True)):
+        _, confidence, hit = equal_mass_bins(run, bins=12).T
+        ax.plot(confidence, hit, label=name, **_line(index))
+        low = min(low, confidence.min(), hit.min())
+    ax.plot([low, 1], [low, 1], color=GREY, lw=1, ls=(0, (4, 2)), zorder=0)
+    note(ax, "too modest", (0.03, 0.97), (0, 0), va="top", style="italic")
+    note(ax, "too sure", (0.97, 0.05), (0, 0), ha="right", style="italic")
+    ax.set(xlabel="top probability", ylabel="share correct")
+    _legend(ax, len(runs))
+
+
+def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str, axis: str) -> None:
+    for index, (run, name) in enumerate(zip(runs, names, strict=True)):
+        curve = run.predictions[f"curve_{score}"]
+        x = run.predictions["curve_draws"] if axis == "draws" else run.gradients_at_draws() * _share_of_data(run)
+        ax.plot(x, curve, label=name, markevery=max(1, len(curve) // 6), **_line(index))
+    ax.set_xscale("log")
+    ax.xaxis.set_major_formatter(plain)
+    ax.xaxis.set_minor_formatter("")
+    ax.set(
+        xlabel="draws averaged" if axis == "draws" else "passes over the training data, of all chains",
+        ylabel=SCORES[score][0],
+    )
+    _legend(ax, len(runs))
+
+
+def _share_of_data(run: Run) -> float:
+    """What part of the training data one gradient sees."""
+    batch, size = run.config.get("batch_size") or 0, run.metrics.get("train_size") or 0
+    return min(1.0, batch / size) if batch and size else 1.0
+
+
+def _legend(ax: Any, count: int) -> None:
+    """Below the axes, where no curve runs."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(3, count), handlelength=3)

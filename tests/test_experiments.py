@@ -1,0 +1,260 @@
+"""The experiments: each asked once at a tiny size, the cache, the methods against known posteriors, bad input."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.metrics import log_loss
+
+import hmc_fast.experiments.shift as shift
+from hmc_fast import Gaussian, Normal, Posterior
+from hmc_fast.datasets import Dataset
+from hmc_fast.engine.loop import Loop
+from hmc_fast.errors import UserError
+from hmc_fast.experiments.__main__ import NAMES, main
+from hmc_fast.experiments.answer import scores
+from hmc_fast.experiments.corruptions import CORRUPTIONS, corrupt
+from hmc_fast.experiments.lab import Lab
+from hmc_fast.experiments.methods import BATCH_SIZE, fit
+from hmc_fast.experiments.settings import Settings
+from hmc_fast.experiments.surface import Plane, _evaluate
+from hmc_fast.predictions import agreement, total_variation
+
+TINY = [
+    *("--chains", "3", "--burn-in", "2", "--draws", "12", "--step-size", "0.05", "--trajectory-length", "0.1"),
+    *(
+        "--seeds",
+        "2",
+        "--train-size",
+        "150",
+        "--test-size",
+        "90",
+        "--epochs",
+        "4",
+        "--sampler-epochs",
+        "4",
+        "--members",
+        "2",
+    ),
+    *("--device", "cpu", "--compile", "off", "--no-progress"),
+]
+# What every answer draws and tabulates.
+FILES = {
+    "chains": {"chains.png", "chains.csv"},
+    "budget": {"heatmaps.png", "curves.png", "budget.csv"},
+    "surface": {"one_chain.png", "three_chains.png", "surface.csv"},
+    "rhat": {"rhat.png", "rhat.csv"},
+    "fidelity": {"fidelity.png", "fidelity.csv"},
+    "priors": {"priors.png", "priors.csv"},
+    "temperature": {"temperature.png", "temperature.csv"},
+    "shift": {"shift.png", "examples.png", "shift.csv", "intensity.csv", "ood.csv"},
+    "baselines": {"baselines.png", "baselines.csv"},
+}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def clothes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise in place of Fashion-MNIST, which may not be there."""
+    x, y = torch.rand(40, 1, 28, 28), torch.arange(40) % 10
+    monkeypatch.setattr(shift, "load", lambda *_: Dataset("fashion-mnist", x, y, x, y, "classification", 10))
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # laplace-torch, where it is installed
+@pytest.mark.usefixtures("clothes")
+@pytest.mark.parametrize("name", NAMES)
+def test_an_answer_is_a_page_with_tables_and_figures(name: str, cache: Path, tmp_path: Path) -> None:
+    assert main([name, "digits", *TINY, "--cache", str(cache), "--out", str(tmp_path / "out")]) == 0
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    assert found == FILES[name] | {"index.html", "results.md", "settings.json"}
+    page = (tmp_path / "out/index.html").read_text()
+    assert page.count("base64,") >= sum(file.endswith(".png") for file in FILES[name])
+    assert 'src="http' not in page, "the page needs no network"
+    if name == "surface":
+        assert page.count("Plotly.newPlot") >= 2, "a 3-D version of each surface"
+    markdown = (tmp_path / "out/results.md").read_text()
+    assert any(word in markdown for word in ("**Holds**", "**Does not hold**"))
+    assert f"python -m hmc_fast.experiments {name} digits" in markdown
+    for file in FILES[name]:
+        if file.endswith(".csv"):
+            assert len(pd.read_csv(tmp_path / "out" / file)) > 1
+
+
+def settings(cache: Path, **changes: object) -> Settings:
+    tiny = {"chains": 2, "burn_in": 2, "draws": 5, "step_size": 0.05, "trajectory_length": 0.1, "train_size": 100}
+    tiny |= {"test_size": 50, "device": "cpu", "compile": "off", "progress": False}
+    return Settings(cache=cache, **(tiny | changes))
+
+
+def test_a_run_that_two_experiments_need_is_done_once(tmp_path: Path) -> None:
+    lab = Lab("digits", settings(tmp_path))
+    (first,) = lab.obtain([lab.hmc()])
+    made = (first.directory / "metrics.json").stat().st_mtime_ns
+    jobs = [lab.hmc("another name"), lab.hmc(seed=1), lab.hmc()]
+    again, other, last = Lab("digits", settings(tmp_path)).obtain(jobs)
+    assert again.directory == last.directory == first.directory != other.directory
+    assert (first.directory / "metrics.json").stat().st_mtime_ns == made
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_passes_count_every_gradient_of_every_chain(tmp_path: Path) -> None:
+    lab = Lab("digits", settings(tmp_path))
+    hmc, sgld = lab.obtain([lab.hmc(), lab.sampler("SGLD", sampler="sgld", burn_in=3, draws=2, batch_size=25)])
+    # 2 chains, 2 leapfrog steps an iteration, 2 of burn-in; and the gradient that begins each chain is not a step
+    assert hmc.passes.tolist() == [2 * 2 * iterations for iterations in (3, 4, 5, 6, 7)]
+    assert sgld.passes.tolist() == [2 * 4, 2 * 5], "an epoch of each chain an iteration"
+
+
+def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab("digits", settings(tmp_path / "whole"))
+    (whole,) = lab.obtain([lab.hmc()])
+    lab = Lab("digits", settings(tmp_path / "broken"))
+    iterate, count = Loop._iterate, []
+
+    def stop(self: Loop, *arguments: object) -> None:
+        count.append(1)
+        if len(count) == 4:
+            raise KeyboardInterrupt
+        iterate(self, *arguments)
+
+    monkeypatch.setattr(Loop, "_iterate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        lab.obtain([lab.hmc()])
+    assert not list(tmp_path.glob("broken/*/metrics.json"))
+    monkeypatch.setattr(Loop, "_iterate", lambda self, *a: (count.append(1), iterate(self, *a))[1])
+    count.clear()
+    (again,) = lab.obtain([lab.hmc()])
+    assert len(count) == 7 - 3, "three of seven iterations had been done"
+    assert np.array_equal(again.draws, whole.draws)
+    assert np.array_equal(again.passes, whole.passes)
+    assert np.array_equal(again.bma, whole.bma)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name an experiment"),
+        (["surfaces"], "did you mean surface?"),
+        (["rhat", "uci-yacht"], "unknown preset 'uci-yacht'"),
+        (["rhat", "--drawz", "3"], "did you mean --draws?"),
+        (["chains", "--chains", "2"], "--chains 2 is too few"),
+        (["chains", "--draws", "40"], "--draws 40 is too few: split over 3 chains"),
+        (["surface", "--chains", "2"], "one draw of each of 3 chains"),
+        (["surface", "--draws", "2"], "--draws 2 is too few"),
+        (["rhat", "--chains", "1"], "--chains 1 is too few"),
+        (["rhat", "--draws", "9"], "--draws 9 is too few"),
+        (["budget", "--draws", "9"], "--draws 9 is too few"),
+        (["fidelity", "--chains", "1"], "--chains 1 is too few"),
+        (["baselines", "--members", "1"], "--members 1 is too few"),
+        (["temperature", "--draws", "0"], "--draws 0 must be at least 1"),
+        (["priors", "--train-size", "999999"], "training size 999999"),
+        (["priors", "--prior-variance", "-1"], "--prior-variance -1.0 must be"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")] if arguments else []
+    try:
+        status = main([*arguments, *flags])
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert message in error
+    assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def linear_regression() -> tuple[Posterior, torch.Tensor, torch.Tensor]:
+    """A conjugate posterior of four parameters: with its exact mean and precision."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3 * BATCH_SIZE, 3, generator=generator)
+    x[:, 1] += 0.8 * x[:, 0]
+    y = x @ torch.tensor([1.0, -2.0, 0.5]) + 0.7 + 0.5 * torch.randn(len(x), generator=generator)
+    posterior = Posterior(torch.nn.Linear(3, 1), (x, y), Gaussian(0.5), Normal(variance=1.0))
+    design = torch.cat((x, torch.ones(len(x), 1)), 1).double()
+    precision = design.T @ design / 0.25 + torch.eye(4)
+    return posterior, torch.linalg.solve(precision, design.T @ y.double() / 0.25), precision
+
+
+def test_sgd_ends_at_the_maximum_and_swag_about_it() -> None:
+    posterior, mean, precision = linear_regression()
+    sd = precision.inverse().diagonal().sqrt()
+    data: Dataset = None  # type: ignore[assignment]  # no method looks at it
+    bag = fit("ensemble", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60, members=2)
+    assert bag.draws.shape == (2, 1, 4)
+    assert bag.passes.tolist() == [60, 120]
+    assert (torch.from_numpy(bag.draws[:, 0]) - mean).abs().max() < 0.3 * sd.min()
+    swag = fit("swag", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60)
+    assert (torch.from_numpy(swag.draws).mean((0, 1)) - mean).abs().max() < sd.max()
+    assert swag.draws.std(0).min() > 0
+
+
+def test_mean_field_has_the_exact_mean_and_the_conditional_deviations() -> None:
+    """Of a Gaussian law with precision P the best factorised one has variances 1 / P_ii (Bishop 2006, 10.1.2)."""
+    posterior, mean, precision = linear_regression()
+    data: Dataset = None  # type: ignore[assignment]
+    bag = fit("mean_field", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=600)
+    draws = torch.from_numpy(bag.draws[:, 0]).double()
+    expected = precision.diagonal().rsqrt()
+    assert (draws.mean(0) - mean).abs().max() < 4 * expected.max() / len(draws) ** 0.5 + 0.3 * expected.min()
+    assert torch.allclose(draws.std(0), expected, rtol=0.5)  # 40 draws: an error of 11 %
+    assert bag.passes[-1] == 300 + 4 * 300
+
+
+def test_plane_meets_its_three_points() -> None:
+    points = np.random.default_rng(0).normal(size=(3, 7))
+    plane = Plane.through(points)
+    where = plane.project(points)
+    assert np.allclose(where[0], 0)
+    assert np.allclose(where[1], (1, 0))
+    assert np.isclose(where[2, 1], 1)
+    assert np.allclose(plane.at(where[:, 0], where[:, 1]), points)
+    with pytest.raises(UserError, match="one line"):
+        Plane.through(np.stack([points[0], points[1], 2 * points[1] - points[0]]))
+
+
+def test_surface_is_the_log_posterior(tmp_path: Path) -> None:
+    lab = Lab("digits", settings(tmp_path))
+    rows = lab.posterior.initial("prior", 3, 0)
+    posterior, likelihood, prior = _evaluate(lab, rows.numpy().astype(np.float64))
+    potential, _ = lab.posterior.potential_and_grad(rows)
+    assert np.allclose(posterior, -potential.numpy(), rtol=1e-6)
+    assert np.allclose(likelihood + prior, posterior)
+    # log N(w; 0, v), summed
+    normal = torch.distributions.Normal(0.0, lab.settings.prior_variance**0.5).log_prob(rows.double()).sum(1)
+    assert np.allclose(prior, normal.numpy(), rtol=1e-6)
+
+
+def test_scores_agree_with_scikit_learn() -> None:
+    rng = np.random.default_rng(1)
+    p, q = rng.dirichlet(np.ones(4), 200), rng.dirichlet(np.ones(4), 200)
+    labels = rng.integers(0, 4, 200)
+    found = scores(p, labels)
+    assert np.isclose(found["nll"], log_loss(labels, p, labels=range(4)))
+    assert np.isclose(found["accuracy"], (p.argmax(1) == labels).mean())
+    assert agreement(p, p) == 1
+    assert total_variation(p, p) == 0
+    assert np.isclose(total_variation(p, q), np.maximum(p - q, 0).sum(1).mean())
+    ends = np.eye(2)
+    assert agreement(ends, ends[::-1]) == 0
+    assert total_variation(ends, ends[::-1]) == 1
+
+
+@pytest.mark.parametrize("name", CORRUPTIONS)
+def test_corruptions_grow_with_intensity_and_keep_the_range(name: str) -> None:
+    images = np.random.default_rng(2).random((60, 12, 12)).astype(np.float32) * 3 - 1
+    images[:, 3:9, 3:9] += 0.5
+    changed = [corrupt(images, name, intensity) for intensity in (1, 3, 5)]
+    assert all(c.shape == images.shape and c.dtype == images.dtype for c in changed)
+    assert all(c.min() >= images.min() - 1e-6 and c.max() <= images.max() + 1e-6 for c in changed)
+    moved = [np.abs(c - images).mean() for c in changed]
+    assert 0 < moved[0] < moved[1] < moved[2]
+    assert np.array_equal(changed[1], corrupt(images, name, 3)), "the same every time"
