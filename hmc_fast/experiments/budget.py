@@ -14,7 +14,7 @@ from .lab import Job, Lab, Sample
 
 QUESTION = "How is a fixed number of gradients spent best?"
 LENGTHS = (0.25, 0.5, 1.0, 1.5)  # in units of pi/2 prior standard deviations
-STEPS = (0.5, 1.0, 2.0, 4.0)  # in units of --step-size
+STEPS = (0.25, 0.5, 1.0, 1.5)  # in units of --step-size; twice it diverges on digits, burn-in being untested
 BURN_INS = (0, 5, 10, 25, 50)  # iterations
 VARIANCES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 1 / 2, 1.0)
 
@@ -130,7 +130,7 @@ def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
             keys = [(sweep, f if sweep != "grid" else (f, 1.0)) for f in LENGTHS]
             colour = BLUE if sweep == "grid" else RED
             axes[0].plot(LENGTHS, [_value(lab, samples[k], "nll") for k in keys], look, color=colour, label=label)
-        axes[0].legend(loc="upper right")
+        axes[0].legend(loc="best")
         axes[0].set(xlabel="trajectory length", ylabel="test NLL (nats)", xticks=LENGTHS)
         for ax, sweep, label in (
             (axes[1], "burn-in", "burn-in (iterations)"),
@@ -146,17 +146,16 @@ def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
         nll = [scores(total / n, lab.labels)["nll"] for total, n in zip(running, counts, strict=True)]
         axes[3].plot(counts, nll, color=BLUE)
         axes[3].set(xlabel="draws per chain", xscale="log")
-        low = min(ax.get_ylim()[0] for ax in axes[1:])
         for ax in axes:
             ax.axhline(nll[-1], color=GREY, ls=(0, (1, 2)))
-            ax.set_ylim(bottom=min(low, ax.get_ylim()[0]))
+            ax.margins(y=0.15)
 
 
 def _claims(page: Answer, lab: Lab, samples: "dict[Any, Sample]", table: pd.DataFrame) -> None:
     fixed = [_value(lab, samples["fixed draws", f], "nll") for f in LENGTHS]
     page.claim(
         "Longer trajectories help at a fixed number of draws.",
-        bool(fixed[2] < fixed[0]),
+        bool(fixed[2] < 0.99 * fixed[0]),
         "NLL at "
         + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, fixed, strict=True))
         + " of the full length.",
@@ -164,7 +163,7 @@ def _claims(page: Answer, lab: Lab, samples: "dict[Any, Sample]", table: pd.Data
     equal = [_value(lab, samples["grid", (f, 1.0)], "nll") for f in LENGTHS]
     page.claim(
         "Longer trajectories help at a fixed number of gradients.",
-        bool(equal[2] < equal[0]),
+        bool(equal[2] < 0.99 * equal[0]),
         "NLL at "
         + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, equal, strict=True))
         + " of the full length.",

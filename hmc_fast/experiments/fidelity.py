@@ -42,17 +42,24 @@ def answer(lab: Lab, page: Answer) -> None:
     page.table("fidelity", "Each method against HMC: means, and deviations over the choices of chains", table)
     _draw(page, table)
     ceiling, rest = table.iloc[0], table.iloc[1:]
-    nearest, agreeing = rest.sort_values("total variation").iloc[0], rest.sort_values("agreement").iloc[-1]
-    page.claim(
-        "HMC chains agree with each other more than any approximation agrees with them.",
-        bool(
-            ceiling["total variation"] < nearest["total variation"]
-            and ceiling["agreement"] >= agreeing["agreement"]
-        ),
-        f"Total variation {ceiling['total variation']:.4f} between chains; next {nearest['method']}, "
-        f"{nearest['total variation']:.4f}. Agreement {ceiling['agreement']:.4f}; next {agreeing['method']}, "
-        f"{agreeing['agreement']:.4f}.",
-    )
+    for told, compared in (
+        ("any approximation agrees with them", rest),
+        ("any but MCLMC, a sampler of nearly the same law, agrees with them", rest[rest["method"] != "MCLMC"]),
+    ):
+        nearest = compared.sort_values("total variation").iloc[0]
+        agreeing = compared.sort_values("agreement").iloc[-1]
+        page.claim(
+            f"HMC chains agree with each other more than {told}.",
+            bool(
+                ceiling["total variation"] < nearest["total variation"]
+                and ceiling["agreement"] >= agreeing["agreement"]
+            ),
+            f"Total variation {ceiling['total variation']:.4f} between chains; next {nearest['method']}, "
+            f"{nearest['total variation']:.4f} +- {nearest['total variation sd']:.4f}. Agreement "
+            f"{ceiling['agreement']:.4f}; next {agreeing['method']}, {agreeing['agreement']:.4f}.",
+        )
+        if "MCLMC" not in set(rest["method"]):
+            break
     sampler = rest[rest["method"].isin(["SG-HMC", "cyclical SG-HMC", "SGLD"])]["total variation"].min()
     point = rest[rest["method"] == "SGD"]["total variation"].iloc[0]
     page.claim(

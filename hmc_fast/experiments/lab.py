@@ -6,6 +6,7 @@ Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are 
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from .. import __version__
@@ -153,6 +155,8 @@ class Lab:
         """Full-batch HMC as the settings say, with changes in the names of `hmc_fast.sample`'s settings."""
         own = ("burn_in", "draws", "step_size", "trajectory_length")
         own_values = {key: getattr(self.settings, key) for key in own}
+        if own_values["trajectory_length"] is None:  # the paper's, not that of a preset for a quick look
+            own_values["trajectory_length"] = 0.5 * math.pi * math.sqrt(self.settings.prior_variance)
         return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
 
     def sampler(self, name: str, **changes: Any) -> Job:
@@ -226,13 +230,22 @@ class Lab:
             for index, job in enumerate(jobs):
                 begin = time.perf_counter()
                 bar.set_description(job.name)
-                job.make(self.settings.cache / job.folder)
+                self._make_alone(job)
                 bar.update()
                 if show and not terminal:
                     seconds = time.perf_counter() - begin
                     kept = f", {total - len(jobs)} from the cache" if index == 0 else ""
                     line = f"run {index + 1}/{len(jobs)}  {job.name}  {seconds:.0f} s{kept}"
                     print(line, file=sys.stderr, flush=True)
+
+    def _make_alone(self, job: Job) -> None:
+        """Another process may want the same run: the second waits, and finds it done."""
+        directory = self.settings.cache / job.folder
+        locks = self.settings.cache / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / job.folder):
+            if not (directory / "metrics.json").exists():
+                job.make(directory)
 
     def _read(self, job: Job) -> Sample:
         directory = self.settings.cache / job.folder

@@ -63,7 +63,7 @@ PRESETS: dict[str, Settings] = {
     "fashion-lenet": Settings(
         chains=3,
         burn_in=10,
-        draws=31,
+        draws=21,
         step_size=4e-3,
         prior_variance=0.02,
         train_size=1000,

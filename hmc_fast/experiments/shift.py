@@ -63,8 +63,8 @@ def _inputs(lab: Lab, images: np.ndarray) -> torch.Tensor:
 
 
 def _foreign(lab: Lab, images: np.ndarray) -> tuple[np.ndarray | None, str, str]:
-    """Images of the other data set at this one's size and range: clothes for digits, digits for clothes; its name; and
-    a sentence if they cannot be had."""
+    """Images of the other data set at this one's size and range: clothes for digits, digits for clothes; its name;
+    and a sentence if they cannot be had."""
     from scipy.ndimage import zoom
 
     other = "fashion-mnist" if lab.dataset.name == "digits" else "digits"

@@ -220,5 +220,5 @@ def _claims(page: Answer, table: pd.DataFrame) -> None:
             f"Log likelihood at the draws {', '.join(f'{v:,.0f}' for v in points)}, between pairs "
             f"{', '.join(f'{v:,.0f}' for v in between)} nats. The log posterior is best off the "
             f"draws: {on_grid:,.0f} on the grid against {at_draws:,.0f}, since the "
-            " prior's density grows towards the origin while its mass lies far out.",
+            "prior's density grows towards the origin while its mass lies far out.",
         )
