@@ -8,97 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from finished_run import CLASSES, TEST, grey_images, make_run
 
 from hmc_fast.errors import UserError
 from hmc_fast.report import read_run, write_report
 from hmc_fast.report.drawing import style
 from hmc_fast.report.first_look import first_look_figure
 from hmc_fast.report.html import findings
-
-CHAINS, BURN_IN, DRAWS, TEST, CLASSES = 4, 40, 100, 400, 10
-
-
-def write_trace(directory: Path, rng: np.random.Generator, mh: bool) -> None:
-    rows = []
-    for chain in range(CHAINS):
-        for iteration in range(BURN_IN + DRAWS):
-            error = 0.5 * rng.normal() + 0.12
-            prob = min(1.0, float(np.exp(-error)))
-            rows.append({
-                "chain": chain, "iteration": iteration,
-                "phase": "burn_in" if iteration < BURN_IN else "sampling",
-                "log_likelihood": -180 + 9 * rng.normal() - 3000 * np.exp(-iteration / 4),
-                "log_prior": -2100 + 6 * rng.normal(),
-                "energy_error": error if mh else np.nan, "accept_prob": prob if mh else np.nan,
-                "accepted": int(rng.random() < prob) if mh else 1, "divergent": 0,
-                "step_size": 0.01, "leapfrog_steps": 40, "seconds": 0.05 * iteration,
-            })  # fmt: skip
-    pd.DataFrame(rows).to_csv(directory / "trace.csv", index=False)
-
-
-def classification_predictions(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Labels drawn from the very probabilities that are predicted, so the run is calibrated."""
-    hardness = rng.gamma(1.2, 1.0, size=(TEST, 1))
-    logits = rng.normal(size=(1, TEST, CLASSES)) * 4.5 / (0.35 + hardness)
-    chains = logits + 0.4 * rng.normal(size=(CHAINS, TEST, CLASSES))
-    chain_probs = np.exp(chains) / np.exp(chains).sum(-1, keepdims=True)
-    probs = chain_probs.mean(0)
-    labels = np.array([rng.choice(CLASSES, p=p) for p in probs])
-    entropy = -(probs * np.log(probs)).sum(1)
-    epistemic = entropy * rng.beta(2, 5, size=TEST)
-    accuracy = float((probs.argmax(1) == labels).mean())
-    nll = float(-np.log(probs[np.arange(TEST), labels]).mean())
-    draws = np.arange(1, 41) * 10
-    return {
-        "probs": probs.astype(np.float32), "labels": labels, "epistemic": epistemic,
-        "aleatoric": entropy - epistemic, "chain_probs": chain_probs.astype(np.float32),
-        "curve_draws": draws, "curve_accuracy": accuracy - 0.03 / np.sqrt(draws / 10),
-        "curve_nll": nll + 0.1 / np.sqrt(draws / 10),
-        "single_accuracy": accuracy - 0.03 + 0.006 * rng.normal(size=(len(draws), CHAINS)),
-        "single_nll": nll + 0.12 + 0.02 * rng.normal(size=(len(draws), CHAINS)),
-    }  # fmt: skip
-
-
-def regression_predictions(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    labels = 20 + 6 * rng.normal(size=TEST)
-    variance = 1 + 3 * rng.random(TEST)
-    draws = np.arange(1, 41) * 10
-    return {
-        "mean": labels + np.sqrt(variance) * rng.normal(size=TEST), "variance": variance, "labels": labels,
-        "curve_draws": draws, "curve_rmse": 1.6 + 0.4 / np.sqrt(draws / 10),
-        "curve_log_likelihood": -2 - 0.3 / np.sqrt(draws / 10),
-        "single_rmse": 2.05 + 0.05 * rng.normal(size=(len(draws), CHAINS)),
-    }  # fmt: skip
-
-
-def make_run(directory: Path, *, regression: bool = False, mh: bool = True, **config: Any) -> Path:
-    rng = np.random.default_rng(7)
-    directory.mkdir(exist_ok=True)
-    write_trace(directory, rng, mh)
-    predictions = regression_predictions(rng) if regression else classification_predictions(rng)
-    np.savez(directory / "predictions.npz", **predictions)
-    scores: dict[str, Any] = {"rmse": 1.61, "log_likelihood": -2.02}
-    if not regression:
-        scores = {"accuracy": float(predictions["curve_accuracy"][-1]), "ece": 0.021, "brier": 0.11}
-        scores |= {"nll": float(predictions["curve_nll"][-1])}
-        scores |= {"accuracy_single": float(predictions["single_accuracy"].mean())}
-        scores |= {"nll_single": float(predictions["single_nll"].mean())}
-    metrics = scores | {
-        "acceptance_rate": 0.81 if mh else None, "divergences": 0, "rhat_function_max": 1.31,
-        "rhat_function_share_below_1_1": 0.97, "ess_function_min": 61.0, "chains": CHAINS, "draws": DRAWS,
-        "burn_in": BURN_IN, "params": 2410, "train_size": 1397, "test_size": TEST, "gradients": 22400,
-        "gradients_per_s": 812.3, "seconds": 27.6, "draws_bytes": 1_928_000, "peak_memory_bytes": None,
-        "device": "cpu", "sampler": "hmc" if mh else "sghmc", "preset": "digits", "seed": 0,
-    }  # fmt: skip
-    (directory / "metrics.json").write_text(json.dumps(metrics))
-    settings = {"step_size": 0.01, "trajectory_length": 0.4, "prior_variance": 0.2, "precision": "fp32"}
-    settings |= {"device": "cpu", "git_commit": None, "versions": {"torch": "2.13.0", "hmc_fast": "0.1.0"}}
-    (directory / "config.json").write_text(json.dumps(settings | config))
-    return directory
-
-
-def grey_images() -> np.ndarray:
-    return np.random.default_rng(3).random((TEST, 1, 8, 8))
 
 
 def test_classification_report_is_whole_and_self_contained(tmp_path: Path) -> None:
@@ -109,9 +25,11 @@ def test_classification_report_is_whole_and_self_contained(tmp_path: Path) -> No
     assert "http://" not in html
     assert "https://" not in html
     sources = re.findall(r"(?:src|href)=[\"']?([^\"'> ]{0,22})", html)
-    assert sources == ["data:image/png;base64,"] * 8
-    expected = {"trace", "acceptance", "energy_error", "accuracy", "nll", "reliability", "uncertainty"}
-    assert figures_of(tmp_path) == expected | {"uncertain_images"}
+    assert sources == ["data:image/png;base64,"] * 12
+    assert figures_of(tmp_path) == {
+        "trace", "acceptance", "energy_error", "ranks", "energy", "accuracy", "nll", "nll_gradients", "reliability",
+        "uncertainty", "uncertain_images", "wrong_images",
+    }  # fmt: skip
     assert "4\u00a0chains × 100\u00a0draws, acceptance .81, no\u00a0divergences." in html
     assert "97.0\u202f% of the predicted values have an R-hat below 1.1" in html
     assert "1.93\u202fMB" in html
@@ -135,7 +53,8 @@ def figures_of(directory: Path) -> set[str]:
 def test_regression_report(tmp_path: Path) -> None:
     html = write_report(make_run(tmp_path, regression=True)).read_text(encoding="utf-8")
     assert figures_of(tmp_path) == {
-        "trace", "acceptance", "energy_error", "predictions", "residuals", "rmse", "log_likelihood",
+        "trace", "acceptance", "energy_error", "ranks", "energy", "predictions", "residuals", "rmse",
+        "log_likelihood", "log_likelihood_gradients",
     }  # fmt: skip
     assert "BMA error (RMSE) 1.61" in html
     assert "−2.02" in html
@@ -144,9 +63,11 @@ def test_regression_report(tmp_path: Path) -> None:
 
 def test_sghmc_says_that_nothing_is_rejected(tmp_path: Path) -> None:
     html = write_report(make_run(tmp_path, mh=False)).read_text(encoding="utf-8")
-    assert figures_of(tmp_path) == {"trace", "accuracy", "nll", "reliability", "uncertainty"}
+    assert figures_of(tmp_path) == {
+        "trace", "ranks", "accuracy", "nll", "nll_gradients", "reliability", "uncertainty"
+    }  # fmt: skip
     assert "no accept/reject test" in html
-    assert "without a Metropolis-Hastings test" in html
+    assert "keeps every step without a Metropolis-Hastings test" in html
 
 
 @pytest.mark.parametrize("images", [True, False])

@@ -75,10 +75,11 @@ def check_comparable(runs: Sequence[Run]) -> None:
                 f"{first.directory} is {kinds[0]} and {run.directory} {kinds[1]}: compare runs of one kind"
             )
         ours, theirs = first.predictions["labels"], run.predictions["labels"]
-        if ours.shape != theirs.shape or not np.allclose(ours, theirs, rtol=1e-5):
+        sizes = "" if len(ours) == len(theirs) else f" ({len(theirs):,} and {len(ours):,} test points)"
+        if sizes or not np.allclose(ours, theirs, rtol=1e-5):
             raise UserError(
-                f"{run.directory} has other test labels than {first.directory} ({len(theirs):,} and {len(ours):,} "
-                "test points): compare runs on the same test set"
+                f"{run.directory} has other test labels than {first.directory}{sizes}: "
+                "compare runs on the same test set"
             )
 
 

@@ -31,7 +31,8 @@ def write_figures(run: Run, images: np.ndarray | None, class_names: Sequence[str
         panels["energy"] = chain_panels.energy
     known = [name for name in predictions.SCORES if f"curve_{name}" in run.predictions]
     panels |= {name: partial(predictions.score_curve, name=name) for name in known}
-    panels |= {f"{name}_gradients": partial(predictions.score_per_gradient, name=name) for name in known[1:]}
+    if len(run.sampled("iteration")):
+        panels |= {f"{name}_gradients": partial(predictions.score_per_gradient, name=name) for name in known[1:]}
     paths = {}
     with style():
         for name, panel in panels.items():
