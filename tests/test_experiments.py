@@ -15,8 +15,8 @@ from hmc_fast.datasets import Dataset
 from hmc_fast.engine.loop import Loop
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import NAMES, main
-from hmc_fast.experiments.answer import scores
-from hmc_fast.experiments.corruptions import CORRUPTIONS, corrupt
+from hmc_fast.experiments.answer import chain_error, scores
+from hmc_fast.experiments.corruptions import CORRUPTIONS, INTENSITIES, corrupt
 from hmc_fast.experiments.lab import Lab
 from hmc_fast.experiments.methods import BATCH_SIZE, fit
 from hmc_fast.experiments.settings import Settings
@@ -249,13 +249,27 @@ def test_scores_agree_with_scikit_learn() -> None:
     assert total_variation(ends, ends[::-1]) == 1
 
 
+def test_error_over_chains_is_the_scatter_of_scores() -> None:
+    """What groups of four chains say of themselves is how their scores scatter."""
+    rng = np.random.default_rng(4)
+    labels = np.zeros(50, np.int64)
+    level = 0.5 + 0.05 * rng.standard_normal((1, 400, 1))
+    p = np.broadcast_to(np.stack([level, 1 - level], -1), (1, 400, 50, 2))
+    few = [chain_error(p[:, k : k + 4], labels, "nll") for k in range(0, 400, 4)]
+    scatter = np.std([-np.log(p[0, k : k + 4, 0, 0].mean()) for k in range(0, 400, 4)])
+    assert np.isclose(np.mean(few), scatter, rtol=0.2)
+    assert np.isnan(chain_error(p[:, :1], labels, "nll"))
+
+
+@pytest.mark.parametrize("side", [8, 28])
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_corruptions_grow_with_intensity_and_keep_the_range(name: str) -> None:
-    images = np.random.default_rng(2).random((60, 12, 12)).astype(np.float32) * 3 - 1
-    images[:, 3:9, 3:9] += 0.5
-    changed = [corrupt(images, name, intensity) for intensity in (1, 3, 5)]
+def test_corruptions_grow_with_intensity_and_keep_the_range(name: str, side: int) -> None:
+    images = np.random.default_rng(2).random((60, side, side)).astype(np.float32) * 0.2 - 1
+    images[:, side // 2 - 1 : side // 2 + 1, 1:-1] += 2  # a bar across the middle
+    changed = [corrupt(images, name, intensity) for intensity in INTENSITIES]
     assert all(c.shape == images.shape and c.dtype == images.dtype for c in changed)
     assert all(c.min() >= images.min() - 1e-6 and c.max() <= images.max() + 1e-6 for c in changed)
     moved = [np.abs(c - images).mean() for c in changed]
-    assert 0 < moved[0] < moved[1] < moved[2]
-    assert np.array_equal(changed[1], corrupt(images, name, 3)), "the same every time"
+    assert moved[0] > 0.002
+    assert moved == sorted(set(moved)), "each stronger than the last"
+    assert np.array_equal(changed[2], corrupt(images, name, 3)), "the same every time"

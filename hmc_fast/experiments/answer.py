@@ -19,7 +19,7 @@ from ..report.html import render
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Answer", "Claim", "scores"]
+__all__ = ["Answer", "Claim", "chain_error", "scores"]
 
 
 class Claim(NamedTuple):
@@ -40,6 +40,17 @@ def scores(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         "ece": expected_calibration_error(probs, labels),
         "brier": float(((probs - hot) ** 2).sum(1).mean()),
     }
+
+
+def chain_error(probs: np.ndarray, labels: np.ndarray, score: str) -> float:
+    """Standard error of the score of the average over `probs (S, C, T, K)`, by leaving out one chain at a time (the
+    jackknife; Efron and Stein 1981); NaN of one chain."""
+    means = probs.mean(0, dtype=np.float64)
+    count = len(means)
+    if count < 2:
+        return math.nan
+    without = [scores((means.sum(0) - mean) / (count - 1), labels)[score] for mean in means]
+    return float(np.sqrt((count - 1) * np.var(without)))
 
 
 @dataclasses.dataclass

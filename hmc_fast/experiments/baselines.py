@@ -100,6 +100,7 @@ def _draw(page: Answer, lab: Lab, samples: dict[str, Sample]) -> None:
             passes, curve = _curve(sample, lab.labels)
             for ax, score in zip(axes, ("accuracy", "nll"), strict=True):
                 look = {"color": colour, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
+                look["zorder"] = 20 - index  # a network is the first of its ensemble, and would vanish behind it
                 ax.plot(passes, [c[score] for c in curve], ls=dashes, label=method, **look)
         for ax, label in zip(axes, ("test accuracy", "test NLL (nats)"), strict=True):
             ax.set(xscale="log", xlabel="passes over the training data", ylabel=label)

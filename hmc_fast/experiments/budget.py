@@ -2,14 +2,16 @@
 and 11)."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from ..diagnostics import ess_mean
 from ..errors import UserError
 from ..report.drawing import BLUE, GREY, RED
-from .answer import Answer, scores
+from .answer import Answer, chain_error, scores
 from .lab import Job, Lab, Sample
 
 QUESTION = "How is a fixed number of gradients spent best?"
@@ -63,6 +65,8 @@ def answer(lab: Lab, page: Answer) -> None:
             "sweep": sweep,
             "value": str(value),
             **scores(x.bma, lab.labels),
+            "nll error": chain_error(x.probs, lab.labels, "nll"),
+            "ess": _effective_draws(x),
             "draws": x.draws.shape[0] * x.draws.shape[1],
             "passes": x.passes[-1],
             "acceptance": x.acceptance_rate,
@@ -75,20 +79,25 @@ def answer(lab: Lab, page: Answer) -> None:
     page.table("budget", f"All settings: {note}, but 'fixed draws'", table)
     _heatmaps(page, lab, samples, note)
     _curves(page, lab, samples)
-    _claims(page, lab, samples, table)
+    _claims(page, table)
+
+
+def _effective_draws(sample: Sample, most: int = 500) -> float:
+    """Median effective sample size of the predictions: of `most` class probabilities, evenly spread over all."""
+    probs = sample.probs.reshape(*sample.probs.shape[:2], -1)
+    if len(probs) < 4:
+        return math.nan
+    chosen = np.unique(np.linspace(0, probs.shape[2] - 1, most).astype(np.int64))
+    return float(np.nanmedian(ess_mean(np.moveaxis(probs[:, :, chosen], 0, 1).astype(np.float64))))
 
 
 def _heatmaps(page: Answer, lab: Lab, samples: "dict[Any, Sample]", note: str) -> None:
-    caption = f"{note}; the best cell is framed. Lengths in units of pi/2 prior standard deviations."
+    caption = f"{note}; the lowest NLL is framed. Lengths in units of pi/2 prior standard deviations."
     with page.figure(
         "heatmaps", "Trajectory length and step size at fixed compute", caption, (10.2, 3.3)
     ) as figure:
-        panels = (
-            ("accuracy", "test accuracy", max),
-            ("nll", "test NLL (nats)", min),
-            ("acceptance", "acceptance", None),
-        )
-        for ax, (score, title, best) in zip(figure.subplots(1, 3), panels, strict=True):
+        panels = (("accuracy", "test accuracy"), ("nll", "test NLL (nats)"), ("acceptance", "acceptance"))
+        for ax, (score, title) in zip(figure.subplots(1, 3), panels, strict=True):
             values = np.array([[_value(lab, samples["grid", (f, e)], score) for f in LENGTHS] for e in STEPS])
             colours = values if score != "nll" else -np.log(values)
             ax.imshow(colours, cmap="viridis", aspect="auto", origin="lower")
@@ -98,8 +107,8 @@ def _heatmaps(page: Answer, lab: Lab, samples: "dict[Any, Sample]", note: str) -
                 ax.text(
                     column, row, f"{value:.3f}".removeprefix("0"), ha="center", va="center", color=ink, fontsize=9
                 )
-            if best is not None:
-                row, column = np.argwhere(values == best(values.ravel()))[0]
+            if score == "nll":
+                row, column = np.argwhere(values == values.min())[0]
                 ax.add_patch(_frame(column, row))
             ax.set_xticks(range(len(LENGTHS)), [f"{f:g}" for f in LENGTHS])
             ax.set_yticks(range(len(STEPS)), [f"{e * lab.settings.step_size:g}" for e in STEPS])
@@ -122,22 +131,28 @@ def _value(lab: Lab, sample: Sample, score: str) -> float:
 def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
     caption = (
         "Left: fewer, longer trajectories at fixed compute, and as many draws whatever they cost. Others at fixed "
-        "compute; draws: the run of the settings, averaged as far as the axis says."
+        "compute; draws: the run of the settings, averaged as far as the axis says; dotted: all of it. Bars: a "
+        "standard error, by leaving out one chain at a time."
     )
+
+    def plot(ax: Any, keys: list[Any], at: Sequence[float], look: str, colour: str, label: str) -> None:
+        chosen = [samples[key] for key in keys]
+        nll = [_value(lab, sample, "nll") for sample in chosen]
+        error = np.nan_to_num([chain_error(sample.probs, lab.labels, "nll") for sample in chosen])
+        ax.errorbar(at, nll, error, fmt=look, color=colour, label=label, capsize=2.5, elinewidth=1)
+
     with page.figure("curves", "One setting at a time", caption, (11.2, 3.0)) as figure:
         axes = figure.subplots(1, 4)
-        for sweep, look, label in (("grid", "o-", "fixed compute"), ("fixed draws", "s--", "fixed draws")):
-            keys = [(sweep, f if sweep != "grid" else (f, 1.0)) for f in LENGTHS]
-            colour = BLUE if sweep == "grid" else RED
-            axes[0].plot(LENGTHS, [_value(lab, samples[k], "nll") for k in keys], look, color=colour, label=label)
+        plot(axes[0], [("grid", (f, 1.0)) for f in LENGTHS], LENGTHS, "o-", BLUE, "fixed compute")
+        plot(axes[0], [("fixed draws", f) for f in LENGTHS], LENGTHS, "s--", RED, "fixed draws")
         axes[0].legend(loc="best")
         axes[0].set(xlabel="trajectory length", ylabel="test NLL (nats)", xticks=LENGTHS)
         for ax, sweep, label in (
             (axes[1], "burn-in", "burn-in (iterations)"),
             (axes[2], "prior variance", "prior variance"),
         ):
-            keys = [value for name, value in samples if name == sweep]
-            ax.plot(keys, [_value(lab, samples[sweep, k], "nll") for k in keys], "o-", color=BLUE)
+            keys = [key for key in samples if key[0] == sweep]
+            plot(ax, keys, [value for _, value in keys], "o-", BLUE, label)
             ax.set(xlabel=label)
         axes[2].set_xscale("log")
         (reference,) = lab.obtain([lab.hmc(seed=lab.settings.seed)])
@@ -151,39 +166,49 @@ def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
             ax.margins(y=0.15)
 
 
-def _claims(page: Answer, lab: Lab, samples: "dict[Any, Sample]", table: pd.DataFrame) -> None:
-    fixed = [_value(lab, samples["fixed draws", f], "nll") for f in LENGTHS]
+def _claims(page: Answer, table: "pd.DataFrame") -> None:
+    """One setting is told from another by two standard errors of their difference."""
+
+    def rows(sweep: str, keys: Sequence[Any]) -> "pd.DataFrame":
+        return table[table["sweep"] == sweep].set_index("value").loc[[str(key) for key in keys]]
+
+    def listed(chosen: "pd.DataFrame", keys: Sequence[Any]) -> str:
+        nll, error = chosen["nll"], chosen["nll error"]
+        return ", ".join(f"{k:g}: {v:.4f} +- {e:.4f}" for k, v, e in zip(keys, nll, error, strict=True))
+
+    for budget, chosen in (
+        ("draws", rows("fixed draws", LENGTHS)),
+        ("gradients", rows("grid", [(f, 1.0) for f in LENGTHS])),
+    ):
+        short, full = chosen.iloc[0], chosen.iloc[2]
+        page.claim(
+            f"Longer trajectories help at a fixed number of {budget}.",
+            bool(short["nll"] - full["nll"] > 2 * np.hypot(short["nll error"], full["nll error"])),
+            f"NLL at {listed(chosen, LENGTHS)} of the full length.",
+        )
+    effective = dict(zip(LENGTHS, rows("fixed draws", LENGTHS)["ess"], strict=True))
     page.claim(
-        "Longer trajectories help at a fixed number of draws.",
-        bool(fixed[2] < 0.99 * fixed[0]),
-        "NLL at "
-        + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, fixed, strict=True))
-        + " of the full length.",
+        "Longer trajectories give more effective draws of the predictions at a fixed number of draws.",
+        bool(effective[1.0] > 1.2 * effective[0.25]),
+        "Median ESS at " + ", ".join(f"{f:g}: {n:,.0f}" for f, n in effective.items()) + " of the full length, of "
+        f"{rows('fixed draws', LENGTHS)['draws'].iloc[0]:,} draws.",
     )
-    equal = [_value(lab, samples["grid", (f, 1.0)], "nll") for f in LENGTHS]
-    page.claim(
-        "Longer trajectories help at a fixed number of gradients.",
-        bool(equal[2] < 0.99 * equal[0]),
-        "NLL at "
-        + ", ".join(f"{f:g}: {v:.4f}" for f, v in zip(LENGTHS, equal, strict=True))
-        + " of the full length.",
-    )
-    burned = {k: _value(lab, samples["burn-in", k], "nll") for name, k in samples if name == "burn-in"}
+    keys = [k for k in BURN_INS if str(k) in set(table.loc[table["sweep"] == "burn-in", "value"])]
+    burned = rows("burn-in", keys)
+    late = burned["nll"][[k >= 10 for k in keys]]
     page.claim(
         "Burn-in beyond ten iterations makes little difference.",
-        bool(max(v for k, v in burned.items() if k >= 10) < 1.05 * min(burned.values()))
-        if max(burned) >= 10
-        else None,
-        "NLL after "
-        + ", ".join(f"{k}: {v:.4f}" for k, v in burned.items())
-        + " iterations of burn-in. Little: 5 %.",
+        bool(late.max() < 1.05 * burned["nll"].min()) if len(late) else None,
+        f"NLL after {listed(burned, keys)} iterations of burn-in. Little: 5 %.",
     )
-    best = table[table["sweep"] == "grid"].sort_values("nll").iloc[0]
-    at = table[table["sweep"] == "prior variance"].sort_values("nll").iloc[0]
+    grid = table[table["sweep"] == "grid"].sort_values("nll")
+    best, at = grid.iloc[0], table[table["sweep"] == "prior variance"].sort_values("nll").iloc[0]
+    alike = (grid["nll"] - best["nll"] < 2 * np.hypot(grid["nll error"], best["nll error"])).sum()
     page.claim(
         "The best settings at this budget:",
         None,
-        f"(length, step size) {best['value']} in units of the settings, NLL {best['nll']:.4f}, accuracy "
-        f"{best['accuracy']:.4f}; prior variance {float(at['value']):g}, NLL {at['nll']:.4f}, "
+        f"(length, step size) {best['value']} in units of the settings, NLL {best['nll']:.4f} +- "
+        f"{best['nll error']:.4f}, accuracy {best['accuracy']:.4f}, from which {alike - 1} of the other "
+        f"{len(grid) - 1} cells cannot be told apart; prior variance {float(at['value']):g}, NLL {at['nll']:.4f}, "
         f"accuracy {at['accuracy']:.4f}.",
     )
