@@ -112,6 +112,20 @@ def test_passes_count_every_gradient_of_every_chain(tmp_path: Path) -> None:
     assert sgld.passes.tolist() == [2 * 4, 2 * 5], "an epoch of each chain an iteration"
 
 
+def test_chains_that_hardly_move_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At a step size far too large next to nothing is accepted, and no claim may stand on that without a word."""
+    flags = [*TINY, "--cache", str(tmp_path / "cache"), "--out", str(tmp_path / "out")]
+    assert main(["rhat", "digits", *flags, "--step-size", "0.5", "--trajectory-length", "2"]) == 2
+    assert "no chain moved at --step-size 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+    assert main(["priors", "digits", *flags, "--step-size", "0.5", "--trajectory-length", "2"]) == 0
+    told = (tmp_path / "out/results.md").read_text()
+    assert "Chains that hardly moved" in told
+    assert "HMC, acceptance 0.00" in told
+    assert main(["priors", "digits", *flags]) == 0
+    assert "HMC, acceptance" not in (tmp_path / "out/results.md").read_text()
+
+
 def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lab = Lab("digits", settings(tmp_path / "whole"))
     (whole,) = lab.obtain([lab.hmc()])

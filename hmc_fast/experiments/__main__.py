@@ -53,6 +53,12 @@ def answer(name: str, preset: str, settings: Settings, command: str) -> None:
     note = f"Preset {preset}: {sizes}, {lab.posterior.num_params:,} parameters; {environment['device']}."
     page = Answer(question.QUESTION, directory, command, note)
     question.answer(lab, page)
+    if stuck := lab.stuck():
+        page.claim(
+            "Chains that hardly moved, so that what they say counts for little; a smaller --step-size would tell:",
+            None,
+            "; ".join(f"{sample.name}, acceptance {sample.acceptance_rate:.2f}" for sample in stuck) + ".",
+        )
     stored = {
         k: v for k, v in dataclasses.asdict(settings).items() if k not in ("out", "cache", "data_dir", "progress")
     }

@@ -41,6 +41,8 @@ def answer(lab: Lab, page: Answer) -> None:
     size = len(lab.dataset.y_train)
     name = "HMC" if size == len(full.dataset.y_train) else f"HMC on {size:,} examples"
     reached[name] = lab.obtain([lab.hmc(f"HMC, seed {s.seed + i}", seed=s.seed + i) for i in range(s.seeds)])
+    if size != len(full.dataset.y_train):
+        page.note += f" Methods but HMC see all {len(full.dataset.y_train):,} training examples."
     rows = []
     for method, samples in reached.items():
         found = pd.DataFrame([scores(sample.bma, lab.labels) for sample in samples])

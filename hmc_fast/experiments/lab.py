@@ -119,6 +119,7 @@ class Lab:
 
     def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
         self.preset, self.settings = preset, settings
+        self.obtained: dict[str, Sample] = {}  # by folder
         for name in ("chains", "draws", "seeds", "epochs", "sampler_epochs", "members"):
             if getattr(settings, name) < 1:
                 raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least 1")
@@ -219,7 +220,15 @@ class Lab:
         unique = {job.folder: job for job in missing}
         if unique:
             self._make(list(unique.values()), len(jobs))
-        return [self._read(job) for job in jobs]
+        samples = [self._read(job) for job in jobs]
+        self.obtained.update((job.folder, sample) for job, sample in zip(jobs, samples, strict=True))
+        return samples
+
+    def stuck(self, below: float = 0.2) -> list[Sample]:
+        """Of all samples obtained, those whose proposals were accepted less often than this."""
+        return [
+            s for s in self.obtained.values() if (1.0 if s.acceptance_rate is None else s.acceptance_rate) < below
+        ]
 
     def _make(self, jobs: Sequence[Job], total: int) -> None:
         from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""Families of priors at equal variance (Izmailov et al. 2021, sec. 6.3), and the Gaussian's variance (fig. 11)."""
+"""Families of priors at equal variance (Izmailov et al. 2021, sec. 6.3); `budget` sweeps the variance."""
 
 import pandas as pd
 
@@ -6,9 +6,8 @@ from ..report.drawing import BLUE, GREY
 from .answer import Answer, scores
 from .lab import Lab
 
-QUESTION = "Does the prior's family matter, and its variance?"
-FAMILIES = ("normal", "mixture", "logistic", "laplace", "student_t")
-PAPERS = ("normal", "mixture", "logistic")  # those that the paper compares
+QUESTION = "Does the prior's family matter?"
+FAMILIES = ("normal", "mixture", "logistic")  # the paper's; with heavier tails this step size moves no chain
 
 
 def answer(lab: Lab, page: Answer) -> None:
@@ -33,7 +32,7 @@ def answer(lab: Lab, page: Answer) -> None:
     table = pd.DataFrame(rows)
     page.table("priors", f"Prior families, all of variance {s.prior_variance:g}", table)
     caption = "Filled: the average of all draws; open: a single draw. Each prior has the same variance."
-    with page.figure("priors", "Prior families at equal variance", caption, (8.2, 3.0)) as figure:
+    with page.figure("priors", "Prior families at equal variance", caption, (8.2, 2.3)) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (score, label) in zip(
             axes, (("accuracy", "test accuracy"), ("nll", "test NLL (nats)")), strict=True
@@ -43,16 +42,13 @@ def answer(lab: Lab, page: Answer) -> None:
             ax.plot(table[score], y, "o", color=BLUE, ms=6)
             ax.plot(table[f"{score} single"], y, "o", mfc="white", mec=GREY, ms=6)
             ax.set(xlabel=label, ylim=(len(table) - 0.5, -0.5))
-            ax.set_yticks(list(y), [f.replace("_", " ") for f in table["prior"]])
+            ax.set_yticks(list(y), table["prior"])
             ax.margins(x=0.08)
-    three = table[table["prior"].isin(PAPERS)]
-    gap, margin = (
-        three["accuracy"].max() - three["accuracy"].min(),
-        table["accuracy"][0] - table["accuracy single"][0],
-    )
+    gap = table["accuracy"].max() - table["accuracy"].min()
+    margin = table["accuracy"][0] - table["accuracy single"][0]
     page.claim(
         "Gaussian, mixture and logistic priors of equal variance predict nearly the same.",
         bool(gap < max(0.01, 0.25 * margin)),
-        "; ".join(f"{r['prior']}: {r['accuracy']:.4f}, NLL {r['nll']:.4f}" for _, r in three.iterrows())
+        "; ".join(f"{r['prior']}: {r['accuracy']:.4f}, NLL {r['nll']:.4f}" for _, r in table.iterrows())
         + f". Accuracies span {100 * gap:.2f} points.",
     )

@@ -20,6 +20,8 @@ def answer(lab: Lab, page: Answer) -> None:
     if s.draws < 10:
         raise UserError(f"--draws {s.draws} is too few: R-hat of halved chains needs at least 10")
     (sample,) = lab.obtain([lab.hmc(seed=s.seed)])
+    if not np.ptp(sample.draws, axis=0).any():
+        raise UserError(f"no chain moved at --step-size {s.step_size:g}: there is no R-hat, make it smaller")
     blocks = range(0, sample.draws.shape[2], 8192)
     weight = np.concatenate(
         [plain_rhat(np.moveaxis(sample.draws[:, :, i : i + 8192], 0, 1).astype(np.float64)) for i in blocks]
@@ -65,7 +67,7 @@ def answer(lab: Lab, page: Answer) -> None:
             ax.hist(values - 1, bins=list(bins - 1), weights=share, color=colour, label=label, **look)
         ax.axvline(0.1, color=INK, ls=(0, (4, 2)), lw=1)
         ax.set(xscale="log", yscale="log", xlabel="R-hat − 1", ylabel="share of quantities")
-        ax.legend(loc="upper left")
+        ax.legend(loc="upper center")
     worse = table[["median", "95 %", "99 %", "max"]].diff().iloc[1]
     page.claim(
         "Function-space R-hat is better than weight-space R-hat.",
