@@ -1,4 +1,4 @@
-"""How close approximations come to HMC (Izmailov et al. 2021, sec. 8): agreement and total variation."""
+"""How close approximations come to HMC (Izmailov et al. 2021): agreement and total variation."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Families of priors at equal variance (Izmailov et al. 2021, sec. 6.3); `budget` sweeps the variance."""
+"""Families of priors at equal variance (Izmailov et al. 2021); `budget` sweeps the variance."""
 
 import pandas as pd
 

@@ -1,4 +1,4 @@
-"""R-hat of every weight and of every predicted probability (Izmailov et al. 2021, sec. 5)."""
+"""R-hat of every weight and of every predicted probability (Izmailov et al. 2021)."""
 
 import numpy as np
 import pandas as pd

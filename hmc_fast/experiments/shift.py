@@ -1,4 +1,4 @@
-"""Under distribution shift (Izmailov et al. 2021, sec. 6.2; Ovadia et al. 2019): corrupted and foreign images."""
+"""Under distribution shift (Izmailov et al. 2021; Ovadia et al. 2019): corrupted and foreign images."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""The posterior at other temperatures (Izmailov et al. 2021, sec. 7, fig. 12): is a cold one better?"""
+"""The posterior at other temperatures (Izmailov et al. 2021, fig. 12): is a cold one better?"""
 
 import math
 
