@@ -50,7 +50,12 @@ def answer(name: str, preset: str, settings: Settings, command: str) -> None:
     lab = Lab(preset, settings)
     sizes = f"{len(lab.dataset.y_train):,} training and {len(lab.labels):,} test examples"
     environment = describe_environment(lab.device)
-    note = f"Preset {preset}: {sizes}, {lab.posterior.num_params:,} parameters; {environment['device']}."
+    repeated = name in ("chains", "baselines") and settings.seeds > 1
+    seeds = f"s {settings.seed} to {settings.seed + settings.seeds - 1}" if repeated else f" {settings.seed}"
+    note = (
+        f"Preset {preset}: {sizes}, {lab.posterior.num_params:,} parameters; seed{seeds}; "
+        f"{environment['device']}, torch {environment['versions']['torch']}."
+    )
     page = Answer(question.QUESTION, directory, command, note)
     question.answer(lab, page)
     if stuck := lab.stuck():

@@ -29,7 +29,7 @@ class Settings:
     prior_variance: float = 0.2
     """Variance of the Gaussian prior of every parameter."""
     seeds: int = 5
-    """chains, and baselines but HMC: repetitions behind each error bar."""
+    """chains and baselines: repetitions behind each error bar."""
     seed: int = 0
     """The first seed; all randomness follows from it."""
 
