@@ -45,7 +45,7 @@ def answer(lab: Lab, page: Answer) -> None:
     mean = grouped.mean(numeric_only=True).drop(columns="seed")
     spread = grouped.std(numeric_only=True).drop(columns="seed") if s.seeds > 1 else mean * np.nan
     table = mean.join(spread.add_suffix(" sd")).reset_index()
-    page.table("chains", f"Means and standard deviations over {s.seeds} seeds", table)
+    page.table("chains", f"Means and standard deviations over {s.seeds} seed{'s' * (s.seeds > 1)}", table)
     _draw(page, table)
     _claims(page, every, table, split)
 
@@ -124,13 +124,14 @@ def _claims(page: Answer, every: pd.DataFrame, table: pd.DataFrame, split: dict[
         three = at(budget, 3)
         wide = every[every["budget"] == budget].pivot(index="seed", columns="chains", values="accuracy")
         difference = wide[3] - wide[1]
-        error = difference.std() / np.sqrt(len(difference)) if len(difference) > 1 else float("nan")
+        count = len(difference)
+        error = f"standard error {100 * difference.std() / np.sqrt(count):.2f}" if count > 1 else "one seed"
         margin = single["accuracy"] - one["accuracy"]  # what averaging itself is worth, the yardstick
         page.claim(
             f"One long chain is nearly as good as three, at {budget}.",
             bool(abs(three["accuracy"] - one["accuracy"]) < 0.25 * abs(margin)),
             f"Accuracy {one['accuracy']:.4f} with one, {three['accuracy']:.4f} with three ({three['draws']} "
-            f"draws): difference {100 * difference.mean():+.2f} points, standard error {100 * error:.2f}; "
+            f"draws): difference {100 * difference.mean():+.2f} points, {error}; "
             f"log likelihood {one['log_likelihood']:.4f} and "
             f"{three['log_likelihood']:.4f}. Nearly: within a quarter of what averaging gains over one draw.",
         )
