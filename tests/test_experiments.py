@@ -24,7 +24,8 @@ from hmc_fast.experiments.surface import Plane, _evaluate
 from hmc_fast.predictions import agreement, total_variation
 
 TINY = [
-    *("--chains", "3", "--burn-in", "2", "--draws", "12", "--step-size", "0.05", "--trajectory-length", "0.1"),
+    *("--chains", "3", "--burn-in", "2", "--draws", "12", "--long-draws", "12"),
+    *("--step-size", "0.05", "--trajectory-length", "0.1"),
     *(
         "--seeds",
         "2",
@@ -163,7 +164,7 @@ def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatc
         (["surface", "--chains", "2"], "one draw of each of 3 chains"),
         (["surface", "--draws", "2"], "--draws 2 is too few"),
         (["rhat", "--chains", "1"], "--chains 1 is too few"),
-        (["rhat", "--draws", "9"], "--draws 9 is too few"),
+        (["rhat", "--long-draws", "9"], "--long-draws 9 is too few"),
         (["budget", "--draws", "9"], "--draws 9 is too few"),
         (["fidelity", "--chains", "1"], "--chains 1 is too few"),
         (["baselines", "--members", "1"], "--members 1 is too few"),

@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..report.drawing import BLUE, GREEN, GREY, INK, ORANGE, RED
 from .answer import Answer, scores
-from .contenders import approximations, check_members, minibatch_samplers
+from .contenders import approximations, check_members, minibatch_samplers, missing_laplace
 from .lab import Lab, Sample
 
 QUESTION = "What does a pass over the data buy, by HMC and by everything else?"
@@ -28,6 +28,7 @@ LOOKS = [
 def answer(lab: Lab, page: Answer) -> None:
     s = lab.settings
     check_members(lab)
+    page.note += missing_laplace()
     full = Lab(lab.preset, s, all_data=True)  # the methods that can, see all training data
     reached: dict[str, list[Sample]] = {}
     for seed in range(s.seed, s.seed + s.seeds):
@@ -43,6 +44,8 @@ def answer(lab: Lab, page: Answer) -> None:
     reached[name] = lab.obtain([lab.hmc(f"HMC, seed {s.seed + i}", seed=s.seed + i) for i in range(s.seeds)])
     if size != len(full.dataset.y_train):
         page.note += f" Methods but HMC see all {len(full.dataset.y_train):,} training examples."
+    ensemble = next(samples[0] for method, samples in reached.items() if "ensemble" in method)
+    budget = ensemble.passes[-1] * ensemble.lab.posterior.num_data
     rows = []
     for method, samples in reached.items():
         found = pd.DataFrame([scores(sample.bma, lab.labels) for sample in samples])
@@ -59,10 +62,12 @@ def answer(lab: Lab, page: Answer) -> None:
                 "passes": samples[0].passes[-1],
                 "example gradients": samples[0].passes[-1] * samples[0].lab.posterior.num_data,
                 "seconds": float(np.mean([sample.seconds for sample in samples])),
+                **pd.DataFrame([_within(sample, budget, lab.labels) for sample in samples]).mean().to_dict(),
             }
         )
     table = pd.DataFrame(rows)
     title = f"At the end of each method's run; means over {s.seeds} seed{'s' * (s.seeds > 1)}"
+    title += f"; last columns: had for at most the ensemble's {budget:,.0f} example gradients"
     page.table("baselines", title, table)
     _draw(page, lab, {method: samples[0] for method, samples in reached.items()})
     best = table.sort_values("nll").iloc[0]
@@ -91,7 +96,7 @@ def answer(lab: Lab, page: Answer) -> None:
 
 def _draw(page: Answer, lab: Lab, samples: dict[str, Sample]) -> None:
     caption = (
-        "The average of the draws had so far, against passes over the data spent by all chains or networks "
+        "The average of the draws had so far, against gradients of single examples spent by all chains or networks "
         "together, burn-in and training included. Single marks: methods whose draws all come at the end. First "
         "seed."
     )
@@ -100,14 +105,22 @@ def _draw(page: Answer, lab: Lab, samples: dict[str, Sample]) -> None:
         for index, (method, sample) in enumerate(samples.items()):
             colour, marker, dashes = LOOKS[index % len(LOOKS)]
             passes, curve = _curve(sample, lab.labels)
+            spent = passes * sample.lab.posterior.num_data
             for ax, score in zip(axes, ("accuracy", "nll"), strict=True):
                 look = {"color": colour, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
                 look["zorder"] = 20 - index  # a network is the first of its ensemble, and would vanish behind it
-                ax.plot(passes, [c[score] for c in curve], ls=dashes, label=method, **look)
+                ax.plot(spent, [c[score] for c in curve], ls=dashes, label=method, **look)
         for ax, label in zip(axes, ("test accuracy", "test NLL (nats)"), strict=True):
-            ax.set(xscale="log", xlabel="passes over the training data", ylabel=label)
+            ax.set(xscale="log", xlabel="gradients of single examples", ylabel=label)
         axes[1].set_yscale("log")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
+def _within(sample: Sample, budget: float, labels: np.ndarray) -> dict[str, float]:
+    """Scores of the average of the draws had for at most `budget` gradients of single examples; NaN of none."""
+    count = int((sample.passes * sample.lab.posterior.num_data <= budget).sum())
+    found = scores(sample.probs[:count].mean((0, 1), dtype=np.float64), labels) if count else {}
+    return {f"{score} at equal compute": found.get(score, np.nan) for score in ("accuracy", "nll")}
 
 
 def _curve(sample: Sample, labels: np.ndarray) -> tuple[np.ndarray, Sequence[dict[str, float]]]:

@@ -96,12 +96,19 @@ def _heatmaps(page: Answer, lab: Lab, samples: "dict[Any, Sample]", note: str) -
     with page.figure(
         "heatmaps", "Trajectory length and step size at fixed compute", caption, (10.2, 3.3)
     ) as figure:
-        panels = (("accuracy", "test accuracy"), ("nll", "test NLL (nats)"), ("acceptance", "acceptance"))
-        for ax, (score, title) in zip(figure.subplots(1, 3), panels, strict=True):
+        # Colours span at least this much, so that one test image more or less is no contrast.
+        panels = (
+            ("accuracy", "test accuracy", 0.02),
+            ("nll", "test NLL (nats)", 0.1),
+            ("acceptance", "acceptance", 0.3),
+        )
+        for ax, (score, title, least) in zip(figure.subplots(1, 3), panels, strict=True):
             values = np.array([[_value(lab, samples["grid", (f, e)], score) for f in LENGTHS] for e in STEPS])
             colours = values if score != "nll" else -np.log(values)
-            ax.imshow(colours, cmap="viridis", aspect="auto", origin="lower")
-            middle = (np.nanmin(colours) + np.nanmax(colours)) / 2
+            top = np.nanmax(colours)
+            bottom = min(np.nanmin(colours), top - least)
+            ax.imshow(colours, cmap="viridis", aspect="auto", origin="lower", vmin=bottom, vmax=top)
+            middle = (bottom + top) / 2
             for (row, column), value in np.ndenumerate(values):
                 ink = "black" if colours[row, column] > middle else "white"
                 ax.text(

@@ -31,7 +31,7 @@ from ..jsonfile import write_json
 from ..posterior import Posterior
 from ..sample import draw, make_dataset, make_posterior, write_scores
 from .methods import Bag, fit
-from .settings import Settings
+from .settings import EPOCHS, Settings
 
 __all__ = ["Job", "Lab", "Sample"]
 
@@ -120,9 +120,10 @@ class Lab:
     def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
         self.preset, self.settings = preset, settings
         self.obtained: dict[str, Sample] = {}  # by folder
-        for name in ("chains", "draws", "seeds", "epochs", "sampler_epochs", "members"):
-            if getattr(settings, name) < 1:
-                raise UserError(f"--{name.replace('_', '-')} {getattr(settings, name)} must be at least 1")
+        for name in ("chains", "draws", "long_draws", "seeds", "epochs", "sampler_epochs", "members"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
         if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
             raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
         self.device = resolve_device(settings.device)
@@ -139,6 +140,12 @@ class Lab:
             raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")
         train_size = len(full.y_train) if all_data or not settings.train_size else settings.train_size
         self.dataset = full.subset(train_size, settings.test_size or None)
+        self._runs_on = full.subset(train_size)  # so that a run serves every --test-size
+        self.share = train_size / len(full.y_train)  # of all training data
+        self.epochs, self.sampler_epochs = (
+            asked or round(usual / self.share)
+            for asked, usual in zip((settings.epochs, settings.sampler_epochs), EPOCHS[preset], strict=True)
+        )
         self.posterior: Posterior = make_posterior(self._resolved(), self.dataset, self.device)[0]
 
     @property
@@ -149,8 +156,7 @@ class Lab:
         return run_presets.resolve(self.preset, dataclasses.replace(self.base, **changes))
 
     def _identity(self) -> dict[str, Any]:
-        sizes = {"train_size": len(self.dataset.y_train), "test_size": len(self.dataset.y_test)}
-        return {"preset": self.preset, **sizes}
+        return {"preset": self.preset, "train_size": len(self.dataset.y_train)}
 
     def hmc(self, name: str = "HMC", **changes: Any) -> Job:
         """Full-batch HMC as the settings say, with changes in the names of `hmc_fast.sample`'s settings."""
@@ -167,21 +173,30 @@ class Lab:
         identity = {"method": resolved.sampler, **stored, **self._identity()}
         return Job(name, identity, partial(self._draw, resolved))
 
+    def minibatch(self, name: str, sampler: str, **changes: Any) -> Job:
+        """A minibatch sampler. Its step size and friction at a preset are for all training data. On a part they
+        follow HMC's step size, which is known to be stable there: half of it, for sgld twice its square."""
+        if self.share < 1:
+            step_size, friction = self.settings.step_size, self._resolved(sampler=sampler).friction
+            changes = {"step_size": 2 * step_size**2 if sampler == "sgld" else 0.5 * step_size, **changes}
+            changes |= {"friction": friction * self.share**0.5} if friction is not None else {}
+        return self.sampler(name, sampler=sampler, **changes)
+
     def _draw(self, settings: run_presets.Settings, directory: Path) -> None:
         resume = (directory / "checkpoint" / STATE_FILE).exists()
         if directory.exists() and not resume:
             shutil.rmtree(directory)  # broken off before its first checkpoint
         run = draw(
-            self.preset, dataclasses.replace(settings, resume=resume, out=directory), directory, self.dataset
+            self.preset, dataclasses.replace(settings, resume=resume, out=directory), directory, self._runs_on
         )
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
-        write_scores(directory, self.preset, run, self.dataset)  # last: its metrics.json says that all is there
+        write_scores(directory, self.preset, run, self._runs_on)  # last: its metrics.json says that all is there
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
         """A method that trains, see `methods.fit`."""
-        options = {"epochs": self.settings.epochs, **options}
+        options = {"epochs": self.epochs, **options}
         identity = {
             "method": method,
             "seed": seed,

@@ -17,9 +17,9 @@ def answer(lab: Lab, page: Answer) -> None:
     s = lab.settings
     if s.chains < 2:
         raise UserError(f"--chains {s.chains} is too few: R-hat compares at least 2 chains")
-    if s.draws < 10:
-        raise UserError(f"--draws {s.draws} is too few: R-hat of halved chains needs at least 10")
-    (sample,) = lab.obtain([lab.hmc(seed=s.seed)])
+    if s.long_draws < 10:
+        raise UserError(f"--long-draws {s.long_draws} is too few: R-hat of halved chains needs at least 10")
+    (sample,) = lab.obtain([lab.hmc("long HMC", draws=s.long_draws, seed=s.seed)])
     if not np.ptp(sample.draws, axis=0).any():
         raise UserError(f"no chain moved at --step-size {s.step_size:g}: there is no R-hat, make it smaller")
     blocks = range(0, sample.draws.shape[2], 8192)
@@ -48,7 +48,7 @@ def answer(lab: Lab, page: Answer) -> None:
             }
         )
     table = pd.DataFrame(rows)
-    page.table("rhat", f"Split R-hat of {s.chains} chains of {s.draws} draws", table)
+    page.table("rhat", f"Split R-hat of {s.chains} chains of {s.long_draws} draws", table)
     caption = (
         "Share of all quantities per bin, logarithmic axes; first bin: 1.001 and less; dashed: 1.1. Function "
         "values: test softmax outputs."

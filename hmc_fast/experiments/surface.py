@@ -90,8 +90,8 @@ def answer(lab: Lab, page: Answer) -> None:
         _draw(page, name, title, axis, relative, where, labels, [plane.project(path) for path in paths])
         page.interactive.append(
             (
-                f"{title}: log posterior, to turn",
-                _solid(axis, values[0], where, at_points[0], labels, script=not page.interactive),
+                f"{title}, to turn",
+                _solid(axis, values, where, at_points, labels, script=not page.interactive),
             )
         )
         edges = (np.array([[0.5, 0.0]]), where[1:].mean(0)[None], where[[0, 2]].mean(0)[None])
@@ -141,7 +141,7 @@ def _draw(
         "of grid points; dots: the draws, where they really are; thin lines: the chains' draws projected on the "
         "plane, most of which lie far from it, above the middle."
     )
-    with page.figure(name, title, caption, (11.4, 3.75)) as figure:
+    with page.figure(name, title, caption, (11.4, 3.15)) as figure:
         from matplotlib.colors import BoundaryNorm
 
         for ax, surface, z in zip(figure.subplots(1, 3), SURFACES, values, strict=True):
@@ -161,7 +161,7 @@ def _draw(
                     fontsize=8.5,
                     bbox={"fc": "white", "lw": 0, "alpha": 0.8, "pad": 1.2},
                 )
-            bar = figure.colorbar(drawn, ax=ax, shrink=0.9, pad=0.02, ticks=levels[::6])
+            bar = figure.colorbar(drawn, cax=ax.inset_axes((1.03, 0, 0.05, 1)), ticks=levels[::6])
             bar.ax.set_yticklabels([f"{v:,.0f}".replace("-", "−") for v in levels[::6]])
             bar.outline.set_visible(False)
             ax.set(
@@ -171,40 +171,56 @@ def _draw(
 
 
 def _solid(
-    axis: np.ndarray, z: np.ndarray, where: np.ndarray, height: np.ndarray, labels: list[str], *, script: bool
+    axis: np.ndarray, values: np.ndarray, where: np.ndarray, heights: np.ndarray, labels: list[str], *, script: bool
 ) -> str:
-    """The surface as a plotly figure; `script` puts plotly itself into the page, which needs no network."""
+    """The three surfaces `(3, GRID, GRID)` as a plotly figure with a button each; `script` puts plotly itself into
+    the page, which needs no network."""
     import plotly.graph_objects as go
 
-    floor = np.quantile(z, 0.15)  # the corners fall off by orders of magnitude and would flatten the rest
-    figure = go.Figure(
-        [
-            go.Surface(
-                x=axis,
-                y=axis,
-                z=np.maximum(z, floor).round(2),
-                colorscale="Magma",
-                opacity=0.96,
-                contours_z={"show": True, "color": "white", "width": 1},
-                showscale=False,
-                hovertemplate="%{z:.1f} nats",
-            ),
-            go.Scatter3d(
-                x=where[:, 0],
-                y=where[:, 1],
-                z=height,
-                mode="markers+text",
-                text=labels,
-                marker={"size": 6, "color": RED, "line": {"color": "white", "width": 2}},
-                hovertemplate="%{text}: %{z:.1f} nats",
-            ),
-        ]
+    figure, buttons = go.Figure(), []
+    for index, (name, z, height) in enumerate(zip(SURFACES, values, heights, strict=True)):
+        floor = np.quantile(z, 0.15)  # the corners fall off by orders of magnitude and would flatten the rest
+        figure.add_surface(
+            x=axis,
+            y=axis,
+            z=np.maximum(z, floor).round(1),
+            colorscale="Magma",
+            contours_z={"show": True, "color": "rgba(255,255,255,0.6)", "width": 1},
+            lighting={"ambient": 0.75, "diffuse": 0.5, "specular": 0.1, "roughness": 0.9},
+            showscale=False,
+            hovertemplate="%{z:,.0f} nats<extra></extra>",
+            visible=index == 0,
+        )
+        figure.add_scatter3d(
+            x=where[:, 0],
+            y=where[:, 1],
+            z=height,
+            mode="markers+text",
+            text=labels,
+            marker={"size": 6, "color": RED, "line": {"color": "white", "width": 2}},
+            hovertemplate="%{text}: %{z:,.0f} nats<extra></extra>",
+            visible=index == 0,
+        )
+        shown = [trace // 2 == index for trace in range(2 * len(SURFACES))]
+        title = {"scene.zaxis.title.text": f"{name} (nats)"}
+        buttons.append({"label": name, "method": "update", "args": [{"visible": shown}, title]})
+    figure.update_layout(
+        scene={
+            "xaxis_title": "a",
+            "yaxis_title": "b",
+            "zaxis_title": f"{SURFACES[0]} (nats)",
+            "camera": {"eye": {"x": -1.35, "y": -1.6, "z": 1.0}, "center": {"x": 0, "y": 0, "z": -0.12}},
+        },
+        updatemenus=[
+            {"type": "buttons", "direction": "right", "buttons": buttons, "x": 0, "xanchor": "left", "y": 1}
+            | {"yanchor": "top", "pad": {"t": 4, "l": 4}}
+        ],
+        height=600,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+        showlegend=False,
     )
-    scene = {"xaxis_title": "a", "yaxis_title": "b", "zaxis_title": "log posterior (nats)"}
-    figure.update_layout(scene=scene, height=560, margin={"l": 0, "r": 0, "t": 0, "b": 0}, showlegend=False)
-    return str(
-        figure.to_html(full_html=False, include_plotlyjs=script, config={"displaylogo": False, "responsive": True})
-    )
+    config = {"displayModeBar": False, "responsive": True}
+    return str(figure.to_html(full_html=False, include_plotlyjs=script, config=config))
 
 
 def _claims(page: Answer, table: pd.DataFrame) -> None:
