@@ -1,6 +1,7 @@
 """The experiments: each asked once at a tiny size, the cache, the methods against known posteriors, bad input."""
 
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,16 +11,18 @@ import torch
 from sklearn.metrics import log_loss
 
 import hmc_fast.experiments.shift as shift
-from hmc_fast import Gaussian, Normal, Posterior
+from hmc_fast import Gaussian, Normal, Posterior, presets
 from hmc_fast.datasets import Dataset
 from hmc_fast.engine.loop import Loop
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import NAMES, main
 from hmc_fast.experiments.answer import chain_error, scores
+from hmc_fast.experiments.baselines import _within
+from hmc_fast.experiments.contenders import missing_laplace
 from hmc_fast.experiments.corruptions import CORRUPTIONS, INTENSITIES, corrupt
 from hmc_fast.experiments.lab import Lab
 from hmc_fast.experiments.methods import BATCH_SIZE, fit
-from hmc_fast.experiments.settings import Settings
+from hmc_fast.experiments.settings import EPOCHS, Settings
 from hmc_fast.experiments.surface import Plane, _evaluate
 from hmc_fast.predictions import agreement, total_variation
 
@@ -111,6 +114,49 @@ def test_passes_count_every_gradient_of_every_chain(tmp_path: Path) -> None:
     # 2 chains, 2 leapfrog steps an iteration, 2 of burn-in; and the gradient that begins each chain is not a step
     assert hmc.passes.tolist() == [2 * 2 * iterations for iterations in (3, 4, 5, 6, 7)]
     assert sgld.passes.tolist() == [2 * 4, 2 * 5], "an epoch of each chain an iteration"
+
+
+def test_a_run_serves_every_test_size(tmp_path: Path) -> None:
+    (some,) = (small := Lab("digits", settings(tmp_path, test_size=50))).obtain([small.hmc()])
+    (all_of_it,) = (large := Lab("digits", settings(tmp_path, test_size=0))).obtain([large.hmc()])
+    assert some.directory == all_of_it.directory
+    assert some.probs.shape[2] == len(small.labels) == 50
+    assert all_of_it.probs.shape[2] == len(large.labels) == 360
+
+
+def test_on_a_part_of_the_data_steps_and_epochs_follow(tmp_path: Path) -> None:
+    whole = Lab("digits", settings(tmp_path, train_size=0))
+    usual = presets.resolve("digits", presets.Settings(sampler="sghmc", data="digits", prior_variance=0.2))
+    assert (whole.epochs, whole.sampler_epochs) == EPOCHS["digits"]
+    job = whole.minibatch("SG-HMC", "sghmc").identity
+    assert (job["step_size"], job["friction"]) == (usual.step_size, usual.friction)
+    part = Lab("digits", settings(tmp_path, train_size=1437 // 4, step_size=0.03, epochs=7))
+    assert part.epochs == 7, "what was asked for is kept"
+    assert part.sampler_epochs == pytest.approx(4 * whole.sampler_epochs, rel=0.01), "as many steps"
+    job = part.minibatch("SG-HMC", "sghmc").identity
+    assert job["step_size"] == pytest.approx(0.015)
+    assert job["friction"] == pytest.approx(usual.friction / 2, rel=0.01)
+    assert part.minibatch("SGLD", "sgld").identity["step_size"] == pytest.approx(2 * 0.03**2)
+
+
+def test_scores_at_equal_compute_take_the_draws_that_were_paid_for(tmp_path: Path) -> None:
+    lab = Lab("digits", settings(tmp_path))
+    (sample,) = lab.obtain([lab.hmc()])  # 100 examples; 12, 16, 20, 24, 28 passes
+    found = _within(sample, 2099, lab.labels)
+    assert found["nll at equal compute"] == scores(sample.probs[:3].mean((0, 1)), lab.labels)["nll"]
+    assert np.isnan(_within(sample, 1199, lab.labels)["accuracy at equal compute"])
+
+
+def test_a_library_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content, told in (
+        ("raise RuntimeError('it is broken')", "it is broken"),
+        ("import no_such", "not installed"),
+    ):
+        (tmp_path / "laplace.py").write_text(content)
+        monkeypatch.delitem(sys.modules, "laplace", raising=False)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert told in missing_laplace()
+        (tmp_path / "laplace.py").unlink()
 
 
 def test_chains_that_hardly_move_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,7 +51,8 @@ def missing_laplace() -> str:
     try:
         importlib.import_module("laplace")
     except Exception as error:  # a library that it needs may be broken in ways of its own
-        why = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({error})"
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "laplace"
+        why = "is not installed" if absent else f"cannot be imported ({error})"
         return f" Laplace is left out: laplace-torch {why}; pip install 'hmc_fast[laplace]'."
     return ""
 

@@ -106,6 +106,11 @@ def _draw(page: Answer, table: pd.DataFrame) -> None:
             ceiling = float(table[score][0])
             ax.axvline(ceiling, color=INK, ls=(0, (4, 2)), lw=1)
             ax.hlines(y, ceiling, ordered[score], color=GREY, lw=0.8)
-            ax.errorbar(ordered[score], y, xerr=ordered[f"{score} sd"], fmt="o", color=BLUE, ms=6, capsize=2.5)
+            for at, (method, value, sd) in enumerate(
+                ordered[["method", score, f"{score} sd"]].itertuples(index=False)
+            ):
+                colour, marker = (INK, "D") if method == "HMC" else (BLUE, "o")
+                ax.errorbar(value, at, xerr=sd, fmt=marker, color=colour, ms=6, capsize=2.5)
             ax.set_yticks(y, ordered["method"])
-            ax.set(xlabel=score, ylim=(len(ordered) - 0.5, -0.5))
+            closer = "←" if score == "total variation" else "→"
+            ax.set(xlabel=f"{score} ({closer} closer to HMC)", ylim=(len(ordered) - 0.5, -0.5))
