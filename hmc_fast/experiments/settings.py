@@ -44,7 +44,7 @@ class Settings:
     part of the training data as many more as make as many steps."""
     sampler_epochs: int | None = None
     """Epochs of each chain of a minibatch sampler: half of them, and at most 100, are burn-in. Default: 600 on
-    digits, otherwise as --epochs."""
+    digits, otherwise that of --epochs."""
     members: int = 10
     """Networks of a deep ensemble."""
     data_dir: Path = Path("data")
