@@ -143,14 +143,16 @@ def test_scores_at_equal_compute_take_the_draws_that_were_paid_for(tmp_path: Pat
     lab = Lab("digits", settings(tmp_path))
     (sample,) = lab.obtain([lab.hmc()])  # 100 examples; 12, 16, 20, 24, 28 passes
     found = _within(sample, 2099, lab.labels)
-    assert found["nll at equal compute"] == scores(sample.probs[:3].mean((0, 1)), lab.labels)["nll"]
+    expected = scores(sample.probs[:3].mean((0, 1), dtype=np.float64), lab.labels)
+    assert found == {"accuracy at equal compute": expected["accuracy"], "nll at equal compute": expected["nll"]}
     assert np.isnan(_within(sample, 1199, lab.labels)["accuracy at equal compute"])
 
 
 def test_a_library_that_cannot_be_imported_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for content, told in (
-        ("raise RuntimeError('it is broken')", "it is broken"),
-        ("import no_such", "not installed"),
+        ("raise RuntimeError('it is broken')", "cannot be imported (it is broken)"),
+        ("import no_such_module", "cannot be imported (No module named 'no_such_module')"),
+        ("raise ModuleNotFoundError(name='laplace')", "is not installed"),
     ):
         (tmp_path / "laplace.py").write_text(content)
         monkeypatch.delitem(sys.modules, "laplace", raising=False)

@@ -44,8 +44,8 @@ def answer(lab: Lab, page: Answer) -> None:
     reached[name] = lab.obtain([lab.hmc(f"HMC, seed {s.seed + i}", seed=s.seed + i) for i in range(s.seeds)])
     if size != len(full.dataset.y_train):
         page.note += f" Methods but HMC see all {len(full.dataset.y_train):,} training examples."
-    ensemble = next(samples[0] for method, samples in reached.items() if "ensemble" in method)
-    budget = ensemble.passes[-1] * ensemble.lab.posterior.num_data
+    ensemble_run = next(samples[0] for method, samples in reached.items() if "ensemble" in method)
+    budget = ensemble_run.passes[-1] * ensemble_run.lab.posterior.num_data
     rows = []
     for method, samples in reached.items():
         found = pd.DataFrame([scores(sample.bma, lab.labels) for sample in samples])

@@ -168,7 +168,7 @@ def _reliability(ax: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
     note(ax, "too modest", (0.03, 0.97), (0, 0), va="top", style="italic")
     note(ax, "too sure", (0.97, 0.05), (0, 0), ha="right", style="italic")
     ax.set(xlabel="top probability", ylabel="share correct")
-    _legend(ax, len(runs))
+    _legend(ax, names)
 
 
 def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str, axis: str) -> None:
@@ -183,7 +183,7 @@ def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str,
         xlabel="draws averaged" if axis == "draws" else "passes over the training data, of all chains",
         ylabel=SCORES[score][0],
     )
-    _legend(ax, len(runs))
+    _legend(ax, names)
 
 
 def _share_of_data(run: Run) -> float:
@@ -192,6 +192,9 @@ def _share_of_data(run: Run) -> float:
     return min(1.0, batch / size) if batch and size else 1.0
 
 
-def _legend(ax: Any, count: int) -> None:
-    """Below the axes, where no curve runs."""
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=min(3, count), handlelength=3)
+def _legend(ax: Any, names: Sequence[str]) -> None:
+    """Below the axes, where no curve runs; in as many columns as fit their width, of about 60 letters."""
+    columns = 60 // (max(map(len, names)) + 8)
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=max(1, min(3, len(names), columns)), handlelength=3
+    )
