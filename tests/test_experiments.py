@@ -121,6 +121,8 @@ def test_a_run_serves_every_test_size(tmp_path: Path) -> None:
     (all_of_it,) = (large := Lab("digits", settings(tmp_path, test_size=0))).obtain([large.hmc()])
     assert some.directory == all_of_it.directory
     assert some.probs.shape[2] == len(small.labels) == 50
+    kept = np.load(some.directory / "predictions.npz")["labels"]
+    assert len(kept) == 360, "one broken off goes on at any size"
     assert all_of_it.probs.shape[2] == len(large.labels) == 360
 
 
