@@ -69,8 +69,8 @@ PRESETS: dict[str, Settings] = {
         burn_in=10,
         draws=25,
         long_draws=25,
-        step_size=2e-3,  # acceptance on 1,000 images .40, of trajectories of length .2 .88; of twice this 1 of 16
-        prior_variance=0.05,  # at .02 the most probable network of 1,000 images is zero: SGD ends at chance
+        step_size=2e-3,  # acceptance on 1,000 images .40; of twice this, at prior variance .02, 1 in 16
+        prior_variance=0.05,  # at .02 SGD on 1,000 images ends at chance, an NLL of ln 10
         train_size=1000,
         seeds=1,
     ),
