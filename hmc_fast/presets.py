@@ -156,9 +156,9 @@ _DEFAULTS: dict[str, dict[str, dict[str, Any]]] = {
             "init": "prior",
         },
         "sghmc": {
-            # Nine pairs tried, step sizes .002 to .012, frictions 4 to 25. Total variation of one chain from HMC, on
-            # the test set, after 150 epochs: .066 at (.004, 25), .036 here, .032 at (.008, 4). After 600 epochs .021
-            # here, .020 at (.008, 4) and (.012, 8), whose NLL however lies .004 off HMC's; here it is within .001.
+            # Nine pairs tried, step sizes .002 to .012, frictions 4 to 25. Total variation of one chain from HMC
+            # on the test set, after 150 epochs: .066 at (.004, 25), .036 here, .032 at (.008, 4). After 600: .021
+            # here, .020 at (.008, 4) and (.012, 8), whose NLL lies .004 off HMC's; here it is within .001.
             "chains": 4,
             "burn_in": 50,
             "draws": 100,
