@@ -16,8 +16,8 @@ import torch
 from common import Table, say
 
 import hmc_fast
-from hmc_fast.device import resolve_device
-from hmc_fast.presets import Settings, resolve
+from hmc_fast.compute.device import resolve_device
+from hmc_fast.presets.settings import Settings, resolve
 from hmc_fast.sample import make_dataset, make_posterior, make_sampler
 
 

@@ -22,8 +22,8 @@ from torch import nn
 
 import hmc_fast
 from hmc_fast.datasets import load
-from hmc_fast.diagnostics import ess_bulk
 from hmc_fast.models import mlp
+from hmc_fast.results.diagnostics import ess_bulk
 
 CHAINS, BURN_IN, DRAWS, VARIANCE = 4, 50, 200, 0.2
 CASES: dict[str, tuple[Callable[[], nn.Module], float, int]] = {

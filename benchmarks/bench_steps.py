@@ -20,7 +20,7 @@ from common import Table, interleaved, missing_peer, quantiles, say
 from ours import ours
 from workloads import Workload
 
-from hmc_fast.tuning import count_work
+from hmc_fast.engine.execution import count_work
 
 
 def matrix_rate(device: torch.device, size: int) -> float:

@@ -13,8 +13,8 @@ import torch
 import workloads
 from common import Table, interleaved, quantiles, say
 
-from hmc_fast.bma import StreamedAverage
-from hmc_fast.store import DrawStore
+from hmc_fast.results.draw_store import DrawStore
+from hmc_fast.results.model_average import StreamedAverage
 
 DRAWS, IMAGES, CLASSES = 50, 10_000, 10
 

@@ -8,8 +8,8 @@ from peers import STEP_SIZE
 from workloads import Workload
 
 import hmc_fast
-from hmc_fast.gradient import ChainBatching
-from hmc_fast.unit import Graph
+from hmc_fast.compute.gradient import ChainBatching
+from hmc_fast.dynamics.gradient_step import Graph
 
 
 def ours(

@@ -28,11 +28,11 @@ import numpy as np
 import torch
 
 import hmc_fast
-from hmc_fast.cli import main_guard
+from hmc_fast.command_line import main_guard
 from hmc_fast.datasets import load
-from hmc_fast.diagnostics import rhat
 from hmc_fast.models import uci_mlp
-from hmc_fast.predictions import Regression
+from hmc_fast.results.diagnostics import rhat
+from hmc_fast.results.predictions import Regression
 
 from .common import context, say
 

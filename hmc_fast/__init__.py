@@ -7,12 +7,13 @@ run = hmc_fast.run(posterior, hmc_fast.HMC(step_size=1e-3, trajectory_length=0.7
 run.predict(X_test).probs
 """
 
+import sys
+
+from .dynamics.schedules import CosineCyclical, PolynomialDecay
+from .engine.runner import run
 from .errors import UserError
-from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
-from .posterior import Posterior
-from .priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
-from .result import Run
-from .runner import run
+from .results import diagnostics
+from .results.run import Run
 from .samplers import (
     AMAGOLD,
     GHMC,
@@ -26,10 +27,17 @@ from .samplers import (
     SplitHMC,
     UnderdampedLangevin,
 )
-from .schedules import CosineCyclical, PolynomialDecay
-from .target import Density
+from .targets import likelihoods, priors
+from .targets.base import Density
+from .targets.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
+from .targets.posterior import Posterior
+from .targets.priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
 
 __version__ = "0.1.0"
+
+# Importable by short names too, wherever they live: from hmc_fast.priors import Normal
+for _module in (diagnostics, likelihoods, priors):
+    sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 
 __all__ = [
     "AMAGOLD",
@@ -59,5 +67,8 @@ __all__ = [
     "StudentT",
     "UnderdampedLangevin",
     "UserError",
+    "diagnostics",
+    "likelihoods",
+    "priors",
     "run",
 ]

@@ -10,25 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import priors
-from .artifacts import describe_environment, metrics, write_predictions
-from .cli import main_guard, parse
+from .atomic_files import write_json
+from .command_line import main_guard, parse
+from .compute.device import resolve_device
+from .compute.random_streams import check_seed
 from .datasets import Dataset, load
-from .device import resolve_device
+from .dynamics.schedules import CosineCyclical
 from .engine.loop import Interrupted
+from .engine.runner import refuse_existing, run
 from .errors import UserError
-from .flat import FlatModel
-from .jsonfile import write_json
 from .models import build
-from .posterior import Posterior
-from .presets import PRESETS, Settings, resolve
+from .presets.settings import PRESETS, Settings, resolve
 from .report import write_report
 from .report.first_look import first_look_figure
-from .result import Run
-from .runner import refuse_existing, run
+from .results.run import Run
+from .results.run_folder import describe_environment, metrics, write_predictions
 from .samplers import HMC, MCLMC, PSGLD, SGHMC, SGLD, SGNHT, Sampler, UnderdampedLangevin
-from .schedules import CosineCyclical
-from .streams import check_seed
+from .targets import priors
+from .targets.flat_module import FlatModel
+from .targets.posterior import Posterior
 from .train import load_weights
 
 _PROG = "hmc_fast.sample"

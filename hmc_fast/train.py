@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .cli import main_guard, parse
+from .command_line import main_guard, parse
+from .compute.device import resolve_device
+from .compute.random_streams import check_seed
 from .datasets import Dataset, load
-from .device import resolve_device
 from .errors import UserError
-from .likelihoods import Gaussian, HeteroscedasticGaussian
 from .models import build
-from .streams import check_seed
+from .targets.likelihoods import Gaussian, HeteroscedasticGaussian
 
 __all__ = ["evaluate", "fit", "load_weights", "save_weights"]
 

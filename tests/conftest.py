@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import targets
-from hmc_fast import runner, samplers
+from hmc_fast import samplers
+from hmc_fast.engine import runner
 
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:

@@ -9,7 +9,7 @@ from scipy import special
 from torch import Tensor
 
 import hmc_fast
-from hmc_fast.diagnostics import ess_bulk
+from hmc_fast.results.diagnostics import ess_bulk
 
 # How the targets below compute; set by pytest's option --path (conftest.py).
 PATH = "plain"

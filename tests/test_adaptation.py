@@ -15,7 +15,7 @@ from hmc_fast.adaptation import (
     diagonal_inverse_mass,
     find_step_size,
 )
-from hmc_fast.diagnostics import rhat
+from hmc_fast.results.diagnostics import rhat
 from targets import correlated_gaussian, linear_regression
 
 

@@ -13,8 +13,8 @@ from test_runner import classifier
 from torch import Tensor
 
 import hmc_fast
-from hmc_fast.bma import StreamedAverage
 from hmc_fast.kernels import launch, ops
+from hmc_fast.results.model_average import StreamedAverage
 
 IMPLS = pytest.mark.parametrize("impl", ["triton", "torch"])
 # The device's exp is that of a rounded product: its relative error grows with the distance to the maximum,

@@ -8,9 +8,9 @@ from typing import Literal
 import pytest
 
 from hmc_fast import sample, train
-from hmc_fast.cli import main_guard, parse
+from hmc_fast.command_line import main_guard, parse
 from hmc_fast.errors import UserError
-from hmc_fast.presets import PRESETS, Settings, resolve
+from hmc_fast.presets.settings import PRESETS, Settings, resolve
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 import hmc_fast
-from hmc_fast.diagnosis import Evidence, sentences
-from hmc_fast.diagnostics import ess_mean, plain_rhat
+from hmc_fast.results.diagnosis import Evidence, sentences
+from hmc_fast.results.diagnostics import ess_mean, plain_rhat
 from targets import correlated_gaussian, linear_regression
 
 CHAINS, DRAWS = 4, 500
@@ -179,7 +179,7 @@ def test_divergent_iterations_are_those_after_burn_in():
 def test_weights_are_judged_all_of_them_whatever_the_block(monkeypatch):
     run = sampled(target=correlated_gaussian().density, draws=50, init=torch.zeros(3))
     values = np.moveaxis(run.draws, 0, 1)
-    monkeypatch.setattr("hmc_fast.result._WEIGHT_BLOCK", 2)
+    monkeypatch.setattr("hmc_fast.results.run._WEIGHT_BLOCK", 2)
     frame = run.weights()
     assert len(frame) == 3
     np.testing.assert_allclose(frame["r_hat"], plain_rhat(values))

@@ -6,7 +6,7 @@ import arviz
 import numpy as np
 import pytest
 
-from hmc_fast import diagnostics
+from hmc_fast.results import diagnostics
 
 AGAINST = {
     "ess_bulk": lambda x: arviz.ess(x, method="bulk"),

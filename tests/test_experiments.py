@@ -10,21 +10,22 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 
-import hmc_fast.experiments.shift as shift
-from hmc_fast import Gaussian, Normal, Posterior, presets
+import hmc_fast.experiments.questions.shift as shift
+from hmc_fast import Gaussian, Normal, Posterior
 from hmc_fast.datasets import Dataset
 from hmc_fast.engine.loop import Loop
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import NAMES, main
-from hmc_fast.experiments.answer import chain_error, scores
-from hmc_fast.experiments.baselines import _within
-from hmc_fast.experiments.contenders import missing_laplace
+from hmc_fast.experiments.approximations import BATCH_SIZE, fit
+from hmc_fast.experiments.compared_methods import missing_laplace
 from hmc_fast.experiments.corruptions import CORRUPTIONS, INTENSITIES, corrupt
-from hmc_fast.experiments.lab import Lab
-from hmc_fast.experiments.methods import BATCH_SIZE, fit
+from hmc_fast.experiments.page import chain_error, scores
+from hmc_fast.experiments.questions.baselines import _within
+from hmc_fast.experiments.questions.surface import Plane, _evaluate
+from hmc_fast.experiments.run_cache import Lab
 from hmc_fast.experiments.settings import EPOCHS, Settings
-from hmc_fast.experiments.surface import Plane, _evaluate
-from hmc_fast.predictions import agreement, total_variation
+from hmc_fast.presets import settings as presets
+from hmc_fast.results.predictions import agreement, total_variation
 
 TINY = [
     *("--chains", "3", "--burn-in", "2", "--draws", "12", "--long-draws", "12"),

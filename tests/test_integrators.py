@@ -6,8 +6,8 @@ import pytest
 import torch
 
 import hmc_fast
-from hmc_fast import metropolis
-from hmc_fast.integrators import INTEGRATORS, Leapfrog, leapfrog
+from hmc_fast.dynamics import metropolis
+from hmc_fast.dynamics.integrators import INTEGRATORS, Leapfrog, leapfrog
 
 
 def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=None):

@@ -6,7 +6,7 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 
 import hmc_fast
-from hmc_fast.diagnostics import ess_bulk
+from hmc_fast.results.diagnostics import ess_bulk
 from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 KNOWN = {"correlated": correlated_gaussian, "skewed": skewed}

@@ -6,9 +6,9 @@ import torch
 
 import hmc_fast
 from hmc_fast.adaptation import EnergyVariance
-from hmc_fast.diagnostics import ess_bulk, rhat
-from hmc_fast.isokinetic import isokinetic_kick
-from hmc_fast.samplers.base import state_tensors
+from hmc_fast.dynamics.isokinetic import isokinetic_kick
+from hmc_fast.results.diagnostics import ess_bulk, rhat
+from hmc_fast.samplers.protocol import state_tensors
 from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 

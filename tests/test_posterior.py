@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import hmc_fast
-from hmc_fast.minibatch import Minibatches, permutation
+from hmc_fast.dynamics.minibatches import Minibatches, permutation
 from hmc_fast.models import lenet5
 from targets import linear_regression
 

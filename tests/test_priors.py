@@ -7,10 +7,10 @@ from scipy import integrate, stats
 from torch import nn
 
 import hmc_fast
-from hmc_fast import priors
-from hmc_fast.flat import FlatModel
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.prior import grad, log_density
+from hmc_fast.targets import priors
+from hmc_fast.targets.flat_module import FlatModel
 
 VARIANCE = 0.3
 FAMILIES = {

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hmc_fast
 import targets
 from hmc_fast.samplers import Info
-from hmc_fast.samplers.base import state_tensors
+from hmc_fast.samplers.protocol import state_tensors
 from targets import linear_regression
 
 

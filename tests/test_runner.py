@@ -118,14 +118,14 @@ def test_burn_in_leaves_the_averages_and_a_first_rejection_keeps_its_last_state(
 
 def interrupt_at(monkeypatch, iteration):
     """Makes Ctrl-C arrive during one iteration."""
-    real = hmc_fast.runner.Loop._iterate
+    real = hmc_fast.engine.runner.Loop._iterate
 
     def iterate(self, keep, bar):
         if self.iteration == iteration:
             os.kill(os.getpid(), signal.SIGINT)
         real(self, keep, bar)
 
-    monkeypatch.setattr(hmc_fast.runner.Loop, "_iterate", iterate)
+    monkeypatch.setattr(hmc_fast.engine.runner.Loop, "_iterate", iterate)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)

@@ -14,8 +14,8 @@ import torch
 
 from hmc_fast import sample, train
 from hmc_fast.engine.loop import Loop
-from hmc_fast.predictions import expected_calibration_error
-from hmc_fast.presets import Settings
+from hmc_fast.presets.settings import Settings
+from hmc_fast.results.predictions import expected_calibration_error
 
 TINY = "--train-size 100 --chains 2 --burn-in 2 --draws 4 --step-size 0.02 --trajectory-length 0.1 --init prior"
 TINY_SGHMC = (

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import hmc_fast
+from hmc_fast.compute.random_streams import NOISE
+from hmc_fast.dynamics.minibatches import Minibatches
 from hmc_fast.kernels.ops import Counter, normals
-from hmc_fast.minibatch import Minibatches
-from hmc_fast.streams import NOISE
 from targets import check_moments, linear_regression
 
 EPS, FRICTION, TEMPERATURE = 0.35, 1.5, 1.4

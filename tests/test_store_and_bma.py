@@ -9,11 +9,11 @@ import torch
 from sklearn.metrics import log_loss
 
 import hmc_fast
-from hmc_fast import likelihoods
-from hmc_fast.bma import StreamedAverage
-from hmc_fast.diagnostics import ess_bulk, rhat
-from hmc_fast.predictions import Classification, expected_calibration_error
-from hmc_fast.store import DrawStore, parse_capacity
+from hmc_fast.results.diagnostics import ess_bulk, rhat
+from hmc_fast.results.draw_store import DrawStore, parse_capacity
+from hmc_fast.results.model_average import StreamedAverage
+from hmc_fast.results.predictions import Classification, expected_calibration_error
+from hmc_fast.targets import likelihoods
 
 # --- the ring ---
 

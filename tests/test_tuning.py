@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import hmc_fast
-from hmc_fast import tuning
+from hmc_fast.engine import execution as tuning
+from hmc_fast.engine.execution import choose, count_work
 from hmc_fast.models import lenet5, mlp
-from hmc_fast.tuning import choose, count_work
 
 
 def network(chain_batching=None, n=40):

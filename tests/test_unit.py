@@ -7,11 +7,11 @@ from test_protocol import SAMPLERS
 from torch import nn
 
 import hmc_fast
-from hmc_fast import unit as unit_module
-from hmc_fast.compilation import compile_function
+from hmc_fast.compute.compilation import compile_function
+from hmc_fast.dynamics import gradient_step as unit_module
+from hmc_fast.dynamics.gradient_step import Unit, checked_graph, waiting_operation
 from hmc_fast.kernels import reference
 from hmc_fast.kernels.reference import Counter
-from hmc_fast.unit import Unit, checked_graph, waiting_operation
 from targets import linear_regression
 
 

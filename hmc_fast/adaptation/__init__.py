@@ -6,9 +6,9 @@ first step size reads values back to the host.
 
 from .dual_averaging import DualAveraging
 from .energy_variance import EnergyVariance
+from .initial_step_size import find_step_size
 from .moments import Moments, diagonal_inverse_mass
-from .principal import PrincipalVariance
-from .search import find_step_size
+from .principal_variance import PrincipalVariance
 from .warm_up import WarmUp, mean_over_groups
 from .windows import Windows
 

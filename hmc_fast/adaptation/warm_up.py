@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .dual_averaging import DualAveraging
 from .moments import Moments, diagonal_inverse_mass
-from .principal import PrincipalVariance
+from .principal_variance import PrincipalVariance
 from .windows import Windows
 
 __all__ = ["WarmUp", "mean_over_groups"]

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
-from ..importing import call, import_object
+from ..user_code import call, import_object
 from .base import Dataset
 from .digits import load_digits
 from .fashion import load_fashion_mnist

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import UserError
-from ..samplers.base import state_tensors
+from ..samplers.protocol import state_tensors
 
 __all__ = ["Checkpoint", "read", "restore_state", "write"]
 

@@ -5,10 +5,10 @@ import shutil
 from pathlib import Path
 
 from ..errors import UserError
-from ..posterior import Posterior
-from ..samplers.base import State, state_tensors
-from ..store import DrawStore
-from ..target import Target
+from ..results.draw_store import DrawStore
+from ..samplers.protocol import State, state_tensors
+from ..targets.base import Target
+from ..targets.posterior import Posterior
 
 __all__ = ["check_disk", "forecast", "human"]
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..bma import StreamedAverage
 from ..errors import UserError
-from ..posterior import Posterior
-from ..samplers.base import Info, Sampler
-from ..store import DrawStore
-from ..target import Target
+from ..results.draw_store import DrawStore
+from ..results.model_average import StreamedAverage
+from ..samplers.protocol import Info, Sampler
+from ..targets.base import Target
+from ..targets.posterior import Posterior
 from . import checkpoint
 from .interrupt import InterruptGuard
 from .profile import Profile

@@ -7,11 +7,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from ..artifacts import describe_environment
-from ..cli import main_guard, parse
+from ..command_line import main_guard, parse
 from ..errors import UserError
-from .answer import Answer
-from .lab import Lab
+from ..results.run_folder import describe_environment
+from .page import Answer
+from .run_cache import Lab
 from .settings import PRESETS, Settings
 
 _PROG = "hmc_fast.experiments"
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def answer(name: str, preset: str, settings: Settings, command: str) -> None:
     """Runs what is missing and writes the answer; prints its claims and the page's path."""
-    question = importlib.import_module(f".{name}", __package__)
+    question = importlib.import_module(f".questions.{name}", __package__)
     directory = settings.out or Path("runs/experiments") / preset / name
     _check_writable(directory)
     lab = Lab(preset, settings)

@@ -9,7 +9,7 @@ from torch import nn
 
 from ..datasets import Dataset
 from ..errors import UserError
-from ..importing import call, import_object
+from ..user_code import call, import_object
 from .lenet import lenet5
 from .mlp import mlp, uci_mlp
 from .norms import ACTIVATIONS

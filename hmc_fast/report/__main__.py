@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import numpy as np
 
-from ..cli import main_guard
+from ..command_line import main_guard
 from ..datasets import Dataset, load
 from ..errors import UserError
 from . import Run, read_run, write_report

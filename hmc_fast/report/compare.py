@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from ..predictions import agreement, total_variation
+from ..results.predictions import agreement, total_variation
 from . import Run
 from .chain_panels import trace
 from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, note, plain, save, style

@@ -1,11 +1,11 @@
-"""Samplers, one file each, all of one protocol (`base.py`); they never import one another."""
+"""Samplers, one file each, all of one protocol (`protocol.py`); they never import one another."""
 
 from .adjusted_mclmc import AdjustedMCLMC
 from .amagold import AMAGOLD
-from .base import Info, Sampler
 from .ghmc import GHMC
 from .hmc import HMC
 from .mclmc import MCLMC
+from .protocol import Info, Sampler
 from .psgld import PSGLD
 from .sghmc import SGHMC
 from .sgld import SGLD

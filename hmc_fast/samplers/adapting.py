@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ..adaptation import WarmUp, find_step_size, mean_over_groups
+from ..compute.random_streams import JITTER, host_uniform
+from ..dynamics.gradient_step import Graph
+from ..dynamics.integrators import INTEGRATORS, steps_of
+from ..dynamics.metropolis import Acceptance, check_acceptance
 from ..errors import UserError
-from ..integrators import INTEGRATORS, steps_of
 from ..kernels import ops
-from ..metropolis import Acceptance, check_acceptance
-from ..streams import JITTER, host_uniform
-from ..target import Target, positive
-from ..unit import Graph
+from ..targets.base import Target, positive
 from .metropolised import Metropolised, MetropolisedState
 
 __all__ = ["Adapting", "AdaptingState"]

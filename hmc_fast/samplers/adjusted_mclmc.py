@@ -20,12 +20,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
+from ..compute.random_streams import MOMENTUM
+from ..dynamics.gradient_step import Graph, Unit
+from ..dynamics.isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
+from ..dynamics.metropolis import Acceptance, energy_of_examples
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..metropolis import Acceptance, energy_of_examples
-from ..streams import MOMENTUM
-from ..unit import Graph, Unit
 from .adapting import Adapting, AdaptingState
 
 __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]

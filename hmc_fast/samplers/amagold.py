@@ -27,13 +27,13 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE, PERMUTATION
+from ..dynamics.gradient_step import Graph, Unit
+from ..dynamics.metropolis import energy_of_examples
 from ..errors import UserError
 from ..kernels import ops, reference
 from ..kernels.ops import Counter
-from ..metropolis import energy_of_examples
-from ..streams import NOISE, PERMUTATION
-from ..target import Target, positive
-from ..unit import Graph, Unit
+from ..targets.base import Target, positive
 from .metropolised import Metropolised, MetropolisedState
 
 __all__ = ["AMAGOLD", "AMAGOLDState"]

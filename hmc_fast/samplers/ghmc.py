@@ -25,14 +25,14 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import ACCEPT, MOMENTUM
+from ..dynamics.gradient_step import Graph
+from ..dynamics.integrators import Leapfrog
+from ..dynamics.metropolis import decide
 from ..errors import UserError
-from ..integrators import Leapfrog
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..metropolis import decide
-from ..streams import ACCEPT, MOMENTUM
-from ..target import Target, positive
-from ..unit import Graph
+from ..targets.base import Target, positive
 from .metropolised import Metropolised, MetropolisedState
 
 __all__ = ["GHMC", "GHMCState"]

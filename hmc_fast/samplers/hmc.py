@@ -19,8 +19,8 @@ no trajectory is one sequence of captured steps. Jittered lengths break the same
 from dataclasses import dataclass
 from typing import cast
 
-from ..integrators import INTEGRATORS, Leapfrog
-from ..unit import Graph
+from ..dynamics.gradient_step import Graph
+from ..dynamics.integrators import INTEGRATORS, Leapfrog
 from .adapting import Adapting, AdaptingState
 
 __all__ = ["HMC", "HMCState"]

@@ -23,14 +23,14 @@ import torch
 from torch import Tensor
 
 from ..adaptation import EnergyVariance, Moments, Windows, diagonal_inverse_mass
+from ..compute.random_streams import MOMENTUM, NOISE
+from ..dynamics.gradient_step import Graph
+from ..dynamics.isokinetic import check_dimension, isokinetic_kick, normalise, random_direction, scaled_force
 from ..errors import UserError
-from ..isokinetic import check_dimension, isokinetic_kick, normalise, random_direction, scaled_force
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..streams import MOMENTUM, NOISE
-from ..target import Target, positive
-from ..unit import Graph
-from .base import Info
+from ..targets.base import Target, positive
+from .protocol import Info
 from .stochastic import StochasticGradient, StochasticState
 
 __all__ = ["MCLMC", "MCLMCState"]

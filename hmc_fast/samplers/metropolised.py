@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
+from ..dynamics.gradient_step import Graph, accelerated
+from ..dynamics.metropolis import Acceptance, decide, energy_of_examples
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..metropolis import Acceptance, decide, energy_of_examples
-from ..streams import ACCEPT, MOMENTUM, check_seed
-from ..target import Target
-from ..unit import Graph, accelerated
-from .base import Info
+from ..targets.base import Target
+from .protocol import Info
 
 __all__ = ["Metropolised", "MetropolisedState"]
 

@@ -23,13 +23,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE
+from ..dynamics.gradient_step import Graph
+from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..schedules import Schedule
-from ..streams import NOISE
-from ..target import Target, positive
-from ..unit import Graph
+from ..targets.base import Target, positive
 from .stochastic import StochasticGradient, StochasticState
 
 __all__ = ["PSGLD", "PSGLDState"]

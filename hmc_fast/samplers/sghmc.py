@@ -18,11 +18,11 @@ is no Metropolis test: the law is biased at order eps, and by gradient noise tha
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE
+from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..schedules import Schedule
-from ..streams import NOISE
 from .stochastic import StochasticGradient, StochasticState, check_friction
 
 __all__ = ["SGHMC"]

@@ -15,10 +15,10 @@ Metropolis test: the law is biased at order eps, and by the gradient noise, of v
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE
+from ..dynamics.schedules import Schedule
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..schedules import Schedule
-from ..streams import NOISE
 from .stochastic import StochasticGradient, StochasticState
 
 __all__ = ["SGLD"]

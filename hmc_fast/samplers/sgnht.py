@@ -22,9 +22,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..streams import NOISE
 from .stochastic import StochasticGradient, StochasticState, check_friction
 
 __all__ = ["SGNHT", "SGNHTState"]

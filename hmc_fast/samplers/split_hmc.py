@@ -27,12 +27,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..dynamics.gradient_step import Graph, Unit
+from ..dynamics.integrators import steps_of
+from ..dynamics.minibatches import permutation
 from ..errors import UserError
-from ..integrators import steps_of
 from ..kernels import ops
-from ..minibatch import permutation
-from ..target import Target, positive
-from ..unit import Graph, Unit
+from ..targets.base import Target, positive
 from .metropolised import Metropolised, MetropolisedState
 
 __all__ = ["SplitHMC", "SplitHMCState"]

@@ -16,15 +16,15 @@ from typing import Any, ClassVar, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import MOMENTUM, check_seed
+from ..dynamics.gradient_step import Graph, Unit
+from ..dynamics.minibatches import Minibatches
+from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..minibatch import Minibatches
-from ..schedules import Schedule
-from ..streams import MOMENTUM, check_seed
-from ..target import Target, positive
-from ..unit import Graph, Unit
-from .base import Info
+from ..targets.base import Target, positive
+from .protocol import Info
 
 __all__ = ["StochasticGradient", "StochasticState", "check_friction"]
 

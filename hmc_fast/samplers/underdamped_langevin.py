@@ -24,12 +24,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..compute.random_streams import NOISE
+from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..schedules import Schedule
-from ..streams import NOISE
-from ..target import positive
+from ..targets.base import positive
 from .stochastic import StochasticGradient, StochasticState
 
 __all__ = ["UnderdampedLangevin"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.ops import Segment
-from hmc_fast.target import Target
+from hmc_fast.targets.base import Target
 
 __all__ = ["Replicates"]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import hmc_fast
-from hmc_fast.diagnostics import rhat
+from hmc_fast.results.diagnostics import rhat
 
 pytestmark = pytest.mark.statistical
 

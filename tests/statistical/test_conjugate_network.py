@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import hmc_fast
-from hmc_fast.diagnostics import ess_bulk
+from hmc_fast.results.diagnostics import ess_bulk
 from targets import check_moments
 
 pytestmark = pytest.mark.statistical

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hmc_fast
-from hmc_fast.diagnostics import ess_bulk, rhat
+from hmc_fast.results.diagnostics import ess_bulk, rhat
 from targets import check_moments
 
 pytestmark = pytest.mark.statistical

@@ -1,0 +1,1 @@
+"""How gradients run: random streams, batching of chains, compilation, precision, devices."""

@@ -1,0 +1,36 @@
+"""The random streams: one number per use, so that no two uses share a counter.
+
+A random value depends only on (seed, stream, chain, step, element), each its own word of a Philox counter
+(`kernels/reference.py`). It does not depend on block size, device count, graph replay or resume.
+"""
+
+import torch
+
+from ..errors import UserError
+from ..kernels.ops import Counter, uniforms
+
+MOMENTUM, NOISE, ACCEPT, JITTER, PERMUTATION, INITIAL, COMPONENT = range(7)
+
+__all__ = [
+    "ACCEPT",
+    "COMPONENT",
+    "INITIAL",
+    "JITTER",
+    "MOMENTUM",
+    "NOISE",
+    "PERMUTATION",
+    "check_seed",
+    "host_uniform",
+]
+
+
+def check_seed(seed: int) -> int:
+    """The seed itself, if it is in [0, 2**63)."""
+    if not 0 <= seed < 2**63:
+        raise UserError(f"seed {seed} must lie in [0, 2**63)")
+    return seed
+
+
+def host_uniform(seed: int, stream: int, step: int) -> float:
+    """One uniform in (0, 1) on the host, shared by all chains."""
+    return float(uniforms(Counter(seed, stream, torch.tensor([step])), 1, 1))

@@ -1,0 +1,1 @@
+"""How a chain moves: integrators, gradient steps, the Metropolis test, minibatches, schedules."""

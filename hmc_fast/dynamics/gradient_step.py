@@ -1,0 +1,177 @@
+"""The unit of work of a sampler: one gradient and what surrounds it, run many thousand times.
+
+A unit is made of functions without arguments over buffers that stay where they are; what changes between
+steps (step size, counters, minibatch) lies in those buffers. So it can run in three ways, with the same
+result:
+
+    as it is    Python calls, one launch per operation
+    captured    one CUDA graph, recorded on the first call and replayed from then on
+    compiled    on a CPU as one function if the gradient is a single pass; else the gradient compiles its
+                passes itself (gradient.py) and only the rest is compiled here, which on a GPU is made of
+                fused kernels already
+
+docs/protocol.md shows how a new sampler gets all three.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ..compute.compilation import compile_function
+from ..errors import UserError
+from ..targets.base import Target
+
+__all__ = ["Graph", "Unit", "accelerated", "checked_graph", "waiting_operation"]
+
+Graph = Literal["auto", True, False]
+
+_WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def accelerated(target: Target, function: _Function) -> _Function:
+    """What a sampler does once per iteration, over buffers as in a unit: compiled along with the gradient on a
+    CPU, where dozens of small operations would cost as much as a few gradients; else as it is."""
+    if target.compiled and target.device.type == "cpu":
+        return compile_function(function, cpu=True)
+    return function
+
+
+class Unit:
+    """`prepare`, `gradient`, `update`, in this order, as one step.
+
+    Args:
+        gradient: calls `target.log_likelihood_and_grad` on `count` examples, and nothing else.
+        buffers: every tensor that the three write; a recording runs on copies' behalf and puts them back.
+        graph: True captures on a CUDA device or raises UserError; "auto" captures there if it can and warns
+            if it cannot; False never does. On a CPU there is nothing to capture.
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        gradient: Callable[[], None],
+        update: Callable[[], None],
+        buffers: Sequence[Tensor],
+        *,
+        count: int,
+        prepare: Callable[[], None] | None = None,
+        graph: Graph = False,
+    ) -> None:
+        self._parts = [part for part in (prepare, gradient, update) if part is not None]
+        self._buffers = buffers
+        self._graph_wanted = graph if target.device.type == "cuda" else False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        if target.single_pass(len(buffers[0]), count):
+            parts = tuple(self._parts)
+
+            def whole() -> None:
+                for part in parts:
+                    part()
+
+            self._parts = [accelerated(target, whole)]
+        else:
+            self._parts = [part if part is gradient else accelerated(target, part) for part in self._parts]
+
+    def __call__(self) -> None:
+        if self._graph_wanted:
+            self._record()
+        if self._graph is not None:
+            self._graph.replay()
+        else:
+            self._run()
+
+    @torch.no_grad()
+    def _run(self) -> None:
+        for part in self._parts:
+            part()
+
+    def _record(self) -> None:
+        """Captures the unit without taking a step: buffers are put back after the calls that warm it up."""
+        wanted, self._graph_wanted = self._graph_wanted, False
+        saved = [buffer.clone() for buffer in self._buffers]
+        graph = torch.cuda.CUDAGraph()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP_CALLS):
+                    self._run()
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
+                self._run()
+            self._graph = graph
+        except RuntimeError as error:  # what CUDA raises when an operation cannot be captured
+            reason = str(error).strip().split("\n")[0]
+            message = f"a leapfrog step cannot be captured in a CUDA graph ({reason})"
+            if wanted is True:
+                raise UserError(f"{message}: use graph='auto' or False to run it un-captured") from error
+            warnings.warn(f"{message}: it runs un-captured, which is slower", stacklevel=2)
+        finally:
+            torch.cuda.synchronize()
+            for buffer, values in zip(self._buffers, saved, strict=True):
+                buffer.copy_(values)
+
+
+class _Watch(TorchDispatchMode):
+    """Remembers the first operation that makes the host wait for a value on the device."""
+
+    found: str | None = None
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        if self.found is None and _waits(func, args):
+            self.found = str(func).removesuffix(".default")
+        return func(*args, **(kwargs or {}))
+
+
+def _waits(func, args) -> bool:  # type: ignore[no-untyped-def]
+    if func._opname in (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "unique_consecutive",
+        "_unique2",
+    ):
+        return True
+    if func._opname in ("index", "index_put_", "index_put"):
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return False
+
+
+def waiting_operation(function: Callable[[], object]) -> str | None:
+    """The first operation in `function` that reads a value back to the host, or has a shape that depends on
+    values: what no CUDA graph can hold. None if there is none. It runs `function` once, on any device.
+    """
+    with _Watch() as watch:
+        function()
+    return watch.found
+
+
+def checked_graph(target: Target, graph: Graph) -> Graph:
+    """`graph`, or False after a warning where the model's gradient holds what cannot be captured.
+
+    Raises:
+        UserError: graph is True and there is no CUDA device, or nothing can be captured.
+    """
+    if graph not in ("auto", True, False):
+        raise UserError(f"graph {graph!r} is unknown: use 'auto', True or False")
+    if graph is True and target.device.type != "cuda":
+        raise UserError(f"graph=True needs a CUDA device, not {target.device}: use graph='auto'")
+    if graph is False or target.device.type != "cuda":
+        return False
+    theta = target.example_row()
+    found = waiting_operation(lambda: target.prepared(compiled=False).gradient_function()(theta[0]))
+    if found is None:
+        return graph
+    message = f"the model calls {found}, which makes the host wait for a value: no CUDA graph can hold it"
+    if graph is True:
+        raise UserError(f"{message}; use graph='auto' or False")
+    warnings.warn(f"{message}, so leapfrog steps run un-captured, which is slower", stacklevel=3)
+    return False

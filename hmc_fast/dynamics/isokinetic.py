@@ -1,0 +1,92 @@
+"""Isokinetic dynamics: the momentum has length 1, and a force only turns it (Robnik et al. 2023, arXiv:2212.08549).
+
+    d theta/dt = u,    du/dt = (1 - u u^T) g / (D - 1),    g: gradient of log density over T
+
+Under a constant force this is solved in closed form, a rotation of u towards g:
+
+    e = g/|g|,   delta = eps |g| / (D - 1)
+    u <- (u + e (sinh delta + (e.u) (cosh delta - 1))) / (cosh delta + (e.u) sinh delta)
+
+It changes volume, and the logarithm of that change plays the part of kinetic energy:
+
+    dK = (D - 1) log(cosh delta + (e.u) sinh delta)
+
+so that U + K is conserved by the exact flow, and by these kicks and drifts up to an order of eps.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..kernels import ops
+from ..kernels.ops import Counter
+from ..targets.base import Target
+
+__all__ = ["check_dimension", "isokinetic_kick", "normalise", "random_direction", "scaled_force"]
+
+_TINY = 1e-30
+
+
+def check_dimension(target: Target) -> None:
+    if target.num_params < 2:
+        raise UserError("microcanonical dynamics needs at least 2 parameters: with 1 there is nothing to turn")
+
+
+def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
+    """Turns the unit vectors `u (C, D)`, in place; returns dK, float64 `(C,)`.
+
+    force: g `(C, D)`. step_size: `(C,)`. dK is infinite where the turn is too strong for the dtype to be undone.
+    """
+    degrees = u.shape[1] - 1
+    norm = _length(force)
+    direction = force / norm.clamp_min(_TINY).to(force.dtype)[:, None]
+    cosine = (direction * u).double().sum(1)
+    delta = step_size.double() * norm / degrees
+    decay = torch.exp(-delta)
+    along = (1 - decay) * (1 + cosine + decay * (1 - cosine))
+    turned = u * (2 * decay).to(u.dtype)[:, None] + direction * along.to(u.dtype)[:, None]
+    length = _length(turned).to(u.dtype)[:, None]
+    u.copy_(torch.where(length > _TINY, turned / length, u))
+    total = torch.log((1 + cosine).clamp_min(0) + (1 - cosine) * decay**2)
+    return torch.where(delta < _strongest(u.dtype), degrees * (delta - math.log(2) + total), torch.inf)
+
+
+def _strongest(dtype: torch.dtype) -> float:
+    """The delta past which u forgets where it came from: what is left of it, exp(-2 delta), is lost in 1 + e.u.
+
+    A step so long comes back with the energy of a chain that went straight on, and is accepted at any distance.
+    """
+    return -0.5 * math.log(torch.finfo(dtype).eps)
+
+
+def normalise(u: Tensor) -> None:
+    u.div_(_length(u).clamp_min(_TINY).to(u.dtype)[:, None])
+
+
+def random_direction(out: Tensor, counter: Counter) -> None:
+    """Uniform on the sphere."""
+    ops.refresh_momentum(out, counter)
+    normalise(out)
+
+
+def scaled_force(
+    target: Target, theta: Tensor, grad: Tensor, hyper: Tensor, inverse_mass: "Tensor | None", out: Tensor
+) -> Callable[[], None]:
+    """A function that writes the gradient of log density over T, prior included, in coordinates theta M^(1/2)."""
+    unit = hyper.clone()
+    unit[:, ops.STEP_SIZE] = 1.0
+
+    def write() -> None:
+        out.zero_()
+        ops.kick(out, grad, theta, target.prior, unit)
+        if inverse_mass is not None:
+            out.mul_(inverse_mass.sqrt())
+
+    return write
+
+
+def _length(vector: Tensor) -> Tensor:
+    return vector.double().square().sum(1).sqrt()

@@ -1,0 +1,69 @@
+"""Minibatches without replacement, drawn on the device from counters.
+
+Each chain walks through its own endless sequence: a permutation of the data, then another, and so on; batch
+k is positions [k B, (k+1) B). Every datum appears once in every epoch, every batch has the same shape (a
+captured step needs that) and each position is uniform over the data, so N/B times a batch's sum is an
+unbiased estimate of the full sum. Chains draw independently: shared batches would correlate them.
+"""
+
+import torch
+from torch import Tensor
+
+from ..compute.random_streams import PERMUTATION
+from ..errors import UserError
+from ..kernels import reference
+from ..kernels.ops import Counter
+
+__all__ = ["Minibatches", "permutation"]
+
+
+def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
+    """Random permutations of 0..N-1, int64 `(C, N)`: a stable sort of 62 random bits per datum."""
+    # torch.full, not torch.tensor: a copy from the host would wait for the device
+    counter = Counter(seed, PERMUTATION, torch.full((1,), epoch, device=device))
+    high, low, _, _ = reference.philox(counter, num_chains, num_data)
+    return torch.argsort((high >> 1 << 31) | (low >> 1), dim=1, stable=True)
+
+
+class Minibatches:
+    """Indices of minibatch `step` for every chain. A function of (seed, step): nothing to save or restore.
+
+    Raises:
+        UserError: a batch size that is not in 1..N.
+    """
+
+    def __init__(self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device) -> None:
+        if not 1 <= batch_size <= num_data:
+            raise UserError(f"batch size {batch_size} must lie between 1 and the {num_data} data points")
+        self.num_data, self.batch_size, self.num_chains = num_data, batch_size, num_chains
+        self.seed, self.device = seed, device
+        self._epoch = -2
+        self._window = torch.empty(num_chains, 2 * num_data, dtype=torch.int64, device=device)
+
+    def indices(self, step: int) -> Tensor:
+        """Int64 `(C, B)`."""
+        self.advance(step)
+        out = self._window.new_empty(self.num_chains, self.batch_size)
+        self.read(torch.full((1,), step, device=self.device), out)
+        return out
+
+    def read(self, step: Tensor, out: Tensor) -> None:
+        """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`; the window must be there."""
+        offset = torch.remainder(step * self.batch_size, self.num_data)
+        positions = offset + torch.arange(self.batch_size, device=self.device)
+        torch.index_select(self._window, 1, positions, out=out)
+
+    def advance(self, step: int) -> None:
+        """Moves the window to the epochs that `step` reads; at most once an epoch is there anything to do."""
+        self._advance(step * self.batch_size // self.num_data)
+
+    def _advance(self, epoch: int) -> None:
+        if epoch == self._epoch:
+            return
+        first, second = self._window.split(self.num_data, dim=1)
+        if epoch == self._epoch + 1:
+            first.copy_(second)
+        else:
+            first.copy_(permutation(self.seed, epoch, self.num_chains, self.num_data, self.device))
+        second.copy_(permutation(self.seed, epoch + 1, self.num_chains, self.num_data, self.device))
+        self._epoch = epoch

@@ -1,0 +1,62 @@
+"""The methods that several experiments compare, at the settings of a preset."""
+
+import importlib
+
+from ..errors import UserError
+from .run_cache import Job, Lab
+
+__all__ = ["approximations", "check_members", "minibatch_samplers", "missing_laplace"]
+
+
+def minibatch_samplers(lab: Lab, seed: int) -> dict[str, Job]:
+    """SGLD, SG-HMC and cyclical SG-HMC: cycles of 50 epochs as in Izmailov et al. 2021, or three shorter ones; the
+    first is burn-in, the last fifth of each other is kept."""
+    epochs = lab.sampler_epochs
+    burn_in = min(epochs // 2, 100)
+    own = {"cycle_length": 0, "burn_in": burn_in, "draws": epochs - burn_in, "seed": seed}
+    jobs = {
+        "SGLD": lab.minibatch("SGLD", "sgld", **own),
+        "SG-HMC": lab.minibatch("SG-HMC", "sghmc", **own),
+    }
+    cycle = max(2, min(50, epochs // 3))
+    keep = max(1, cycle // 5)
+    jobs["cyclical SG-HMC"] = lab.minibatch(
+        "cyclical SG-HMC",
+        "sghmc",
+        seed=seed,
+        burn_in=cycle,
+        draws=max(1, epochs // cycle - 1) * keep,
+        cycle_length=cycle,
+        cycle_keep=keep,
+        cycle_exploration=0.0,
+    )
+    return jobs
+
+
+def approximations(lab: Lab, seed: int) -> dict[str, Job]:
+    """All but HMC itself, from the cheapest; Laplace where its library is installed."""
+    s = lab.settings
+    jobs = {"SGD": lab.fit("SGD", "sgd", seed=seed)}
+    if not missing_laplace():
+        jobs["Laplace (last layer)"] = lab.fit("Laplace", "laplace", seed=seed)
+    jobs["SWAG"] = lab.fit("SWAG", "swag", seed=seed)
+    jobs["mean-field VI"] = lab.fit("mean-field VI", "mean_field", seed=seed, epochs=2 * lab.epochs)
+    name = f"deep ensemble of {s.members}"
+    jobs[name] = lab.fit(name, "ensemble", seed=seed, members=s.members)
+    return jobs
+
+
+def missing_laplace() -> str:
+    """Why laplace-torch cannot be used here, a sentence for the page; empty where it can."""
+    try:
+        importlib.import_module("laplace")
+    except Exception as error:  # a library that it needs may be broken in ways of its own
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "laplace"
+        why = "is not installed" if absent else f"cannot be imported ({error})"
+        return f" Laplace is left out: laplace-torch {why}; pip install 'hmc_fast[laplace]'."
+    return ""
+
+
+def check_members(lab: Lab) -> None:
+    if lab.settings.members < 2:
+        raise UserError(f"--members {lab.settings.members} is too few: an ensemble has at least 2 networks")

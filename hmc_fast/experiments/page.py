@@ -1,0 +1,149 @@
+"""An experiment's answer: claims that hold or do not, figures and tables; as a page, CSV, PNG and Markdown."""
+
+import base64
+import dataclasses
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from ..atomic_files import write_json
+from ..report.drawing import SIZE, new_figure, plain, save, style
+from ..report.html import render
+from ..results.predictions import expected_calibration_error
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Answer", "Claim", "chain_error", "scores"]
+
+
+class Claim(NamedTuple):
+    """A sentence, whether it holds here (None: information), and the numbers that say so."""
+
+    text: str
+    holds: bool | None
+    numbers: str
+
+
+def scores(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Accuracy, NLL, ECE and Brier score of class probabilities `(T, K)`."""
+    chosen = np.maximum(probs[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
+    hot = np.eye(probs.shape[1])[labels]
+    return {
+        "accuracy": float((probs.argmax(1) == labels).mean()),
+        "nll": float(-np.log(chosen).mean()),
+        "ece": expected_calibration_error(probs, labels),
+        "brier": float(((probs - hot) ** 2).sum(1).mean()),
+    }
+
+
+def chain_error(probs: np.ndarray, labels: np.ndarray, score: str) -> float:
+    """Standard error of the score of the average over `probs (S, C, T, K)`, by leaving out one chain at a time (the
+    jackknife; Efron and Stein 1981); NaN of one chain."""
+    means = probs.mean(0, dtype=np.float64)
+    count = len(means)
+    if count < 2:
+        return math.nan
+    without = [scores((means.sum(0) - mean) / (count - 1), labels)[score] for mean in means]
+    return float(np.sqrt((count - 1) * np.var(without)))
+
+
+@dataclasses.dataclass
+class Answer:
+    """Collects what one experiment found; `write` leaves `index.html`, `results.md`, `*.csv` and `*.png`."""
+
+    question: str
+    directory: Path
+    command: str
+    note: str = ""  # what a reader must know of the setting
+    claims: list[Claim] = dataclasses.field(default_factory=list)
+    figures: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # file, title, caption
+    tables: "list[tuple[str, str, pd.DataFrame]]" = dataclasses.field(default_factory=list)  # file, title, table
+    interactive: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # title, HTML
+
+    def claim(self, text: str, holds: bool | None, numbers: str) -> None:
+        self.claims.append(Claim(text, holds, numbers))
+
+    def table(self, name: str, title: str, table: "pd.DataFrame") -> None:
+        self.tables.append((name, title, table))
+
+    @contextmanager
+    def figure(self, name: str, title: str, caption: str, size: tuple[float, float] = SIZE) -> Iterator[Any]:
+        """A matplotlib figure to draw on, in the report's style; saved as `name.png`."""
+        with style():
+            figure = new_figure(size)
+            yield figure
+            _plain_log_axes(figure)
+            save(figure, self.directory / f"{name}.png")
+        self.figures.append((name, title, caption))
+
+    def write(self, settings: dict[str, Any]) -> Path:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for name, _, table in self.tables:
+            table.to_csv(self.directory / f"{name}.csv", index=False)
+        write_json(self.directory / "settings.json", settings)
+        (self.directory / "results.md").write_text(self._markdown(), encoding="utf-8")
+        page = render(
+            files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"),
+            question=self.question,
+            command=self.command,
+            note=self.note,
+            claims=self.claims,
+            figures=[
+                (title, caption, base64.b64encode((self.directory / f"{name}.png").read_bytes()).decode("ascii"))
+                for name, title, caption in self.figures
+            ],
+            tables=[(title, list(table.columns), _cells(table)) for _, title, table in self.tables],
+            interactive=self.interactive,
+            settings=[(key, str(value)) for key, value in settings.items()],
+        )
+        path = self.directory / "index.html"
+        path.write_text(page, encoding="utf-8")
+        return path
+
+    def _markdown(self) -> str:
+        """The same without the page: claims, tables and the names of the figures."""
+        lines = [f"# {self.question}", "", f"`{self.command}`", ""]
+        lines += [self.note, ""] if self.note else []
+        word = {True: "Holds", False: "Does not hold", None: "Measured"}
+        lines += [f"- **{word[c.holds]}**: {c.text} {c.numbers}" for c in self.claims] + [""]
+        for _, title, table in self.tables:
+            lines += [f"**{title}**", "", "| " + " | ".join(map(str, table.columns)) + " |"]
+            lines += ["|" + "---|" * len(table.columns)]
+            lines += ["| " + " | ".join(row) + " |" for row in _cells(table)] + [""]
+        for name, title, caption in self.figures:
+            lines += [f"![{title}]({name}.png)", "", f"*{title}. {caption}*", ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+
+def _plain_log_axes(figure: Any) -> None:
+    """Logarithmic axes labelled .1, .2, .5, 1: powers of ten would leave most of them with one label."""
+    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+
+    for ax in figure.axes:
+        for axis in (ax.xaxis, ax.yaxis):
+            if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
+                low, high = (float(end) for end in axis.get_data_interval())
+                axis.set_major_locator(LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5)))
+                axis.set_major_formatter(plain)
+                axis.set_minor_formatter(NullFormatter())
+
+
+def _cells(table: "pd.DataFrame") -> list[list[str]]:
+    return [[_cell(value) for value in row] for row in table.itertuples(index=False)]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        return f"{number:,.0f}" if abs(number) >= 1000 else f"{number:.4g}"
+    if isinstance(value, int | np.integer):
+        return f"{value:,}"
+    return str(value)

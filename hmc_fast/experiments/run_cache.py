@@ -1,0 +1,287 @@
+"""Where experiments get their runs: each is kept in a folder named by its settings, and done once.
+
+Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are asked the same questions.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from .. import __version__
+from ..atomic_files import write_json
+from ..compute.device import resolve_device
+from ..engine.checkpoint import STATE_FILE
+from ..errors import UserError
+from ..presets import settings as run_presets
+from ..sample import draw, make_dataset, make_posterior, write_scores
+from ..targets.posterior import Posterior
+from .approximations import Bag, fit
+from .settings import EPOCHS, Settings
+
+__all__ = ["Job", "Lab", "Sample"]
+
+# What changes no draw, and so not the name of a run's folder.
+_NOT_IN_NAME = {
+    "out",
+    "resume",
+    "device",
+    "capacity",
+    "progress",
+    "micro_batch_size",
+    "data_dir",
+    "graph",
+    "profile",
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be had: its name for people, what identifies it, and what makes it in a folder."""
+
+    name: str
+    identity: dict[str, Any]
+    make: Callable[[Path], None]
+
+    @property
+    def folder(self) -> str:
+        text = json.dumps({**self.identity, "version": __version__}, sort_keys=True, default=str)
+        return f"{self.identity['method']}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The weights that a method left.
+
+    Attributes:
+        draws: `(S, C, D)`. passes: `(S,)` passes over the training data that all C chains together had spent
+            when they had this many draws. acceptance_rate: None without a Metropolis test.
+    """
+
+    name: str
+    directory: Path
+    lab: "Lab"
+    draws: np.ndarray
+    passes: np.ndarray
+    seconds: float
+    acceptance_rate: float | None
+    divergences: int
+
+    @cached_property
+    def probs(self) -> np.ndarray:
+        """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
+        path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
+        if not path.exists():
+            temporary = path.with_name("test_probs.tmp.npy")
+            np.save(temporary, self.predict(self.lab.dataset.x_test))
+            os.replace(temporary, path)
+        return np.asarray(np.load(path, mmap_mode="r"))
+
+    @property
+    def bma(self) -> np.ndarray:
+        """The average over all draws, `(T, K)`."""
+        return self.probs.mean((0, 1), dtype=np.float64)
+
+    def predict(self, inputs: Tensor, most: int | None = None) -> np.ndarray:
+        """Class probabilities at `inputs (T, ...)` of at most `most` evenly spread draws of each chain."""
+        chosen = np.arange(len(self.draws))
+        if most is not None and most < len(chosen):
+            chosen = np.unique(np.linspace(0, len(self.draws) - 1, most).astype(np.int64))
+        posterior = self.lab.posterior
+        inputs = inputs.to(posterior.device)
+        rows = []
+        for index in chosen:
+            theta = torch.from_numpy(np.array(self.draws[index])).to(posterior.device, posterior.dtype)
+            rows.append(posterior.predict(theta, inputs).float().cpu().numpy())
+        return np.stack(rows)
+
+
+class Lab:
+    """The data, the network and the runs of one preset.
+
+    Raises:
+        UserError: a preset whose data are not classes, or settings out of range.
+    """
+
+    def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
+        self.preset, self.settings = preset, settings
+        self.obtained: dict[str, Sample] = {}  # by folder
+        for name in ("chains", "draws", "long_draws", "seeds", "epochs", "sampler_epochs", "members"):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
+            raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
+        self.device = resolve_device(settings.device)
+        self._own = run_presets.PRESETS[preset]
+        common = {
+            name: getattr(settings, name)
+            for name in ("data_dir", "device", "precision", "compile", "chains", "seed")
+        }
+        self.base = dataclasses.replace(self._own, prior_variance=settings.prior_variance, progress=False, **common)
+        if self.base.device == "auto":
+            self.base = dataclasses.replace(self.base, device=str(self.device))
+        full = make_dataset(self.base)
+        if full.task != "classification":
+            raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")
+        train_size = len(full.y_train) if all_data or not settings.train_size else settings.train_size
+        self.dataset = full.subset(train_size, settings.test_size or None)
+        self._runs_on = full.subset(train_size)  # so that a run serves every --test-size
+        self.share = train_size / len(full.y_train)  # of all training data
+        self.epochs, self.sampler_epochs = (
+            asked or round(usual / self.share)
+            for asked, usual in zip((settings.epochs, settings.sampler_epochs), EPOCHS[preset], strict=True)
+        )
+        self.posterior: Posterior = make_posterior(self._resolved(), self.dataset, self.device)[0]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.dataset.y_test.numpy()
+
+    def _resolved(self, **changes: Any) -> run_presets.Settings:
+        return run_presets.resolve(self.preset, dataclasses.replace(self.base, **changes))
+
+    def _identity(self) -> dict[str, Any]:
+        return {"preset": self.preset, "train_size": len(self.dataset.y_train)}
+
+    def hmc(self, name: str = "HMC", **changes: Any) -> Job:
+        """Full-batch HMC as the settings say, with changes in the names of `hmc_fast.sample`'s settings."""
+        own = ("burn_in", "draws", "step_size", "trajectory_length")
+        own_values = {key: getattr(self.settings, key) for key in own}
+        if own_values["trajectory_length"] is None:  # the paper's, not that of a preset for a quick look
+            own_values["trajectory_length"] = 0.5 * math.pi * math.sqrt(self.settings.prior_variance)
+        return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
+
+    def sampler(self, name: str, **changes: Any) -> Job:
+        """A sampler of the command line at its preset's values, with changes."""
+        resolved = self._resolved(**changes)
+        stored = {k: v for k, v in dataclasses.asdict(resolved).items() if k not in _NOT_IN_NAME}
+        identity = {"method": resolved.sampler, **stored, **self._identity()}
+        return Job(name, identity, partial(self._draw, resolved))
+
+    def minibatch(self, name: str, sampler: str, **changes: Any) -> Job:
+        """A minibatch sampler. Its step size and friction at a preset are for all training data. On a part they
+        follow HMC's step size, which is known to be stable there: half of it, for sgld twice its square."""
+        if self.share < 1:
+            step_size, friction = self.settings.step_size, self._resolved(sampler=sampler).friction
+            changes = {"step_size": 2 * step_size**2 if sampler == "sgld" else 0.5 * step_size, **changes}
+            changes |= {"friction": friction * self.share**0.5} if friction is not None else {}
+        return self.sampler(name, sampler=sampler, **changes)
+
+    def _draw(self, settings: run_presets.Settings, directory: Path) -> None:
+        resume = (directory / "checkpoint" / STATE_FILE).exists()
+        if directory.exists() and not resume:
+            shutil.rmtree(directory)  # broken off before its first checkpoint
+        run = draw(
+            self.preset, dataclasses.replace(settings, resume=resume, out=directory), directory, self._runs_on
+        )
+        share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
+        spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
+        np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
+        write_scores(directory, self.preset, run, self._runs_on)  # last: its metrics.json says that all is there
+
+    def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
+        """A method that trains, see `methods.fit`."""
+        options = {"epochs": self.epochs, **options}
+        identity = {
+            "method": method,
+            "seed": seed,
+            **options,
+            **self._identity(),
+            "prior_variance": self.settings.prior_variance,
+        }
+
+        def make(directory: Path) -> None:
+            if directory.exists():
+                shutil.rmtree(directory)
+            begin = time.perf_counter()
+            bag = fit(method, self.posterior, self._networks(), self.dataset, seed=seed, **options)
+            self._keep(directory, bag, time.perf_counter() - begin)
+
+        return Job(name, identity, make)
+
+    def _networks(self) -> Callable[[int], torch.nn.Module]:
+        from ..models import build
+
+        own = self._own
+        return lambda seed: build(
+            str(own.model), self.dataset, width=own.width, activation=own.activation, norm=own.norm, seed=seed
+        )
+
+    def _keep(self, directory: Path, bag: Bag, seconds: float) -> None:
+        directory.mkdir(parents=True)
+        np.save(directory / "draws.npy", bag.draws)
+        np.save(directory / "passes.npy", bag.passes)
+        write_json(directory / "metrics.json", {"seconds": seconds})
+
+    def obtain(self, jobs: Sequence[Job]) -> list[Sample]:
+        """The samples of `jobs`, in order: from the cache, or made now, with a bar over those that are missing."""
+        root = self.settings.cache
+        missing = [job for job in jobs if not (root / job.folder / "metrics.json").exists()]
+        unique = {job.folder: job for job in missing}
+        if unique:
+            self._make(list(unique.values()), len(jobs))
+        samples = [self._read(job) for job in jobs]
+        self.obtained.update((job.folder, sample) for job, sample in zip(jobs, samples, strict=True))
+        return samples
+
+    def stuck(self, below: float = 0.2) -> list[Sample]:
+        """Of all samples obtained, those whose proposals were accepted less often than this."""
+        return [
+            s for s in self.obtained.values() if (1.0 if s.acceptance_rate is None else s.acceptance_rate) < below
+        ]
+
+    def _make(self, jobs: Sequence[Job], total: int) -> None:
+        from tqdm import tqdm
+
+        show = self.settings.progress
+        terminal = sys.stderr.isatty()
+        with tqdm(total=len(jobs), unit="run", disable=not (show and terminal)) as bar:
+            for index, job in enumerate(jobs):
+                begin = time.perf_counter()
+                bar.set_description(job.name)
+                self._make_alone(job)
+                bar.update()
+                if show and not terminal:
+                    seconds = time.perf_counter() - begin
+                    kept = f", {total - len(jobs)} from the cache" if index == 0 else ""
+                    line = f"run {index + 1}/{len(jobs)}  {job.name}  {seconds:.0f} s{kept}"
+                    print(line, file=sys.stderr, flush=True)
+
+    def _make_alone(self, job: Job) -> None:
+        """Another process may want the same run: the second waits, and finds it done."""
+        directory = self.settings.cache / job.folder
+        locks = self.settings.cache / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        with FileLock(locks / job.folder):
+            if not (directory / "metrics.json").exists():
+                job.make(directory)
+
+    def _read(self, job: Job) -> Sample:
+        directory = self.settings.cache / job.folder
+        metrics = json.loads((directory / "metrics.json").read_text())
+        draws = np.load(directory / "draws.npy", mmap_mode="r")
+        return Sample(
+            name=job.name,
+            directory=directory,
+            lab=self,
+            draws=draws,
+            passes=np.load(directory / "passes.npy"),
+            seconds=metrics["seconds"],
+            acceptance_rate=metrics.get("acceptance_rate"),
+            divergences=metrics.get("divergences", 0),
+        )

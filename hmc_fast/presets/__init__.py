@@ -1,0 +1,1 @@
+"""Named settings of the command line, and the run that they describe."""

@@ -1,0 +1,1 @@
+"""What a run leaves: draws, averages, diagnostics, and its folder on disk."""

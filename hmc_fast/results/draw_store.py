@@ -1,0 +1,127 @@
+"""Draws: a half-precision ring on the device, emptied into host memory or `draws.npy` before it wraps.
+
+Memory on the device does not grow with the number of draws, and the host is waited for once per
+`capacity` draws. The live chain keeps full precision: only what is stored is rounded.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..kernels import ops
+
+__all__ = ["DrawStore", "bytes_per_draw", "parse_capacity"]
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
+
+# A ring larger than this gains nothing: a flush of 256 MiB already takes far longer than its launch.
+_DEFAULT_BYTES = 2**28
+
+
+def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
+    """Bytes of one stored draw of all chains. Raises UserError for a dtype that draws cannot have."""
+    if dtype not in _NUMPY:
+        raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16, float32 or float64")
+    return num_chains * num_params * torch.empty(0, dtype=dtype).element_size()
+
+
+def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int) -> int:
+    """Draws that the ring holds, from a number of draws (`64`) or of bytes (`"512MB"`, `"1GiB"`).
+
+    Raises:
+        UserError: an unreadable capacity, or one that does not hold a single draw.
+    """
+    if capacity is None:
+        return max(1, min(num_draws, _DEFAULT_BYTES // draw_size))
+    text = str(capacity).strip().lower()
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmg]i?)?b)?", text)
+    if not match:
+        raise UserError(f"capacity {capacity!r} is unreadable: give a number of draws (64) or bytes ('512MB')")
+    if text.endswith("b"):
+        size = int(float(match[1]) * _UNITS[match[2] or ""])
+        if size < draw_size:
+            raise UserError(
+                f"capacity {capacity!r} is less than one draw of all chains, which takes {draw_size:,} bytes"
+            )
+        return min(size // draw_size, num_draws)
+    if "." in text or int(text) < 1:
+        raise UserError(f"capacity {capacity!r} must be a whole number of draws, at least 1")
+    return min(int(text), num_draws)
+
+
+class DrawStore:
+    """Stores S draws of C chains.
+
+    Args:
+        num_draws, num_chains, num_params: S, C, D.
+        capacity: draws in the ring, see `parse_capacity`.
+        dtype: torch.float16, float32 or float64.
+        path: the `.npy` file to fill, or None for host memory.
+        count: draws that the file at `path` already holds (resuming a run); 0 makes a new file.
+
+    Attributes:
+        counts: `(2,)` int64: values that overflowed, and that became subnormal, when rounded.
+    """
+
+    def __init__(
+        self,
+        num_draws: int,
+        num_chains: int,
+        num_params: int,
+        *,
+        capacity: "int | str | None" = None,
+        dtype: torch.dtype = torch.float16,
+        device: torch.device | str = "cpu",
+        path: Path | None = None,
+        count: int = 0,
+    ) -> None:
+        shape = (num_draws, num_chains, num_params)
+        self.capacity = parse_capacity(capacity, bytes_per_draw(num_chains, num_params, dtype), num_draws)
+        self.ring = torch.empty(self.capacity, *shape[1:], dtype=dtype, device=device)
+        self.counts = torch.zeros(2, dtype=torch.int64, device=device)
+        self.path = path
+        self._flushed = self._pushed = count
+        self._sink: np.ndarray
+        if path is None:
+            self._sink = np.empty(shape, _NUMPY[dtype])
+        elif count:
+            self._sink = np.load(path, mmap_mode="r+")
+        else:
+            self._sink = np.lib.format.open_memmap(path, mode="w+", dtype=_NUMPY[dtype], shape=shape)
+
+    @property
+    def count(self) -> int:
+        """Draws pushed so far."""
+        return self._pushed
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all S draws, as stored."""
+        return int(self._sink.nbytes)
+
+    def push(self, theta: Tensor) -> None:
+        """Rounds `theta (C, D)` into the next slot."""
+        if self._pushed - self._flushed == self.capacity:
+            self.flush()
+        ops.store(self.ring[self._pushed % self.capacity], theta, self.counts)
+        self._pushed += 1
+
+    def flush(self) -> None:
+        """Moves what is in the ring to its place in the file or in host memory."""
+        while self._flushed < self._pushed:  # at most twice: the ring may wrap
+            slot = self._flushed % self.capacity
+            length = min(self._pushed - self._flushed, self.capacity - slot)
+            self._sink[self._flushed : self._flushed + length] = self.ring[slot : slot + length].cpu().numpy()
+            self._flushed += length
+        if isinstance(self._sink, np.memmap):
+            self._sink.flush()
+
+    def draws(self) -> np.ndarray:
+        """All draws so far, `(S, C, D)`; a view of the file, not a copy in memory."""
+        self.flush()
+        return self._sink[: self._pushed]

@@ -1,0 +1,115 @@
+"""Bayesian model averaging as draws arrive: sums per chain, so memory does not grow with the draws.
+
+Every kept iteration counts once, a rejected proposal's repeat included: without repeats the average would
+favour states that are left quickly.
+"""
+
+import torch
+from torch import Tensor
+
+from ..kernels import ops
+from ..targets.likelihoods import Task
+from .predictions import Classification, Regression
+
+__all__ = ["StreamedAverage", "prediction_shape"]
+
+
+def prediction_shape(predictions: Tensor) -> tuple[int, int, int]:
+    """(C, T, K) of predictions, with K = 1 for one number per point."""
+    chains, points, width = predictions.flatten(2).shape if predictions.ndim > 2 else (*predictions.shape, 1)
+    return chains, points, width
+
+
+class StreamedAverage:
+    """Averages predictions `(C, T, K)` of C chains at T test points.
+
+    Classification predictions are class probabilities; regression predictions are (mean, variance), K = 2,
+    and their second moment is what is summed; anything else is averaged as it is.
+
+    Args:
+        task: of the likelihood. shape: of one draw's predictions, (C, T, K).
+        labels: `(T,)` on `device`, for the curve; None leaves it empty. num_draws: S, for the curve.
+
+    Attributes:
+        sums: float64 `(C, T, K)`. second: float64 `(C, T)`, sums of entropies (classification) or of
+            variances (regression). curve: float64 `(S, 2 + 2C)`, per draw the scores of the pooled average so
+            far (accuracy and NLL; or RMSE and mean log likelihood), then of each chain's single draw.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        shape: tuple[int, int, int],
+        *,
+        labels: Tensor | None = None,
+        num_draws: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        num_chains, num_points, _ = shape
+        self.task, self.labels = task, labels
+        self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
+        self.second = torch.zeros(num_chains, num_points, dtype=torch.float64, device=device)
+        self.curve = torch.full((num_draws, 2 + 2 * num_chains), torch.nan, dtype=torch.float64, device=device)
+        self.count = 0
+
+    def update(self, predictions: Tensor) -> None:
+        """Adds one draw of every chain, `(C, T, K)`."""
+        p = predictions.double()
+        if self.task == "classification":
+            self.sums += p
+            self.second += torch.special.entr(p).sum(-1)
+        elif self.task == "regression":
+            mean, variance = p.unbind(-1)
+            self.sums += torch.stack((mean, variance + mean**2), dim=-1)
+            self.second += variance
+        else:
+            self.sums += p
+        self._count(p)
+
+    def update_from_logits(self, logits: Tensor) -> Tensor:
+        """Adds one draw of class probabilities, the softmax of logits `(C, T, K)`, in one pass over the sums.
+
+        Returns those probabilities, in float32 (float64 for float64 logits), for `update` to repeat.
+        """
+        p = torch.empty(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
+        ops.accumulate_softmax(logits, self.sums, self.second, p)
+        self._count(p)
+        return p
+
+    def _count(self, p: Tensor) -> None:
+        """Counts the draw that was added, `p (C, T, K)`, and scores it."""
+        self.count += 1
+        if self.labels is not None and self.task != "custom":
+            single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)
+            pooled = self._pooled()[None]
+            score, loss = self._scores(torch.cat((pooled, single)), self.labels)  # (1 + C,) each
+            self.curve[self.count - 1] = torch.cat((score[:1], loss[:1], score[1:], loss[1:]))
+
+    def _pooled(self) -> Tensor:
+        """The average over draws and chains, `(T, K)`: probabilities, or (mean, variance)."""
+        average = self.sums.mean(0) / self.count
+        if self.task == "regression":
+            return torch.stack((average[:, 0], average[:, 1] - average[:, 0] ** 2), dim=-1)
+        return average
+
+    def _scores(self, p: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Accuracy and NLL, or RMSE and mean log likelihood, of predictions `(M, T, K)`: `(M,)` each."""
+        if self.task == "classification":
+            labels = labels.long()
+            accuracy = (p.argmax(-1) == labels).double().mean(1)
+            tiny = torch.finfo(torch.float64).tiny
+            chosen = p[:, torch.arange(p.shape[1], device=p.device), labels]
+            return accuracy, -torch.log(chosen.clamp_min(tiny)).mean(1)
+        mean, variance = p.unbind(-1)
+        squares = (labels - mean) ** 2
+        log_density = -0.5 * (squares / variance + torch.log(2 * torch.pi * variance))
+        return squares.mean(1).sqrt(), log_density.mean(1)
+
+    def result(self) -> Classification | Regression:
+        """The average so far."""
+        average = (self.sums / self.count).cpu()
+        second = (self.second.mean(0) / self.count).cpu().numpy()
+        if self.task == "regression":
+            mean, variance = self._pooled().cpu().unbind(-1)
+            return Regression(mean.numpy(), variance.numpy(), second, average[..., 0].numpy())
+        return Classification(average.mean(0).numpy(), average.numpy(), second)

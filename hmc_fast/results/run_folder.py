@@ -1,0 +1,159 @@
+"""The files of a run's directory besides its draws: settings, predictions and metrics, in plain formats."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .diagnostics import ess_bulk, rhat
+from .predictions import Classification, Regression
+from .run import Run
+
+__all__ = ["describe_environment", "metrics", "write_predictions"]
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions, the device's name, and the commit of the working directory, if it is a git checkout."""
+    versions = {"python": platform.python_version()}
+    for package in ("hmc_fast", "torch", "triton", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    return {"versions": versions, "device": name, "git_commit": _git_commit()}
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return f"cpu ({line.split(':', 1)[1].strip()}, {os.cpu_count()} cores)"
+    except OSError:
+        pass
+    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, scale: float) -> None:
+    """`predictions.npz`. Regression is in the original units, y = shift + scale * standardised y."""
+    assert run.test is not None
+    assert run.curve is not None
+    chains = run.num_chains
+    curve, single_score, single_loss = (
+        run.curve[:, :2],
+        run.curve[:, 2 : 2 + chains],
+        run.curve[:, 2 + chains :],
+    )
+    arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": chains * np.arange(1, len(curve) + 1)}
+    if isinstance(run.test, Classification):
+        arrays |= {
+            "probs": run.test.probs.astype(np.float32),
+            "chain_probs": run.test.chain_probs.astype(np.float32),
+            "epistemic": run.test.epistemic,
+            "aleatoric": run.test.aleatoric,
+            "curve_accuracy": curve[:, 0],
+            "curve_nll": curve[:, 1],
+            "single_accuracy": single_score,
+            "single_nll": single_loss,
+        }
+    else:
+        test = run.test.rescaled(shift, scale)
+        arrays |= {
+            "labels": labels * scale + shift,
+            "mean": test.mean,
+            "variance": test.variance,
+            "epistemic": test.epistemic,
+            "aleatoric": test.aleatoric,
+            "chain_mean": test.chain_mean,
+            "curve_rmse": curve[:, 0] * scale,
+            "curve_log_likelihood": curve[:, 1] - np.log(scale),
+            "single_rmse": single_score * scale,
+            "single_log_likelihood": single_loss - np.log(scale),
+        }
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    os.replace(temporary, path)
+
+
+def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[str, Any]:
+    """Scores of the average and of single draws, convergence, cost. NaN where a figure does not exist.
+
+    A gradient is one evaluation for one chain, on the full data or on a minibatch.
+    """
+    assert run.test is not None
+    assert run.curve is not None
+    chains = run.num_chains
+    single = run.curve[:, 2:]
+    if isinstance(run.test, Regression):
+        test = run.test.rescaled(shift, scale)
+        original = labels * scale + shift
+        scores = {
+            "rmse": test.rmse(original),
+            "log_likelihood": test.log_likelihood(original),
+            "rmse_single": float(single[:, :chains].mean() * scale),
+            "log_likelihood_single": float(single[:, chains:].mean() - np.log(scale)),
+        }
+    else:
+        scores = {
+            "accuracy": run.test.accuracy(labels),
+            "nll": run.test.nll(labels),
+            "ece": run.test.ece(labels),
+            "brier": run.test.brier(labels),
+            "accuracy_single": float(single[:, :chains].mean()),
+            "nll_single": float(single[:, chains:].mean()),
+        }
+    r_hat = rhat(run.function_draws)
+    moving = r_hat[np.isfinite(r_hat)]
+    ess = ess_bulk(run.function_draws)
+    energy = None if run.e_bfmi is None else run.e_bfmi[np.isfinite(run.e_bfmi)]
+    temperature = run.kinetic_temperature
+    return {
+        **scores,
+        "acceptance_rate": run.acceptance_rate,
+        "divergences": run.divergences,
+        "rhat_function_max": float(moving.max()) if len(moving) else None,
+        "rhat_function_share_below_1_1": float((moving < 1.1).mean()) if len(moving) else None,
+        "ess_function_min": float(np.nanmin(ess)) if len(moving) else None,
+        "e_bfmi_min": float(energy.min()) if energy is not None and len(energy) else None,
+        "kinetic_temperature": None if temperature is None else float(temperature.mean()),
+        "diagnosis": run.diagnosis(),
+        "chains": chains,
+        "draws": len(run.draws),
+        "burn_in": run.plan.burn_in,
+        "params": run.target.num_params,
+        "train_size": run.target.num_data,
+        "test_size": len(labels),
+        "gradients": run.gradients,
+        "gradients_per_s": run.gradients / run.seconds,
+        "seconds": run.seconds,
+        "draws_bytes": int(run.draws.nbytes),
+        "draws_overflowed": run.rounding[0],
+        "draws_subnormal": run.rounding[1],
+        "peak_memory_bytes": _peak_memory(run.target.device),
+        "device": str(run.target.device),
+        "sampler": run.sampler.name,
+        "seed": run.seed,
+    }
+
+
+def _peak_memory(device: torch.device) -> int:
+    """Largest memory allocated on a CUDA device; on a CPU, the process's largest resident set."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

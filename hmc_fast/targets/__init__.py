@@ -1,0 +1,1 @@
+"""What is sampled: log densities over rows of a flat parameter buffer."""

@@ -1,0 +1,282 @@
+"""The posterior of a torch model's parameters given data (`base.py` says what a target is)."""
+
+import copy
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from ..compute.gradient import ChainBatching, GradientPass
+from ..compute.precision import Precision, check_precision, scope
+from ..errors import UserError
+from ..kernels.ops import Segment
+from . import likelihoods, priors
+from .base import Target, positive
+from .flat_module import FlatModel
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["Posterior"]
+
+
+class Posterior(Target):
+    """The posterior of a torch model's parameters given data.
+
+    Args:
+        model: any `nn.Module` from inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never changed.
+        data: `(X, y)`, `X (N, ...)` float, `y (N,)` (or what the likelihood takes).
+        likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
+            `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
+        prior: a prior of `hmc_fast.priors`, or `PerGroup` for one per parameter group.
+        temperature: T; likelihood and prior are both divided by it.
+        micro_batch_size: examples per forward and backward pass; it bounds memory and changes results by
+            rounding alone. None: 128 for convolutions on a CPU, where activations should stay in cache
+            (compiled ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for
+            other models there, 8,192 on a GPU.
+        precision: of the gradient: "fp32", "tf32" or "bf16". Energies are always float32 per example,
+            summed in float64.
+        chain_batching: "vmap" evaluates all chains in one batched pass, "loop" one chain after the other,
+            "streams" on parallel CUDA streams. None: "loop" for models with convolutions (batching their
+            weights makes grouped convolutions, which are slow) and for models that vmap refuses, else "vmap";
+            `hmc_fast.run` measures before a long run (`engine/execution.py`).
+        device: where to sample; None: where the model's parameters are.
+
+    Raises:
+        UserError: a model whose density is not fixed (BatchNorm in training mode, active dropout, lazy or
+            non-float parameters), data that do not fit together or hold NaN or infinities, or a bad option.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: tuple[Tensor, Tensor],
+        likelihood: "str | likelihoods.Likelihood | Callable[[Tensor, Tensor], Tensor]" = "categorical",
+        prior: priors.Prior | priors.PerGroup | None = None,
+        *,
+        temperature: float = 1.0,
+        micro_batch_size: int | None = None,
+        precision: Precision = "fp32",
+        chain_batching: ChainBatching | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.flat = FlatModel(model, device)
+        self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
+        self.likelihood = likelihoods.resolve(likelihood)
+        self.prior = priors.segments(prior if prior is not None else priors.Normal(1.0), self.flat)
+        self.temperature = positive("temperature", temperature)
+        check_precision(precision, self.device)
+        self.precision: Precision = precision
+        self.exact_gradient_pass = precision == "fp32"
+        x, y = data
+        _check_data(x, y)
+        self.x = x.to(self.device, self.dtype if x.is_floating_point() else None)
+        self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
+        self.num_data = len(x)
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise UserError(f"micro batch size {micro_batch_size} must be at least 1")
+        convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+        self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
+        self.compiled = False
+        self.chain_batching_given = chain_batching is not None
+        self._batch_chains("loop")
+        _check_forward(self)
+        self.vmap_refusal = None if convolutional and chain_batching is None else _vmap_refusal(self)
+        if chain_batching == "vmap" and self.vmap_refusal:
+            raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
+        self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
+
+    def _batch_chains(self, chain_batching: ChainBatching) -> None:
+        if chain_batching not in ("vmap", "loop", "streams"):
+            raise UserError(f"chain_batching {chain_batching!r} is unknown: use 'vmap', 'loop' or 'streams'")
+        if chain_batching == "streams" and self.device.type != "cuda":
+            raise UserError(
+                f"chain_batching 'streams' needs a CUDA device, not {self.device}: use 'vmap' or 'loop'"
+            )
+        self.chain_batching: ChainBatching = chain_batching
+        self._gradient = GradientPass(self._log_prob, chain_batching, compiled=self.compiled)
+
+    def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
+        """This posterior with its gradient compiled or not, and chains batched another way."""
+        other = super().prepared(compiled=compiled)
+        other._batch_chains(chain_batching or self.chain_batching)
+        return other
+
+    def single_pass(self, num_chains: int, count: int) -> bool:
+        return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
+
+    def to(self, device: torch.device | str) -> "Posterior":
+        """This posterior on another device; itself if it is there already."""
+        device = torch.empty(0, device=device).device
+        if device == self.device:
+            return self
+        check_precision(self.precision, device)
+        moved = copy.copy(self)
+        moved.flat = FlatModel(self._trainable(), device)
+        moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
+        moved.prior = tuple(_move(segment, device) for segment in self.prior)
+        moved._batch_chains(self.chain_batching)
+        return moved
+
+    def _trainable(self) -> nn.Module:
+        module = copy.deepcopy(self.flat.module)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in self.flat.names)
+        return module
+
+    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
+        if isinstance(init, str) and init == "model":
+            return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
+        return super().initial(init, num_chains, seed)
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`; exact arithmetic."""
+        with torch.no_grad(), scope("fp32", self.device):
+            if self.chain_batching == "vmap":
+                return torch.func.vmap(self.flat, in_dims=(0, None))(theta, x)
+            return torch.stack([self.flat(row, x) for row in theta])
+
+    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+        """Predictions `(C, T, K)` of every chain: what `likelihood.predict` makes of the outputs.
+
+        batch_size: inputs per pass; None: `micro_batch_size`.
+        """
+        parts = []
+        for chunk in x.split(batch_size or self.micro_batch_size):
+            outputs = self.outputs(theta, chunk)
+            parts.append(torch.func.vmap(self.likelihood.predict)(outputs))
+        return torch.cat(parts, dim=1)
+
+    @property
+    def predicts_softmax(self) -> bool:
+        """Whether predictions are the softmax of `logits`; a subclass of `Categorical` may predict otherwise."""
+        return type(self.likelihood) is likelihoods.Categorical
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Model outputs `(C, T, K)` of every chain, computed in micro-batches."""
+        return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
+
+    def log_likelihood_and_grad(
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+    ) -> None:
+        count = self.num_data if indices is None else indices.shape[1]
+        for start in range(0, count, self.micro_batch_size):
+            self.micro_batch(theta, grad, log_lik, indices, start)
+
+    def micro_batch(
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None, start: int = 0
+    ) -> None:
+        """The part of `log_likelihood_and_grad` of the micro-batch from example `start` on: the first one
+        overwrites `grad`, the others add to it. A remainder stays eager when the rest is compiled."""
+        count = self.num_data if indices is None else indices.shape[1]
+        part = slice(start, min(start + self.micro_batch_size, count))
+        x, y, values = self.x, self.y, log_lik
+        if count > self.micro_batch_size:
+            values = log_lik[:, part]
+        if indices is not None:
+            x, y = x[indices[:, part]], y[indices[:, part]]  # (C, B, ...)
+        elif count > self.micro_batch_size:
+            x, y = x[part], y[part]
+        traced = torch.compiler.is_compiling()  # in float32 then, see `single_pass`: no flag to set
+        with nullcontext() if traced else scope(self.precision, self.device):
+            self._gradient(
+                theta,
+                x,
+                y,
+                grad,
+                values,
+                shared=indices is None,
+                scale=self.num_data / count,
+                accumulate=start > 0,
+                compiled=part.stop - start == min(count, self.micro_batch_size),
+            )
+
+    def example_row(self) -> Tensor:
+        return self.initial("model", 1, 0)
+
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        gradient = self._gradient.functional(shared=True, scale=1.0, batched=False)
+        return lambda row: gradient(row, self.x[:1], self.y[:1])
+
+    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
+        with torch.no_grad(), scope("fp32", self.device):
+            for start in range(0, self.num_data, self.micro_batch_size):
+                part = slice(start, start + self.micro_batch_size)
+                x, y = self.x[part], self.y[part]
+                if self.chain_batching == "vmap":
+                    log_lik[:, part] = torch.func.vmap(self._log_prob, in_dims=(0, None, None))(theta, x, y)
+                else:
+                    for chain, row in enumerate(theta):
+                        log_lik[chain, part] = self._log_prob(row, x, y)
+
+    def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        # oneDNN's convolutions are faster in this layout once the compiler has fused what lies between them
+        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no odds).
+        alone = self.device.type == "cpu" and self.chain_batching == "loop"
+        outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
+        # .to: under autocast the loss must still be summed in the buffer's precision
+        return self.likelihood.log_prob(outputs.to(self.dtype), y)
+
+
+def _micro_batch_size(device: torch.device, convolutional: bool) -> int:
+    if device.type != "cpu":
+        return 8192
+    return 128 if convolutional else 4096
+
+
+def _move(segment: Segment, device: torch.device) -> Segment:
+    if isinstance(segment.scale, Tensor):
+        return Segment(segment.start, segment.stop, segment.family, segment.scale.to(device), segment.shape)
+    return segment
+
+
+def _check_data(x: Tensor, y: Tensor) -> None:
+    if len(x) == 0:
+        raise UserError("the data are empty: X must hold at least one example")
+    if len(x) != len(y):
+        raise UserError(f"X holds {len(x)} examples and y {len(y)}: they must be as many")
+    for name, values in (("X", x), ("y", y)):
+        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
+            row = int(torch.nonzero(~torch.isfinite(values).flatten(1 if values.ndim > 1 else 0))[0, 0])
+            raise UserError(f"{name} holds NaN or an infinity in row {row}: remove or impute it")
+
+
+def _check_forward(posterior: Posterior) -> None:
+    """One example through the model and the likelihood, so that what does not fit shows here."""
+    row, x, y = posterior.flat.initial, posterior.x[:1], posterior.y[:1]
+    try:
+        outputs = posterior.flat(row, x)
+        if isinstance(posterior.likelihood, likelihoods.Categorical):
+            _check_labels(posterior.y, outputs.shape[-1])  # first: a GPU would die of a label out of range
+        value = posterior.likelihood.log_prob(outputs, y)
+    except (RuntimeError, IndexError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"the model does not take an example of shape {tuple(x.shape)} with the likelihood "
+            f"{type(posterior.likelihood).__name__}: {reason}"
+        ) from error
+    if value.shape != (1,):
+        raise UserError(
+            f"the likelihood gave shape {tuple(value.shape)} for one example: it must give one log-likelihood "
+            "per example, (B,)"
+        )
+
+
+def _vmap_refusal(posterior: Posterior) -> str | None:
+    """Why torch.vmap cannot evaluate two chains at once, or None if it can; tried on one example."""
+    rows = posterior.flat.initial.expand(2, -1).contiguous()
+    try:
+        torch.func.vmap(posterior._log_prob, in_dims=(0, None, None))(rows, posterior.x[:1], posterior.y[:1])
+    except RuntimeError as error:
+        return str(error).strip().split("\n")[0][:160]
+    return None
+
+
+def _check_labels(y: Tensor, classes: int) -> None:
+    if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
+        raise UserError(
+            f"labels must be integers in 0..{classes - 1}, the model's classes; y holds "
+            f"{y.min().item()}..{y.max().item()} ({y.dtype})"
+        )

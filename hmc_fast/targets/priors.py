@@ -1,0 +1,202 @@
+"""Zero-mean priors over parameters, each at a given variance, optionally one per parameter group.
+
+A prior is turned into the segment table that the kernels read (`kernels/prior.py`), where its log density
+and gradient are computed in the same pass as the update. Comparing families at equal variance is how
+Izmailov et al. 2021 (arXiv:2104.14421, sec. 6.3) ask whether the family matters.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..kernels import ops
+from ..kernels.ops import Segment
+from .flat_module import FlatModel
+
+__all__ = ["Flat", "Laplace", "Logistic", "Mixture", "Normal", "PerGroup", "Prior", "StudentT", "sample"]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """Independent zero-mean elements with the given variance. Use a subclass.
+
+    Raises:
+        UserError: a variance that is not positive and finite.
+    """
+
+    variance: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.variance) and self.variance > 0):
+            raise UserError(f"prior variance {self.variance} must be a positive number")
+
+    def family(self) -> int:
+        raise NotImplementedError
+
+    def scale(self) -> float:
+        """The family's scale s at this variance."""
+        raise NotImplementedError
+
+    def shape(self) -> tuple[float, float]:
+        return (0.0, 0.0)
+
+
+class Normal(Prior):
+    """N(0, variance)."""
+
+    def family(self) -> int:
+        return ops.NORMAL
+
+    def scale(self) -> float:
+        return math.sqrt(self.variance)
+
+
+class Laplace(Prior):
+    """Density exp(-|x|/s) / 2s, variance 2 s^2."""
+
+    def family(self) -> int:
+        return ops.LAPLACE
+
+    def scale(self) -> float:
+        return math.sqrt(self.variance / 2)
+
+
+class Logistic(Prior):
+    """Logistic, variance (pi s)^2 / 3."""
+
+    def family(self) -> int:
+        return ops.LOGISTIC
+
+    def scale(self) -> float:
+        return math.sqrt(3 * self.variance) / math.pi
+
+
+@dataclass(frozen=True)
+class StudentT(Prior):
+    """Student-t with `degrees_of_freedom` nu > 2, variance s^2 nu / (nu - 2)."""
+
+    degrees_of_freedom: float = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.degrees_of_freedom > 2:
+            raise UserError(
+                f"degrees of freedom {self.degrees_of_freedom} give no finite variance: use more than 2"
+            )
+
+    def family(self) -> int:
+        return ops.STUDENT_T
+
+    def scale(self) -> float:
+        return math.sqrt(self.variance * (self.degrees_of_freedom - 2) / self.degrees_of_freedom)
+
+    def shape(self) -> tuple[float, float]:
+        return (self.degrees_of_freedom, 0.0)
+
+
+@dataclass(frozen=True)
+class Mixture(Prior):
+    """Scale mixture `weight` N(0, s^2) + (1 - weight) N(0, (ratio s)^2), of the given total variance.
+
+    The defaults, a wide and a narrow half with a ratio of 1/10, are arbitrary.
+    """
+
+    weight: float = 0.5
+    ratio: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.weight < 1:
+            raise UserError(f"mixture weight {self.weight} must lie strictly between 0 and 1")
+        if not (math.isfinite(self.ratio) and self.ratio > 0):
+            raise UserError(f"mixture ratio {self.ratio} must be a positive number")
+
+    def family(self) -> int:
+        return ops.MIXTURE
+
+    def scale(self) -> float:
+        return math.sqrt(self.variance / (self.weight + (1 - self.weight) * self.ratio**2))
+
+    def shape(self) -> tuple[float, float]:
+        return (self.weight, self.ratio)
+
+
+class Flat(Prior):
+    """No prior: an improper constant. What a bare log density uses."""
+
+    def family(self) -> int:
+        return ops.FLAT
+
+    def scale(self) -> float:
+        return 1.0
+
+
+@dataclass(frozen=True)
+class PerGroup:
+    """Priors by parameter name: `PerGroup({"*.bias": Normal(1.0)}, default=Normal(0.1))`.
+
+    Keys are shell patterns over `model.named_parameters()`; the first that matches decides.
+    With `fan_in=True` each variance is divided by the fan-in of the weight (vectors: by 1).
+    """
+
+    groups: Mapping[str, Prior] = field(default_factory=dict)
+    default: Prior = field(default_factory=Normal)
+    fan_in: bool = False
+
+
+def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
+    """The table for `flat`'s buffer: one segment per run of equal family and shape numbers."""
+    if isinstance(prior, Prior):
+        return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape()),)
+    owners = [prior.default] * len(flat.names)
+    for pattern, group in reversed(list(prior.groups.items())):
+        for index in flat.matching(pattern):
+            owners[index] = group
+    scales = [torch.full((size,), o.scale()) for size, o in zip(flat.sizes, owners, strict=True)]
+    scale = torch.cat(scales) * (flat.fan_in().rsqrt() if prior.fan_in else 1.0)
+    scale = scale.to(flat.device, flat.dtype)
+    table: list[Segment] = []
+    start = 0
+    for size, owner in zip(flat.sizes, owners, strict=True):
+        kind, begin = (owner.family(), owner.shape()), start
+        if table and (table[-1].family, table[-1].shape) == kind:
+            begin = table.pop().start
+        start += size
+        table.append(Segment(begin, start, kind[0], scale, kind[1]))
+    return tuple(table)
+
+
+def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
+    """Prior draws by the inverse distribution function.
+
+    uniform, second: `(C, D)` in (0, 1), independent; the second chooses a mixture's component. On the CPU:
+    it happens once per run. Returns float64 `(C, D)`.
+    """
+    from scipy import stats
+
+    u = uniform.double().cpu().numpy()
+    out = torch.empty(uniform.shape, dtype=torch.float64)
+    for segment in table:
+        part = slice(segment.start, segment.stop)
+        if segment.family == ops.FLAT:
+            raise UserError(
+                "a flat prior cannot be sampled: use init='uniform', or a tensor of shape (chains, parameters)"
+            )
+        a, b = segment.shape
+        if segment.family in (ops.NORMAL, ops.MIXTURE):
+            z = torch.from_numpy(stats.norm.ppf(u[:, part]))
+        elif segment.family == ops.LAPLACE:
+            z = torch.from_numpy(stats.laplace.ppf(u[:, part]))
+        elif segment.family == ops.LOGISTIC:
+            z = torch.from_numpy(stats.logistic.ppf(u[:, part]))
+        else:
+            z = torch.from_numpy(stats.t.ppf(u[:, part], a))
+        if segment.family == ops.MIXTURE:
+            z = torch.where(second[:, part].double().cpu() < a, z, z * b)
+        scale = segment.scale[part].double().cpu() if isinstance(segment.scale, Tensor) else segment.scale
+        out[:, part] = z * scale
+    return out
