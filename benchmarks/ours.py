@@ -29,7 +29,7 @@ def ours(
         sampler = hmc_fast.HMC(STEP_SIZE, num_leapfrog=work.num_leapfrog)
     else:
         sampler = hmc_fast.SGHMC(
-            STEP_SIZE, friction=100.0, batch_size=work.batch_size, num_leapfrog=work.num_leapfrog
+            STEP_SIZE, friction=100.0, batch_size=work.batch_size, steps_per_iteration=work.num_leapfrog
         )
     theta = posterior.initial("model", chains, 0)
     state = sampler.init(posterior, theta, seed=0, graph=graph)

@@ -147,7 +147,7 @@ def make_sampler(settings: Settings) -> Sampler:
             test_in_burn_in=bool(settings.test_in_burn_in),
         )
     if settings.sampler == "mclmc":
-        return MCLMC(settings.step_size, adapt=settings.adapt, num_leapfrog=settings.num_leapfrog)
+        return MCLMC(settings.step_size, adapt=settings.adapt, steps_per_iteration=settings.num_leapfrog)
     schedule = None
     if settings.cycle_length:
         schedule = CosineCyclical(
@@ -156,7 +156,7 @@ def make_sampler(settings: Settings) -> Sampler:
             exploration=_required(settings.cycle_exploration),
         )
     step_size, friction = _required(settings.step_size), settings.friction
-    minibatches: dict[str, Any] = {"batch_size": settings.batch_size, "num_leapfrog": settings.num_leapfrog}
+    minibatches: dict[str, Any] = {"batch_size": settings.batch_size, "steps_per_iteration": settings.num_leapfrog}
     if settings.sampler == "sgld":
         return SGLD(step_size, schedule=schedule, **minibatches)
     if settings.sampler == "psgld":

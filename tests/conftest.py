@@ -36,8 +36,8 @@ def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         for sampler in samplers.SAMPLERS:
             plain = sampler.init
 
-            def init(self, target, theta, *, seed=0, graph=True, burn_in=0, plain=plain):
-                return plain(self, target, theta, seed=seed, graph=graph, burn_in=burn_in)
+            def init(self, target, theta, *, seed=0, graph=True, warm_up_iterations=0, plain=plain):
+                return plain(self, target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
 
             monkeypatch.setattr(sampler, "init", init)
 

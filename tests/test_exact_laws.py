@@ -71,7 +71,7 @@ def test_exact_samplers_match_a_posterior_in_closed_form(name):
         lambda: hmc_fast.GHMC(0.8, friction=0.8),
         lambda: hmc_fast.AMAGOLD(0.6, friction=0.4, num_leapfrog=3),
         lambda: hmc_fast.AdjustedMCLMC(1.2, num_leapfrog=3, jitter=0.4),
-        lambda: hmc_fast.MCLMC(0.5, decoherence_length=2.0, num_leapfrog=6),
+        lambda: hmc_fast.MCLMC(0.5, decoherence_length=2.0, steps_per_iteration=6),
     ],
 )
 def test_temperature_widens_the_law(make):

@@ -118,7 +118,7 @@ INF, NAN = math.inf, math.nan
 def test_what_is_not_finite_is_rejected_and_diverges():
     energy = torch.tensor([NAN, INF, -INF, 1e9, 2000.0, 999.0, -5.0], dtype=torch.float64)
     for rule in ("log_ratio", "density_ratio"):
-        accepted, prob, divergent = metropolis.decide(energy, torch.full((7,), 1e-7), rule)
+        accepted, prob, divergent = metropolis.metropolis_test(energy, torch.full((7,), 1e-7), rule)
         assert accepted.tolist() == [False] * 6 + [True]
         assert divergent.tolist() == [True, True, True, True, True, False, False]
         assert prob.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 1.0])
@@ -128,8 +128,8 @@ def test_both_rules_agree_and_have_the_right_frequency():
     generator = torch.Generator().manual_seed(0)
     energy = 2 * torch.randn(200_000, generator=generator, dtype=torch.float64)
     uniform = torch.rand(200_000, generator=generator)
-    by_log, prob, _ = metropolis.decide(energy, uniform, "log_ratio")
-    by_density, _, _ = metropolis.decide(energy, uniform, "density_ratio")
+    by_log, prob, _ = metropolis.metropolis_test(energy, uniform, "log_ratio")
+    by_density, _, _ = metropolis.metropolis_test(energy, uniform, "density_ratio")
     assert torch.equal(by_log, by_density)
     torch.testing.assert_close(prob, torch.exp(-energy).clamp_max(1))
     assert by_log.double().mean().item() == pytest.approx(prob.mean().item(), abs=0.005)

@@ -161,7 +161,7 @@ def test_sghmc_variance_matches_its_discretisation(friction):
     assert abs(expected * stiffness - 1) > 0.04, "the discretisation must show"
     run = hmc_fast.run(
         density,
-        hmc_fast.SGHMC(step_size, friction=friction, num_leapfrog=15),
+        hmc_fast.SGHMC(step_size, friction=friction, steps_per_iteration=15),
         chains=64,
         burn_in=20,
         draws=250,
@@ -176,7 +176,7 @@ def test_sghmc_on_a_skewed_target():
     known = skewed()
     run = hmc_fast.run(
         known.density,
-        hmc_fast.SGHMC(0.1, friction=1.0, num_leapfrog=30),
+        hmc_fast.SGHMC(0.1, friction=1.0, steps_per_iteration=30),
         chains=64,
         burn_in=20,
         draws=150,
@@ -192,7 +192,7 @@ def test_sghmc_minibatches_find_the_conjugate_posterior():
     posterior, known = linear_regression()
     run = hmc_fast.run(
         posterior,
-        hmc_fast.SGHMC(0.006, friction=30.0, batch_size=16, num_leapfrog=40),
+        hmc_fast.SGHMC(0.006, friction=30.0, batch_size=16, steps_per_iteration=40),
         chains=32,
         burn_in=30,
         draws=150,
@@ -208,7 +208,7 @@ def test_noise_estimate_removes_noise():
     density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 3)
     run = hmc_fast.run(
         density,
-        hmc_fast.SGHMC(0.1, friction=2.0, noise_estimate=2.0, num_leapfrog=200),
+        hmc_fast.SGHMC(0.1, friction=2.0, noise_estimate=2.0, steps_per_iteration=200),
         chains=2,
         burn_in=0,
         draws=2,
@@ -224,7 +224,7 @@ def test_sghmc_names_a_chain_that_blew_up():
     with pytest.raises(hmc_fast.UserError, match=r"left the finite numbers at iteration .* smaller step size"):
         hmc_fast.run(
             density,
-            hmc_fast.SGHMC(0.9, friction=1.0, num_leapfrog=50),
+            hmc_fast.SGHMC(0.9, friction=1.0, steps_per_iteration=50),
             chains=2,
             burn_in=0,
             draws=5,

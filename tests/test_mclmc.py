@@ -171,7 +171,7 @@ def test_the_bias_of_unadjusted_mclmc_shrinks_with_its_step():
     for step_size in (3.2, 0.8):
         run = hmc_fast.run(
             gaussian(scales),
-            hmc_fast.MCLMC(step_size, decoherence_length=5.0, num_leapfrog=int(8 / step_size)),
+            hmc_fast.MCLMC(step_size, decoherence_length=5.0, steps_per_iteration=int(8 / step_size)),
             chains=64,
             burn_in=200,
             draws=400,
@@ -212,9 +212,9 @@ def test_steps_that_are_not_finite_do_not_poison_the_learning():
 
     target = hmc_fast.Density(log_density, 4, dtype=torch.float64)
     sampler = hmc_fast.MCLMC(50.0, adapt=True)
-    state = sampler.init(target, torch.zeros(8, 4, dtype=torch.float64), seed=0, burn_in=200)
+    state = sampler.init(target, torch.zeros(8, 4, dtype=torch.float64), seed=0, warm_up_iterations=200)
     for _ in range(200):
-        _, info = sampler.step(state, burn_in=True)
+        _, info = sampler.step(state, warming_up=True)
     assert torch.isfinite(state.theta).all()
     assert torch.isfinite(info.energy_error).all()
     assert 0.01 < float(info.step_size[0]) < 3
@@ -231,15 +231,15 @@ def test_what_was_learned_is_frozen_after_burn_in():
 def test_learning_goes_on_from_a_checkpoint():
     target, sampler = gaussian(np.logspace(-1, 1, 5)), hmc_fast.MCLMC()
     theta = torch.zeros(3, 5, dtype=torch.float64)
-    state, copy = (sampler.init(target, theta, seed=2, burn_in=60) for _ in range(2))
+    state, copy = (sampler.init(target, theta, seed=2, warm_up_iterations=60) for _ in range(2))
     for _ in range(30):
-        sampler.step(state, burn_in=True)
+        sampler.step(state, warming_up=True)
     for name, tensor in state_tensors(state).items():
         getattr(copy, name).copy_(tensor)
     copy.host_counter = state.host_counter
     for iteration in range(30, 70):
-        sampler.step(state, burn_in=iteration < 60)
-        sampler.step(copy, burn_in=iteration < 60)
+        sampler.step(state, warming_up=iteration < 60)
+        sampler.step(copy, warming_up=iteration < 60)
     assert torch.equal(state.theta, copy.theta)
     assert torch.equal(state.hyper, copy.hyper)
 

@@ -18,7 +18,7 @@ from targets import linear_regression
 def adapting():
     """Every chain for itself, so that one chain's draws do not depend on the others'."""
     sampler = hmc_fast.HMC(adapt=True, pool=False, num_leapfrog=4, jitter=0.0)
-    sampler.init = functools.partial(sampler.init, burn_in=20)
+    sampler.init = functools.partial(sampler.init, warm_up_iterations=20)
     return sampler
 
 
@@ -32,11 +32,11 @@ SAMPLERS = {
     "split_hmc": lambda: hmc_fast.SplitHMC(0.02, num_splits=3, num_leapfrog=2),
     "amagold": lambda: hmc_fast.AMAGOLD(0.005, friction=2.0, batch_size=16),
     "amagold_full_batch": lambda: hmc_fast.AMAGOLD(0.003, friction=0.0, num_leapfrog=4),
-    "mclmc": lambda: hmc_fast.MCLMC(0.02, num_leapfrog=4),
-    "mclmc_minibatch": lambda: hmc_fast.MCLMC(0.02, decoherence_length=0.5, batch_size=16, num_leapfrog=4),
+    "mclmc": lambda: hmc_fast.MCLMC(0.02, steps_per_iteration=4),
+    "mclmc_minibatch": lambda: hmc_fast.MCLMC(0.02, decoherence_length=0.5, batch_size=16, steps_per_iteration=4),
     "adjusted_mclmc": lambda: hmc_fast.AdjustedMCLMC(0.02, num_leapfrog=4),
     "sghmc": lambda: hmc_fast.SGHMC(0.02, friction=5.0, batch_size=16),
-    "sghmc_full_batch": lambda: hmc_fast.SGHMC(0.02, friction=5.0, num_leapfrog=4, refresh_interval=2),
+    "sghmc_full_batch": lambda: hmc_fast.SGHMC(0.02, friction=5.0, steps_per_iteration=4, refresh_interval=2),
     "sghmc_cyclical": lambda: hmc_fast.SGHMC(
         0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
     ),
@@ -47,7 +47,7 @@ SAMPLERS = {
     "psgld": lambda: hmc_fast.PSGLD(1e-3, batch_size=16, adapt_after_burn_in=True),
     "sgnht": lambda: hmc_fast.SGNHT(0.02, friction=5.0, batch_size=16),
     "baoab": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=50.0, batch_size=16),
-    "obabo": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=5.0, scheme="obabo", num_leapfrog=4),
+    "obabo": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=5.0, scheme="obabo", steps_per_iteration=4),
 }
 
 
@@ -64,8 +64,8 @@ def test_step_mutates_its_own_buffers_in_place(sampler):
     addresses = {
         name: tensor.data_ptr() for name, tensor in vars(state).items() if isinstance(tensor, torch.Tensor)
     }
-    for burn_in in (True, False, False):
-        same, info = sampler.step(state, burn_in=burn_in)
+    for warming_up in (True, False, False):
+        same, info = sampler.step(state, warming_up=warming_up)
         assert same is state
     assert torch.equal(theta, before), "the caller's tensor was changed"
     assert not torch.equal(state.theta, before)
@@ -138,7 +138,7 @@ def test_a_step_reads_nothing_back_to_the_host(name, request):
     state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1)
     with NoHostRead():
         sampler.step(state)
-        sampler.step(state, burn_in=True)
+        sampler.step(state, warming_up=True)
     with pytest.raises(AssertionError), NoHostRead():
         state.theta.sum().item()
 
@@ -210,11 +210,11 @@ def test_checkpointed_tensors_restore_the_chain(sampler):
         (lambda: hmc_fast.SGHMC(0.1, friction=10.0), "must be under 1"),
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, noise_estimate=2.0), "noise estimate 2.0"),
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, batch_size=-1), "batch size -1"),
-        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, num_leapfrog=0), "leapfrog steps 0"),
+        (lambda: hmc_fast.SGHMC(0.1, friction=1.0, steps_per_iteration=0), "steps per iteration 0"),
         (lambda: hmc_fast.SGHMC(0.1, friction=1.0, refresh_interval=-1), "refresh interval -1"),
         (lambda: hmc_fast.SGLD(-1e-3), "step size -0.001"),
         (lambda: hmc_fast.SGLD(1e-3, batch_size=-1), "batch size -1"),
-        (lambda: hmc_fast.SGLD(1e-3, num_leapfrog=0), "leapfrog steps 0"),
+        (lambda: hmc_fast.SGLD(1e-3, steps_per_iteration=0), "steps per iteration 0"),
         (lambda: hmc_fast.PSGLD(float("inf")), "step size inf"),
         (lambda: hmc_fast.PSGLD(1e-3, decay=1.0), "decay 1.0"),
         (lambda: hmc_fast.PSGLD(1e-3, damping=0.0), "damping 0.0"),

@@ -195,7 +195,7 @@ def test_a_run_that_blows_up_leaves_nothing(tmp_path):
     with pytest.raises(hmc_fast.UserError, match="left the finite numbers"):
         hmc_fast.run(
             posterior,
-            hmc_fast.SGHMC(30.0, friction=0.01, num_leapfrog=200),
+            hmc_fast.SGHMC(30.0, friction=0.01, steps_per_iteration=200),
             out=tmp_path / "run",
             draws=2,
             progress=False,

@@ -140,7 +140,7 @@ def test_full_gradients_meet_the_discretisation(name):
         assert abs(share - 1).max() > 0.08, "the discretisation must show"
     run = hmc_fast.run(
         gaussian(covariance, mean, temperature=TEMPERATURE),
-        make(eps, num_leapfrog=6),
+        make(eps, steps_per_iteration=6),
         chains=256,
         burn_in=20,
         draws=150,
@@ -174,7 +174,7 @@ def test_minibatch_noise_meets_the_discretisation(name):
     assert (expected[1] / quiet[1]).max() > 1.05, "the gradient noise must show"
     run = hmc_fast.run(
         posterior,
-        make(eps, batch_size=2, num_leapfrog=6),  # two epochs
+        make(eps, batch_size=2, steps_per_iteration=6),  # two epochs
         chains=256,
         burn_in=20,
         draws=150,
@@ -187,16 +187,16 @@ def test_minibatch_noise_meets_the_discretisation(name):
 def test_psgld_is_rmsprop_in_burn_in_and_sgld_after():
     eps, decay, damping, scale = 0.3, 0.9, 1e-3, torch.tensor([0.2, 1.0], dtype=torch.float64)
     target = gaussian(np.diag(scale.numpy() ** 2))
-    sampler = hmc_fast.PSGLD(eps, decay=decay, damping=damping, num_leapfrog=1)
-    state = sampler.init(target, scale.repeat(256, 1), burn_in=40)
+    sampler = hmc_fast.PSGLD(eps, decay=decay, damping=damping, steps_per_iteration=1)
+    state = sampler.init(target, scale.repeat(256, 1), warm_up_iterations=40)
     mean_square = torch.zeros(256, 2, dtype=torch.float64)
     for t in range(40):
         share = max(1 / (t + 1), 1 - decay)
         mean_square = (1 - share) * mean_square + share * (state.theta / scale**2) ** 2
-        sampler.step(state, burn_in=True)
+        sampler.step(state, warming_up=True)
     torch.testing.assert_close(state.mean_square, mean_square, rtol=1e-6, atol=1e-12)
     preconditioner = 1 / (damping + mean_square.sqrt())
-    sampler.num_leapfrog, draws = 10, []
+    sampler.steps_per_iteration, draws = 10, []
     for _ in range(150):
         sampler.step(state)
         draws.append(state.theta.numpy().copy())
@@ -239,7 +239,7 @@ def test_sgnht_meets_its_law_in_many_dimensions():
     assert abs(variance / moments(friction)[0] - 1) > 0.05, "a thermostat that stays put must show"
     run = hmc_fast.run(
         gaussian(np.eye(dim) / stiffness),
-        hmc_fast.SGNHT(eps, friction=friction, num_leapfrog=8),
+        hmc_fast.SGNHT(eps, friction=friction, steps_per_iteration=8),
         chains=32,
         burn_in=40,
         draws=125,
@@ -258,7 +258,9 @@ def test_sgnht_cools_what_minibatches_heat():
     for make in (hmc_fast.SGHMC, hmc_fast.SGNHT):
         run = hmc_fast.run(
             posterior,
-            make(0.1, friction=FRICTION, batch_size=2, num_leapfrog=10),  # 10: ends at every place of an epoch
+            make(
+                0.1, friction=FRICTION, batch_size=2, steps_per_iteration=10
+            ),  # 10: ends at every place of an epoch
             chains=256,
             burn_in=20,
             draws=60,
@@ -279,7 +281,7 @@ def test_a_cycle_explores_without_noise_and_then_samples():
     """SGLD step by step: its step size is a learning rate, so it falls as (1 + cos) / 2."""
     eps, target = 0.1, gaussian(np.eye(3))
     schedule = hmc_fast.CosineCyclical(4, exploration=0.5)
-    sampler = hmc_fast.SGLD(eps, num_leapfrog=1, schedule=schedule)
+    sampler = hmc_fast.SGLD(eps, steps_per_iteration=1, schedule=schedule)
     theta = torch.ones(2, 3, dtype=torch.float64)
     state = sampler.init(target, theta, seed=3)
     for t in range(8):
@@ -293,7 +295,7 @@ def test_a_cycle_explores_without_noise_and_then_samples():
 
 
 def test_polynomial_decay_is_read_from_the_counter():
-    sampler = hmc_fast.SGLD(0.1, num_leapfrog=5, schedule=hmc_fast.PolynomialDecay(offset=4.0, power=0.6))
+    sampler = hmc_fast.SGLD(0.1, steps_per_iteration=5, schedule=hmc_fast.PolynomialDecay(offset=4.0, power=0.6))
     state = sampler.init(gaussian(np.eye(2)), torch.zeros(1, 2, dtype=torch.float64))
     for iteration in range(3):
         _, info = sampler.step(state)
@@ -311,7 +313,7 @@ def test_the_end_of_a_cycle_samples_the_target(name):
     }[name]
     run = hmc_fast.run(
         gaussian(np.eye(2)),
-        make(num_leapfrog=10, schedule=hmc_fast.CosineCyclical(4, keep=1, exploration=0.25)),
+        make(steps_per_iteration=10, schedule=hmc_fast.CosineCyclical(4, keep=1, exploration=0.25)),
         chains=512,
         burn_in=8,
         draws=20,

@@ -12,7 +12,7 @@ SAMPLERS = {
     "ghmc": lambda: hmc_fast.GHMC(0.05, friction=2.0, num_leapfrog=2),
     "split_hmc": lambda: hmc_fast.SplitHMC(0.02, num_splits=3, num_leapfrog=2),
     "amagold": lambda: hmc_fast.AMAGOLD(0.005, friction=2.0, batch_size=16),
-    "mclmc": lambda: hmc_fast.MCLMC(0.02, num_leapfrog=4),
+    "mclmc": lambda: hmc_fast.MCLMC(0.02, steps_per_iteration=4),
     "adjusted_mclmc": lambda: hmc_fast.AdjustedMCLMC(0.02, num_leapfrog=4),
     "sghmc": lambda: hmc_fast.SGHMC(0.02, friction=5.0, batch_size=16),
     "sgld": lambda: hmc_fast.SGLD(1e-4, batch_size=16),

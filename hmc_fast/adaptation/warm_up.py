@@ -38,14 +38,16 @@ class WarmUp:
     Args:
         inverse_mass: where the metric begins, `(K, D)`; mutated.
         num_chains: C.
-        burn_in: iterations of warm-up.
+        warm_up_iterations: how many there will be.
         target_acceptance: of the step size.
     """
 
-    def __init__(self, inverse_mass: Tensor, num_chains: int, burn_in: int, target_acceptance: float) -> None:
+    def __init__(
+        self, inverse_mass: Tensor, num_chains: int, warm_up_iterations: int, target_acceptance: float
+    ) -> None:
         groups, num_params = inverse_mass.shape
-        self.inverse_mass, self.num_chains, self.burn_in = inverse_mass, num_chains, burn_in
-        self.windows = Windows.of(burn_in)
+        self.inverse_mass, self.num_chains, self.warm_up_iterations = inverse_mass, num_chains, warm_up_iterations
+        self.windows = Windows.of(warm_up_iterations)
         self.dual_averaging = DualAveraging(
             torch.zeros(DualAveraging.rows, num_chains, dtype=torch.float64, device=inverse_mass.device),
             target_acceptance,

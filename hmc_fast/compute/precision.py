@@ -1,4 +1,4 @@
-"""Arithmetic of the gradient: float32, tf32 or bf16, within a scope and nowhere else.
+"""Arithmetic of the gradient: float32, tf32 or bf16, within a arithmetic and nowhere else.
 
 A deterministic low-precision gradient keeps leapfrog reversible and volume-preserving, so a Metropolis test
 with an exact energy stays exact: the gradient's precision is an option, the energy's is not.
@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 
-__all__ = ["Precision", "check_precision", "scope"]
+__all__ = ["Precision", "arithmetic", "check_precision"]
 
 Precision = Literal["fp32", "tf32", "bf16"]
 
@@ -26,7 +26,7 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 
 @contextmanager
-def scope(precision: Precision, device: torch.device) -> Iterator[None]:
+def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     """Runs the model in `precision`; every flag is put back on leaving.
 
     torch's own default allows tf32 in cuDNN convolutions: it is off here unless asked for. cuDNN is held to

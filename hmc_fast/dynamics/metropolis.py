@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..errors import UserError
 
-__all__ = ["DIVERGENCE_THRESHOLD", "Acceptance", "check_acceptance", "decide", "energy_of_examples"]
+__all__ = ["DIVERGENCE_THRESHOLD", "Acceptance", "check_acceptance", "energy_of_examples", "metropolis_test"]
 
 Acceptance = Literal["log_ratio", "density_ratio"]
 
@@ -31,7 +31,9 @@ def energy_of_examples(log_lik: Tensor, new_log_lik: Tensor, inverse_temperature
     return -(new_log_lik.double() - log_lik.double()).sum(1) * inverse_temperature.double()
 
 
-def decide(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio") -> tuple[Tensor, Tensor, Tensor]:
+def metropolis_test(
+    energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Whether each chain accepts its proposal.
 
     Args:

@@ -132,8 +132,8 @@ class Loop:
 
     def _iterate(self, keep: bool, bar: Progress) -> None:
         begin = time.perf_counter()
-        burn_in = self.iteration < self.plan.burn_in
-        self.state, info = self.sampler.step(self.state, burn_in=burn_in)
+        warming_up = self.iteration < self.plan.burn_in
+        self.state, info = self.sampler.step(self.state, warming_up=warming_up)
         row = self._read(info)
         if not self.sampler.has_metropolis_test and bool(row[:, TRACE_COLUMNS.index("divergent")].any()):
             chain = int(row[:, TRACE_COLUMNS.index("divergent")].argmax())
@@ -149,7 +149,7 @@ class Loop:
         self.seconds += elapsed
         self.trace.append(row)
         self.iteration += 1
-        bar.update("burn-in" if burn_in else "sampling", self._figures)
+        bar.update("burn-in" if warming_up else "sampling", self._figures)
 
     def _read(self, info: Info) -> Tensor:
         """The iteration's figures on the host, float64 `(C, columns)`: the one read per iteration."""

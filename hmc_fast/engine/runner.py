@@ -108,7 +108,7 @@ def run(
         checkpoint.assert_same_run(saved, fingerprint, directory)
     average, inputs = _average(target, test, chains, draws)
 
-    state = sampler.init(target, theta, seed=seed, graph=graph, burn_in=burn_in)
+    state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
     if directory is not None:
         _make_directory(directory)
         if config is not None and saved is None:

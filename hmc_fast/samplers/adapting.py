@@ -93,16 +93,18 @@ class Adapting(Metropolised[S], Generic[S]):
     def _first_step_size(self) -> float:
         return self.step_size or 1.0
 
-    def _prepare(self, state: S, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: S, graph: Graph, warm_up_iterations: int) -> None:
         state.host_num_leapfrog = self.num_leapfrog or self._stages
         if self.adapt:
-            self._prepare_warm_up(state, burn_in)
+            self._prepare_warm_up(state, warm_up_iterations)
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0) -> S:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> S:
         """Evaluates the target once at `theta (C, D)`; with adapt a few times more, for a first step size."""
-        if self.adapt and burn_in < 1:
+        if self.adapt and warm_up_iterations < 1:
             raise UserError("adapt=True learns during burn-in: give burn_in iterations, 600 for example")
-        state = super().init(target, theta, seed=seed, graph=graph, burn_in=burn_in)
+        state = super().init(target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
         if state.warm_up is not None:
             if self.inverse_mass is None:
                 state.warm_up.first_metric(state.theta, self._force(state))
@@ -127,12 +129,12 @@ class Adapting(Metropolised[S], Generic[S]):
 
     # --- adaptation: reads step size and trajectory length back once per burn-in iteration, never after it ---
 
-    def _prepare_warm_up(self, state: S, burn_in: int) -> None:
+    def _prepare_warm_up(self, state: S, warm_up_iterations: int) -> None:
         theta = state.theta
         metric = theta.new_ones(1 if self.pool else len(theta), theta.shape[1])
         if self.inverse_mass is not None:
             metric.copy_(self.inverse_mass)
-        state.warm_up = WarmUp(metric, len(theta), burn_in, self.target_acceptance)
+        state.warm_up = WarmUp(metric, len(theta), warm_up_iterations, self.target_acceptance)
         state.inverse_mass = metric[0] if self.pool else metric
         for name, tensor in state.warm_up.tensors.items():
             setattr(state, name, tensor)
@@ -145,7 +147,7 @@ class Adapting(Metropolised[S], Generic[S]):
         if warm_up.learn(iteration, state.theta, self._force(state), accept_prob):
             self._search_step_size(state, warm_up, iteration + 1)
             return
-        last = iteration + 1 >= warm_up.burn_in
+        last = iteration + 1 >= warm_up.warm_up_iterations
         dual = warm_up.dual_averaging
         self._set_step_size(state, warm_up, dual.averaged if last else dual.step_size)
 

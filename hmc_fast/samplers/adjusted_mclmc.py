@@ -85,9 +85,9 @@ class AdjustedMCLMC(Adapting[AdjustedMCLMCState]):
     def _unit_of_length(self, state: AdjustedMCLMCState) -> float:
         return float(state.target.num_params**0.5)
 
-    def _prepare(self, state: AdjustedMCLMCState, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: AdjustedMCLMCState, graph: Graph, warm_up_iterations: int) -> None:
         check_dimension(state.target)
-        super()._prepare(state, graph, burn_in)
+        super()._prepare(state, graph, warm_up_iterations)
         target, theta, u, hyper = state.target, state.work_theta, state.work_new_momentum, state.hyper
         change, force = torch.zeros_like(state.work_kinetic), torch.empty_like(theta)
         state.work_kinetic_change = change

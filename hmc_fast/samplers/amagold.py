@@ -95,7 +95,7 @@ class AMAGOLD(Metropolised[AMAGOLDState]):
     def _reported(self, step_size: Tensor) -> Tensor:
         return 2 * step_size
 
-    def _prepare(self, state: AMAGOLDState, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: AMAGOLDState, graph: Graph, warm_up_iterations: int) -> None:
         target, theta, momentum = state.target, state.work_theta, state.work_new_momentum
         size = self.batch_size or target.num_data
         if size > target.num_data:

@@ -28,7 +28,7 @@ from torch import Tensor
 from ..compute.random_streams import ACCEPT, MOMENTUM
 from ..dynamics.gradient_step import Graph
 from ..dynamics.integrators import Leapfrog
-from ..dynamics.metropolis import decide
+from ..dynamics.metropolis import metropolis_test
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
@@ -86,7 +86,7 @@ class GHMC(Metropolised[GHMCState]):
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog
 
-    def _prepare(self, state: GHMCState, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: GHMCState, graph: Graph, warm_up_iterations: int) -> None:
         momentum, num_chains = torch.empty_like(state.theta), len(state.theta)
         # no iteration has the counter -1
         ops.refresh_momentum(
@@ -121,7 +121,7 @@ class GHMC(Metropolised[GHMCState]):
             return super()._decide(state, energy_error)
         variable = cast(Tensor, state.acceptance_variable)
         variable.copy_(torch.remainder(variable + 1 + self.acceptance_drift, 2) - 1)
-        accepted, accept_prob, divergent = decide(energy_error, variable.abs(), "density_ratio")
+        accepted, accept_prob, divergent = metropolis_test(energy_error, variable.abs(), "density_ratio")
         # a drop in energy accepts for sure and shrinks the variable: the ratio itself, not its minimum with 1
         ratio = torch.exp(-torch.where(accepted, energy_error, 0.0))
         variable.copy_(torch.where(accepted, variable / ratio, variable))

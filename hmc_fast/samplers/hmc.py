@@ -48,7 +48,7 @@ class HMC(Adapting[HMCState]):
         integrator: "leapfrog", or "two_stage" (see `integrators.INTEGRATORS`), whose L is even.
         jitter: in [0, 1): L is multiplied by a uniform in [1 - jitter, 1 + jitter], anew every iteration and
             alike for all chains, which breaks resonance with periodic orbits. None: 0, or 0.5 with adapt.
-        acceptance: "log_ratio" or "density_ratio", two forms of one test (see `metropolis.decide`).
+        acceptance: "log_ratio" or "density_ratio", two forms of one test (see `metropolis.metropolis_test`).
         test_in_burn_in: False leaves out the Metropolis test during burn-in, as the paper does for its first
             50 iterations: a chain far from the typical set then moves on whatever its energy error. A
             proposal that is not finite is rejected all the same.
@@ -63,8 +63,8 @@ class HMC(Adapting[HMCState]):
     name = "hmc"
     State = HMCState
 
-    def _prepare(self, state: HMCState, graph: Graph, burn_in: int) -> None:
-        super()._prepare(state, graph, burn_in)
+    def _prepare(self, state: HMCState, graph: Graph, warm_up_iterations: int) -> None:
+        super()._prepare(state, graph, warm_up_iterations)
         state.leapfrog = Leapfrog(
             state.target,
             state.work_theta,

@@ -69,7 +69,7 @@ class MCLMC(StochasticGradient[MCLMCState]):
             no step size is given.
         energy_variance: per dimension, what adapt aims the step size at.
         batch_size: B; 0 or None for the full data.
-        num_leapfrog: steps per iteration.
+        steps_per_iteration: steps per iteration.
         inverse_mass: `(D,)` or `(C, D)`, None for identity. adapt begins there.
 
     Raises:
@@ -88,7 +88,7 @@ class MCLMC(StochasticGradient[MCLMCState]):
         adapt: bool | None = None,
         energy_variance: float = 5e-4,
         batch_size: int | None = None,
-        num_leapfrog: int | None = 10,
+        steps_per_iteration: int | None = 10,
         inverse_mass: Tensor | None = None,
     ) -> None:
         self.adapt = step_size is None if adapt is None else adapt
@@ -96,7 +96,7 @@ class MCLMC(StochasticGradient[MCLMCState]):
             raise UserError("MCLMC needs a step size, or adapt=True to learn one during burn-in")
         if self.adapt and batch_size:
             raise UserError(f"adapt needs the full data, not batch size {batch_size}: give a step size instead")
-        super().__init__(1.0 if step_size is None else step_size, batch_size, num_leapfrog)
+        super().__init__(1.0 if step_size is None else step_size, batch_size, steps_per_iteration)
         self.given_step_size = step_size
         if decoherence_length is not None:
             positive("decoherence length", decoherence_length)
@@ -124,18 +124,18 @@ class MCLMC(StochasticGradient[MCLMCState]):
         }
 
     def init(
-        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MCLMCState:
         """Begins at `theta (C, D)`, in directions of its own for every chain."""
         check_dimension(target)
-        if self.adapt and burn_in < 1:
+        if self.adapt and warm_up_iterations < 1:
             raise UserError("adapt learns during burn-in: give burn_in iterations, 600 for example")
-        state = super().init(target, theta, seed=seed, graph=graph, burn_in=burn_in)
+        state = super().init(target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
         state.write_force = scaled_force(
             target, state.theta, state.work_grad, state.hyper, state.inverse_mass, state.work_force
         )
         if self.adapt:
-            state.windows = Windows.of(burn_in)
+            state.windows = Windows.of(warm_up_iterations)
             if self.inverse_mass is None:
                 self._first_metric(state)
             self._tuner(state).restart(self.given_step_size or _FIRST_STEP * math.sqrt(target.num_params))
@@ -143,21 +143,21 @@ class MCLMC(StochasticGradient[MCLMCState]):
         return state
 
     def step(
-        self, state: MCLMCState, batch: Tensor | None = None, *, burn_in: bool = False
+        self, state: MCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MCLMCState, Info]:
-        """`num_leapfrog` steps; the energy error is their sum, with the full data, and NaN on minibatches."""
+        """`steps_per_iteration` steps; the energy error is their sum with the full data, NaN on minibatches."""
         state.energy_error.zero_()
-        state, info = super().step(state, batch, burn_in=burn_in)
-        if burn_in and state.windows is not None:
+        state, info = super().step(state, batch, warming_up=warming_up)
+        if warming_up and state.windows is not None:
             self._learn_metric(state, state.windows)
         if batch is None and self.batch_size is None:
             info = info._replace(energy_error=state.energy_error.clone())
         return state, info._replace(kinetic_energy=torch.full_like(state.energy_error, torch.nan))
 
-    def _begin_iteration(self, state: MCLMCState, iteration: int, *, burn_in: bool) -> None:
+    def _begin_iteration(self, state: MCLMCState, iteration: int, *, warming_up: bool) -> None:
         if iteration == 0:
             random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.counter))
-        state.learning.fill_(burn_in and self.adapt)
+        state.learning.fill_(warming_up and self.adapt)
 
     def _columns(self, state: MCLMCState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return step_size, torch.zeros_like(step_size), torch.zeros_like(step_size)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
 from ..dynamics.gradient_step import Graph, accelerated
-from ..dynamics.metropolis import Acceptance, decide, energy_of_examples
+from ..dynamics.metropolis import Acceptance, energy_of_examples, metropolis_test
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
@@ -73,7 +73,7 @@ class Metropolised(ABC, Generic[S]):
     test_in_burn_in = True
 
     @abstractmethod
-    def _prepare(self, state: S, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: S, graph: Graph, warm_up_iterations: int) -> None:
         """Makes what the trajectory needs, once the buffers are there."""
 
     @abstractmethod
@@ -89,7 +89,9 @@ class Metropolised(ABC, Generic[S]):
         """Where the step size that the kernels read begins."""
         raise NotImplementedError
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0) -> S:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> S:
         """Evaluates the target once at `theta (C, D)`."""
         check_seed(seed)
         theta = theta.clone()
@@ -118,22 +120,22 @@ class Metropolised(ABC, Generic[S]):
             work_log_lik=torch.empty_like(log_lik),
             work_kinetic=torch.empty(num_chains, dtype=torch.float64, device=device),
         )
-        self._prepare(state, graph, burn_in)
+        self._prepare(state, graph, warm_up_iterations)
         state.begin = accelerated(target, lambda: self._begin(state))
         for tested in (True, False):
             state.finish[tested] = accelerated(target, lambda tested=tested: self._finish(state, tested))
         return state
 
-    def step(self, state: S, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[S, Info]:
+    def step(self, state: S, batch: Tensor | None = None, *, warming_up: bool = False) -> tuple[S, Info]:
         """One trajectory and its test, for every chain."""
         if batch is not None:
             raise UserError(f"the test of {self.name} needs the full data: leave batch out, or use SGHMC")
         num_leapfrog = self._num_leapfrog(state)
         self._propose(state, num_leapfrog)
         log_lik, log_prior, energy_error, accept_prob, accepted, divergent, kinetic = state.finish[
-            self.test_in_burn_in or not burn_in
+            self.test_in_burn_in or not warming_up
         ]()
-        if burn_in:
+        if warming_up:
             self._learn(state, accept_prob)
         state.host_iteration += 1
         step_size = self._reported(state.hyper[:, ops.STEP_SIZE])
@@ -193,7 +195,7 @@ class Metropolised(ABC, Generic[S]):
 
     def _decide(self, state: S, energy_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         uniform = ops.uniforms(Counter(state.seed, ACCEPT, state.iteration), len(state.theta), 1)[:, 0]
-        return decide(energy_error, uniform, self.acceptance)
+        return metropolis_test(energy_error, uniform, self.acceptance)
 
     def _accept(self, state: S, accepted: Tensor) -> None:
         """The proposal where it was accepted, the old state elsewhere."""

@@ -43,11 +43,16 @@ class Sampler(Protocol):
     has_metropolis_test: bool
     batch_size: int | None  # examples per gradient; None is the full data
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0) -> Any:
-        """State at `theta (C, D)`, which is copied. graph: how its steps run, see `gradient_step.Unit`. burn_in: how many
-        iterations with `burn_in=True` will come first, for samplers that adapt in them."""
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> Any:
+        """State at `theta (C, D)`, which is copied.
 
-    def step(self, state: Any, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[Any, Info]:
+        graph: how its steps run, see `gradient_step.Unit`. warm_up_iterations: how many iterations with
+        `warming_up=True` will come first, for samplers that adapt in them.
+        """
+
+    def step(self, state: Any, batch: Tensor | None = None, *, warming_up: bool = False) -> tuple[Any, Info]:
         """One iteration. batch: int64 `(C, B)` rows of the data; None: the sampler's own choice."""
 
     def gradients_per_iteration(self, target: Target) -> int:

@@ -53,7 +53,7 @@ class PSGLD(StochasticGradient[PSGLDState]):
         damping: lambda; G is at most its inverse. A weight that no example moves has V = 0: damping under
             about eps / (4 * prior variance) makes it diverge.
         adapt_after_burn_in: False freezes G after burn-in; True adapts it throughout, as the paper does.
-        batch_size, num_leapfrog, schedule: as in SGLD.
+        batch_size, steps_per_iteration, schedule: as in SGLD.
 
     Raises:
         UserError: a step size or damping that is not positive, a decay outside [0, 1), a negative batch size,
@@ -73,25 +73,25 @@ class PSGLD(StochasticGradient[PSGLDState]):
         damping: float = 1e-5,
         adapt_after_burn_in: bool = False,
         batch_size: int | None = None,
-        num_leapfrog: int | None = None,
+        steps_per_iteration: int | None = None,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(step_size, batch_size, num_leapfrog, schedule)
+        super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         if not 0 <= decay < 1:
             raise UserError(f"decay {decay} must lie in [0, 1)")
         self.decay, self.damping = decay, positive("damping", damping)
         self.adapt_after_burn_in = adapt_after_burn_in
 
     def init(
-        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> PSGLDState:
         """Begins at `theta (C, D)`; the first minibatch gives the first V."""
-        if burn_in < 1 and not self.adapt_after_burn_in:
+        if warm_up_iterations < 1 and not self.adapt_after_burn_in:
             raise UserError(
-                f"burn_in {burn_in} leaves PSGLD no iteration to learn its preconditioner in: give it some, or "
-                "set adapt_after_burn_in=True"
+                f"burn_in {warm_up_iterations} leaves PSGLD no iteration to learn its preconditioner in: give it "
+                "some, or set adapt_after_burn_in=True"
             )
-        return super().init(target, theta, seed=seed, graph=graph, burn_in=burn_in)
+        return super().init(target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
 
     def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
         return {
@@ -100,8 +100,8 @@ class PSGLD(StochasticGradient[PSGLDState]):
             "work_adapts": theta.new_ones(1),
         }
 
-    def _begin_iteration(self, state: PSGLDState, iteration: int, *, burn_in: bool) -> None:
-        state.work_adapts.fill_(float(burn_in or self.adapt_after_burn_in))
+    def _begin_iteration(self, state: PSGLDState, iteration: int, *, warming_up: bool) -> None:
+        state.work_adapts.fill_(float(warming_up or self.adapt_after_burn_in))
 
     def _columns(self, state: PSGLDState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         h = torch.sqrt(step_size)  # as in SGLD: a leapfrog step of length h from a fresh momentum

@@ -2,7 +2,7 @@
 
     for t = 1, 2, ...
         every refresh_interval iterations:  m ~ N(0, M)
-        for i = 1 .. num_leapfrog
+        for i = 1 .. steps_per_iteration
             g     = gradient of log density over T, estimated on a minibatch (likelihood times N/B)
             m     = (1 - eps gamma) m + eps g + sqrt(2 eps (gamma - B) M) xi,   xi ~ N(0, I)
             theta = theta + eps M^-1 m
@@ -35,7 +35,7 @@ class SGHMC(StochasticGradient[StochasticState]):
         step_size: eps, in units of theta.
         friction: gamma; the momentum keeps a share 1 - eps * gamma per step.
         batch_size: B; 0 or None for the full data (underdamped Langevin dynamics).
-        num_leapfrog: steps per iteration; None: one epoch, ceil(N / B).
+        steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
         noise_estimate: B of the paper, the part of the friction that gradient noise already pays for.
         refresh_interval: iterations between fresh momenta; 0 never refreshes after the start.
         schedule: None keeps eps constant; `CosineCyclical` anneals it in cycles (cSGHMC), `PolynomialDecay`
@@ -55,7 +55,7 @@ class SGHMC(StochasticGradient[StochasticState]):
         *,
         friction: float,
         batch_size: int | None = None,
-        num_leapfrog: int | None = None,
+        steps_per_iteration: int | None = None,
         noise_estimate: float = 0.0,
         refresh_interval: int = 0,
         schedule: Schedule | None = None,
@@ -64,13 +64,13 @@ class SGHMC(StochasticGradient[StochasticState]):
         check_friction(step_size, friction)
         if not 0 <= noise_estimate <= friction:
             raise UserError(f"noise estimate {noise_estimate} must lie between 0 and the friction {friction}")
-        super().__init__(step_size, batch_size, num_leapfrog, schedule)
+        super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         if refresh_interval < 0:
             raise UserError(f"refresh interval {refresh_interval} must be 0 (never) or positive")
         self.friction, self.noise_estimate = friction, noise_estimate
         self.refresh_interval, self.inverse_mass = refresh_interval, inverse_mass
 
-    def _begin_iteration(self, state: StochasticState, iteration: int, *, burn_in: bool) -> None:
+    def _begin_iteration(self, state: StochasticState, iteration: int, *, warming_up: bool) -> None:
         if iteration == 0 or (self.refresh_interval and iteration % self.refresh_interval == 0):
             self._refresh_momentum(state, self.inverse_mass)
 

@@ -31,7 +31,7 @@ class SGLD(StochasticGradient[StochasticState]):
         step_size: eps, in units of theta *squared*: about the square of a leapfrog step size. It multiplies
             the gradient of a *sum* over the data: a learning rate on the mean loss is eps N / 2.
         batch_size: B; 0 or None for the full data (unadjusted Langevin).
-        num_leapfrog: steps per iteration; None: one epoch, ceil(N / B).
+        steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
         schedule: None keeps eps constant; `PolynomialDecay` lets it fall as in the paper, `CosineCyclical`
             in cycles whose exploration stage has no noise (cSGLD, Zhang et al. 2020, arXiv:1902.03932).
         inverse_mass: `(D,)` or `(C, D)`, a constant preconditioner; None for identity.
@@ -49,11 +49,11 @@ class SGLD(StochasticGradient[StochasticState]):
         step_size: float,
         *,
         batch_size: int | None = None,
-        num_leapfrog: int | None = None,
+        steps_per_iteration: int | None = None,
         schedule: Schedule | None = None,
         inverse_mass: Tensor | None = None,
     ) -> None:
-        super().__init__(step_size, batch_size, num_leapfrog, schedule)
+        super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         self.inverse_mass = inverse_mass
 
     def _columns(

@@ -44,7 +44,7 @@ class SGNHT(StochasticGradient[SGNHTState]):
         step_size: eps, in units of theta.
         friction: A, 1 / time: the noise that is injected, and where the thermostat begins.
         batch_size: B; 0 or None for the full data.
-        num_leapfrog: steps per iteration; None: one epoch, ceil(N / B).
+        steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
@@ -61,17 +61,17 @@ class SGNHT(StochasticGradient[SGNHTState]):
         *,
         friction: float,
         batch_size: int | None = None,
-        num_leapfrog: int | None = None,
+        steps_per_iteration: int | None = None,
         inverse_mass: Tensor | None = None,
     ) -> None:
         check_friction(step_size, friction)
-        super().__init__(step_size, batch_size, num_leapfrog)
+        super().__init__(step_size, batch_size, steps_per_iteration)
         self.friction, self.inverse_mass = friction, inverse_mass
 
     def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
         return {"thermostat": torch.full_like(theta[:, 0], self.friction, dtype=torch.float64)}
 
-    def _begin_iteration(self, state: SGNHTState, iteration: int, *, burn_in: bool) -> None:
+    def _begin_iteration(self, state: SGNHTState, iteration: int, *, warming_up: bool) -> None:
         if iteration == 0:
             self._refresh_momentum(state, self.inverse_mass)
 

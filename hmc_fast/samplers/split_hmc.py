@@ -106,7 +106,7 @@ class SplitHMC(Metropolised[SplitHMCState]):
     def _reported(self, step_size: Tensor) -> Tensor:
         return step_size * self._drifts
 
-    def _prepare(self, state: SplitHMCState, graph: Graph, burn_in: int) -> None:
+    def _prepare(self, state: SplitHMCState, graph: Graph, warm_up_iterations: int) -> None:
         target, num_chains = state.target, len(state.theta)
         if self.num_splits > target.num_data:
             raise UserError(f"number of splits {self.num_splits} must not exceed the {target.num_data} data points")

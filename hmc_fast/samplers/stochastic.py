@@ -1,6 +1,6 @@
 """What samplers on minibatches share: all but the algorithm.
 
-    for i = 1 .. num_leapfrog                       one iteration
+    for i = 1 .. steps_per_iteration                       one iteration
         set the step size from the schedule         \\
         gradient on minibatch i                      } one Unit: captured, compiled or simply called
         update                                      /  <- the algorithm
@@ -65,15 +65,19 @@ class StochasticGradient(ABC, Generic[S]):
     State: ClassVar[type[Any]] = StochasticState
 
     def __init__(
-        self, step_size: float, batch_size: int | None, num_leapfrog: int | None, schedule: Schedule | None = None
+        self,
+        step_size: float,
+        batch_size: int | None,
+        steps_per_iteration: int | None,
+        schedule: Schedule | None = None,
     ) -> None:
         positive("step size", step_size)
         if batch_size is not None and batch_size < 0:
             raise UserError(f"batch size {batch_size} must be positive, or 0 for the full data")
-        if num_leapfrog is not None and num_leapfrog < 1:
-            raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
+        if steps_per_iteration is not None and steps_per_iteration < 1:
+            raise UserError(f"steps per iteration {steps_per_iteration} must be at least 1")
         self.step_size, self.batch_size = step_size, batch_size or None
-        self.num_leapfrog, self.schedule = num_leapfrog, schedule
+        self.steps_per_iteration, self.schedule = steps_per_iteration, schedule
 
     @abstractmethod
     def _columns(self, state: S, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,7 +92,7 @@ class StochasticGradient(ABC, Generic[S]):
         """Tensors of the state beyond those of `StochasticState`."""
         return {}
 
-    def _begin_iteration(self, state: S, iteration: int, *, burn_in: bool) -> None:
+    def _begin_iteration(self, state: S, iteration: int, *, warming_up: bool) -> None:
         """What the host does before an iteration: a fresh momentum at the start."""
         if iteration == 0:
             self._refresh_momentum(state)
@@ -104,7 +108,9 @@ class StochasticGradient(ABC, Generic[S]):
         """The sampler's step size, from the one that the kernels read."""
         return step_size.clone()
 
-    def init(self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, burn_in: int = 0) -> S:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> S:
         """Begins at `theta (C, D)`, with a fresh momentum if it has one."""
         check_seed(seed)
         theta = theta.clone()
@@ -129,14 +135,14 @@ class StochasticGradient(ABC, Generic[S]):
         state.unit = self._unit(state, None if self.batch_size is None else state.work_indices, graph)
         return state
 
-    def step(self, state: S, batch: Tensor | None = None, *, burn_in: bool = False) -> tuple[S, Info]:
-        """One iteration: `num_leapfrog` updates, each on its own minibatch (or all on `batch (C, B)`)."""
-        num_leapfrog = self.gradients_per_iteration(state.target)
-        self._begin_iteration(state, state.host_counter // num_leapfrog, burn_in=burn_in)
+    def step(self, state: S, batch: Tensor | None = None, *, warming_up: bool = False) -> tuple[S, Info]:
+        """One iteration: `steps_per_iteration` updates, each on its own minibatch (or all on `batch (C, B)`)."""
+        steps_per_iteration = self.gradients_per_iteration(state.target)
+        self._begin_iteration(state, state.host_counter // steps_per_iteration, warming_up=warming_up)
         state.work_log_lik_sum.zero_()
         leapfrog = self._unit(state, batch, graph=False) if batch is not None else state.unit
         assert leapfrog is not None
-        for _ in range(num_leapfrog):
+        for _ in range(steps_per_iteration):
             if batch is None and self.batch_size is not None:
                 state.minibatches.advance(state.host_counter)
             leapfrog()
@@ -144,7 +150,7 @@ class StochasticGradient(ABC, Generic[S]):
         finite = torch.isfinite(state.theta).all(1)
         nan = torch.full_like(state.work_log_lik_sum, torch.nan)
         return state, Info(
-            log_likelihood=state.work_log_lik_sum / num_leapfrog,
+            log_likelihood=state.work_log_lik_sum / steps_per_iteration,
             log_prior=state.target.log_prior(state.theta),
             energy_error=nan,
             accept_prob=nan,
@@ -152,7 +158,7 @@ class StochasticGradient(ABC, Generic[S]):
             divergent=~finite,
             step_size=self._reported(state.hyper[:, ops.STEP_SIZE]),
             kinetic_energy=self._kinetic_energy(state) if self.has_momentum else nan,
-            num_leapfrog=num_leapfrog,
+            num_leapfrog=steps_per_iteration,
         )
 
     def _unit(self, state: S, batch: Tensor | None, graph: Graph) -> Unit:
@@ -191,8 +197,8 @@ class StochasticGradient(ABC, Generic[S]):
             state.hyper[:, column] = value.to(state.hyper.dtype)
 
     def gradients_per_iteration(self, target: Target) -> int:
-        """`num_leapfrog`, or one epoch."""
-        return self.num_leapfrog or math.ceil(target.num_data / (self.batch_size or target.num_data))
+        """`steps_per_iteration`, or one epoch."""
+        return self.steps_per_iteration or math.ceil(target.num_data / (self.batch_size or target.num_data))
 
     def keeps(self, iteration: int) -> bool:
         return self.schedule is None or self.schedule.keeps(iteration)

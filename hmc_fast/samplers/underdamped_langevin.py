@@ -43,7 +43,7 @@ class UnderdampedLangevin(StochasticGradient[StochasticState]):
         friction: gamma, 1 / time; any positive value is stable.
         scheme: "baoab" or "obabo".
         batch_size: B; 0 or None for the full data.
-        num_leapfrog: steps per iteration; None: one epoch, ceil(N / B).
+        steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
         schedule: None keeps eps constant; the noise is off while a `CosineCyclical` explores.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
@@ -59,19 +59,19 @@ class UnderdampedLangevin(StochasticGradient[StochasticState]):
         friction: float,
         scheme: Literal["baoab", "obabo"] = "baoab",
         batch_size: int | None = None,
-        num_leapfrog: int | None = None,
+        steps_per_iteration: int | None = None,
         schedule: Schedule | None = None,
         inverse_mass: Tensor | None = None,
     ) -> None:
         if scheme not in ("baoab", "obabo"):
             raise UserError(f"scheme {scheme!r} is unknown: use 'baoab' or 'obabo'")
-        super().__init__(step_size, batch_size, num_leapfrog, schedule)
+        super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         self.friction, self.inverse_mass = positive("friction", friction), inverse_mass
         self.scheme = self.name = scheme
         # BAOAB drifts by halves, and a kernel drifts by the step size it reads.
         self._drift = 0.5 if scheme == "baoab" else 1.0
 
-    def _begin_iteration(self, state: StochasticState, iteration: int, *, burn_in: bool) -> None:
+    def _begin_iteration(self, state: StochasticState, iteration: int, *, warming_up: bool) -> None:
         if iteration == 0:
             self._refresh_momentum(state, self.inverse_mass)
 

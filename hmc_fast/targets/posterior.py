@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..compute.gradient import ChainBatching, GradientPass
-from ..compute.precision import Precision, check_precision, scope
+from ..compute.precision import Precision, arithmetic, check_precision
 from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
@@ -133,7 +133,7 @@ class Posterior(Target):
 
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`; exact arithmetic."""
-        with torch.no_grad(), scope("fp32", self.device):
+        with torch.no_grad(), arithmetic("fp32", self.device):
             if self.chain_batching == "vmap":
                 return torch.func.vmap(self.flat, in_dims=(0, None))(theta, x)
             return torch.stack([self.flat(row, x) for row in theta])
@@ -180,7 +180,7 @@ class Posterior(Target):
         elif count > self.micro_batch_size:
             x, y = x[part], y[part]
         traced = torch.compiler.is_compiling()  # in float32 then, see `single_pass`: no flag to set
-        with nullcontext() if traced else scope(self.precision, self.device):
+        with nullcontext() if traced else arithmetic(self.precision, self.device):
             self._gradient(
                 theta,
                 x,
@@ -201,7 +201,7 @@ class Posterior(Target):
         return lambda row: gradient(row, self.x[:1], self.y[:1])
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        with torch.no_grad(), scope("fp32", self.device):
+        with torch.no_grad(), arithmetic("fp32", self.device):
             for start in range(0, self.num_data, self.micro_batch_size):
                 part = slice(start, start + self.micro_batch_size)
                 x, y = self.x[part], self.y[part]

@@ -76,10 +76,13 @@ def test_simulation_based_calibration(name, family):
     target = Replicates.simulate(truth, NUM_DATA, family, generator)
     sampler = SAMPLERS[name]()
     state = sampler.init(
-        target, torch.randn(chains, DIM, generator=generator, dtype=torch.float64), seed=3, burn_in=burn_in
+        target,
+        torch.randn(chains, DIM, generator=generator, dtype=torch.float64),
+        seed=3,
+        warm_up_iterations=burn_in,
     )
     for _ in range(burn_in):
-        sampler.step(state, burn_in=True)
+        sampler.step(state, warming_up=True)
     below = np.zeros_like(quantities(truth, target), dtype=int)
     true_values = quantities(truth, target)
     for _ in range(draws):
