@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic_files import write_json
+from ..atomic_files import write_json, written_atomically
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
@@ -222,9 +222,8 @@ def _draws_path(directory: Path) -> Path:
 
 def _publish(directory: Path, finished: Run) -> np.ndarray:
     """Writes `trace.csv`, gives `draws.npy` its final name, and returns a view of it."""
-    temporary = directory / "trace.csv.tmp"
-    finished.trace.to_csv(temporary, index=False)
-    os.replace(temporary, directory / "trace.csv")
+    with written_atomically(directory / "trace.csv") as temporary:
+        finished.trace.to_csv(temporary, index=False)
     path = _draws_path(directory)
     if path != directory / "draws.npy":
         os.replace(path, directory / "draws.npy")

@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -23,7 +22,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import __version__
-from ..atomic_files import write_json
+from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
 from ..engine.checkpoint import STATE_FILE
 from ..errors import UserError
@@ -86,9 +85,8 @@ class Sample:
         """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
         if not path.exists():
-            temporary = path.with_name("test_probs.tmp.npy")
-            np.save(temporary, self.predict(self.lab.dataset.x_test))
-            os.replace(temporary, path)
+            with written_atomically(path) as temporary:
+                np.save(temporary, self.predict(self.lab.dataset.x_test))
         return np.asarray(np.load(path, mmap_mode="r"))
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..atomic_files import written_atomically
 from .diagnostics import ess_bulk, rhat
 from .predictions import Classification, Regression
 from .run import Run
@@ -84,10 +85,8 @@ def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, sc
             "single_rmse": single_score * scale,
             "single_log_likelihood": single_loss - np.log(scale),
         }
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with written_atomically(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[str, Any]:
