@@ -85,7 +85,7 @@ def run(
     plan = Plan(burn_in, draws, thin)
     check_seed(seed)
     if device is not None:
-        target = target.to(device)  # type: ignore[attr-defined]
+        target = target.to(device)
     directory = None if out is None else Path(out)
     theta = target.initial(init, chains, seed)
     saved = None
