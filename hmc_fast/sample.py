@@ -17,7 +17,8 @@ from .compute.random_streams import check_seed
 from .datasets import Dataset, load
 from .dynamics.schedules import CosineCyclical
 from .engine.loop import Interrupted
-from .engine.runner import refuse_existing, run
+from .engine.output import refuse_existing
+from .engine.runner import run
 from .errors import UserError
 from .models import build
 from .presets.settings import PRESETS, Settings, resolve

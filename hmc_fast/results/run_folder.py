@@ -119,8 +119,8 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
     r_hat = rhat(run.function_draws)
     moving = r_hat[np.isfinite(r_hat)]
     ess = ess_bulk(run.function_draws)
-    energy = None if run.e_bfmi is None else run.e_bfmi[np.isfinite(run.e_bfmi)]
-    temperature = run.kinetic_temperature
+    e_bfmi, temperature = run.diagnostics.e_bfmi, run.diagnostics.kinetic_temperature
+    e_bfmi = None if e_bfmi is None else e_bfmi[np.isfinite(e_bfmi)]
     return {
         **scores,
         "acceptance_rate": run.acceptance_rate,
@@ -128,7 +128,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         "rhat_function_max": float(moving.max()) if len(moving) else None,
         "rhat_function_share_below_1_1": float((moving < 1.1).mean()) if len(moving) else None,
         "ess_function_min": float(np.nanmin(ess)) if len(moving) else None,
-        "e_bfmi_min": float(energy.min()) if energy is not None and len(energy) else None,
+        "e_bfmi_min": float(e_bfmi.min()) if e_bfmi is not None and len(e_bfmi) else None,
         "kinetic_temperature": None if temperature is None else float(temperature.mean()),
         "diagnosis": run.diagnosis(),
         "chains": chains,
