@@ -27,7 +27,8 @@ from ..compute.device import resolve_device
 from ..engine.checkpoint import STATE_FILE
 from ..errors import UserError
 from ..presets import settings as run_presets
-from ..sample import draw, make_dataset, make_posterior, write_scores
+from ..results.run_folder import write_scores
+from ..sample import draw, make_dataset, make_posterior
 from ..targets.posterior import Posterior
 from .approximations import Bag, fit
 from .settings import EPOCHS, Settings
@@ -190,7 +191,8 @@ class Lab:
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
-        write_scores(directory, self.preset, run, self._runs_on)  # last: its metrics.json says that all is there
+        test = self._runs_on  # last: its metrics.json says that all is there
+        write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
         """A method that trains, see `methods.fit`."""
