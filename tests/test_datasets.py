@@ -179,7 +179,7 @@ def test_csv_is_cached_until_it_changes(csv_dir, monkeypatch):
         assert torch.equal(load("fashion-mnist", csv_dir).x_train, first.x_train)
     write_csv(csv_dir / CSV[0], *pictures(15, 7))
     assert len(load("fashion-mnist", csv_dir).x_train) == 15
-    assert not list(csv_dir.glob("*.tmp"))
+    assert not list(csv_dir.glob("*.tmp*"))
 
 
 def test_a_damaged_cache_is_made_anew(csv_dir):
@@ -207,7 +207,7 @@ def test_a_cache_damaged_within_is_made_anew(csv_dir, damage):
 
 def test_a_full_disk_leaves_no_half_a_cache(csv_dir, monkeypatch):
     def full(file, **arrays):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "savez", full)

@@ -141,12 +141,12 @@ def test_temperatures_of_a_tempered_posterior_are_1():
     density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 50, temperature=3.0, dtype=torch.float64)
     run = sampled(hmc_fast.HMC(0.5, num_leapfrog=4, jitter=0.3), density, init=torch.zeros(50), draws=150)
     # 2K/D and theta . grad U / D are chi-square_50 / 50 per draw, of standard deviation 0.2
-    assert run.kinetic_temperature == pytest.approx(1, abs=0.1)
-    assert run.configurational_temperature(150) == pytest.approx(1, abs=0.1)
-    assert run.configurational_temperature() == pytest.approx(1, abs=0.25)
+    assert run.diagnostics.kinetic_temperature == pytest.approx(1, abs=0.1)
+    assert run.diagnostics.configurational_temperature(150) == pytest.approx(1, abs=0.1)
+    assert run.diagnostics.configurational_temperature() == pytest.approx(1, abs=0.25)
     assert (run.draws.astype(float) ** 2).mean() == pytest.approx(3, rel=0.08)
     with pytest.raises(hmc_fast.UserError, match="num_draws 0"):
-        run.configurational_temperature(0)
+        run.diagnostics.configurational_temperature(0)
 
 
 def test_energies_of_the_trace():
@@ -157,15 +157,15 @@ def test_energies_of_the_trace():
     energy = trace.kinetic_energy - (trace.log_likelihood + trace.log_prior) / run.target.temperature
     energies = energy.to_numpy().reshape(-1, 3).T
     assert energies.shape == (3, 80)  # thinned iterations included: successive energies are what counts
-    np.testing.assert_allclose(run.e_bfmi, arviz.bfmi(energies), rtol=1e-6)
+    np.testing.assert_allclose(run.diagnostics.e_bfmi, arviz.bfmi(energies), rtol=1e-6)
     sghmc = sampled(hmc_fast.SGHMC(0.02, friction=5.0, batch_size=20), draws=20)
-    assert sghmc.e_bfmi is None
-    assert sghmc.kinetic_temperature.shape == (3,)
+    assert sghmc.diagnostics.e_bfmi is None
+    assert sghmc.diagnostics.kinetic_temperature.shape == (3,)
 
 
 def test_divergent_iterations_are_those_after_burn_in():
     run = sampled(hmc_fast.HMC(1.5, num_leapfrog=12), draws=30)
-    frame = run.divergent_iterations
+    frame = run.diagnostics.divergent_iterations
     assert list(frame.columns) == ["chain", "iteration", "energy_error"]
     assert len(frame) == run.divergences > 0
     assert (frame.iteration >= 20).all()
@@ -173,14 +173,14 @@ def test_divergent_iterations_are_those_after_burn_in():
     said = " ".join(run.diagnosis())
     assert f"{run.divergences} of 90 proposals after burn-in diverged" in said
     assert "below 0.4" in said
-    assert len(sampled(draws=30).divergent_iterations) == 0
+    assert len(sampled(draws=30).diagnostics.divergent_iterations) == 0
 
 
 def test_weights_are_judged_all_of_them_whatever_the_block(monkeypatch):
     run = sampled(target=correlated_gaussian().density, draws=50, init=torch.zeros(3))
     values = np.moveaxis(run.draws, 0, 1)
-    monkeypatch.setattr("hmc_fast.results.run._WEIGHT_BLOCK", 2)
-    frame = run.weights()
+    monkeypatch.setattr("hmc_fast.results.diagnostics._VALUES_READ", 2 * 50 * 3)  # two parameters
+    frame = run.diagnostics.weights()
     assert len(frame) == 3
     np.testing.assert_allclose(frame["r_hat"], plain_rhat(values))
     np.testing.assert_allclose(frame["ess_mean"], ess_mean(values))
@@ -202,11 +202,11 @@ def test_single_draws_scores_are_log_likelihoods():
     run = sampled(target=posterior, test=test, draws=12)
     probs = posterior.predict(torch.tensor(run.draws[7]), test[0])
     expected = probs.gather(-1, test[1].expand(3, 20)[..., None])[..., 0].log().mean(1)
-    np.testing.assert_allclose(run.test_log_likelihood[:, 7], expected, rtol=1e-4)
+    np.testing.assert_allclose(run.diagnostics.test_log_likelihood[:, 7], expected, rtol=1e-4)
     kinds = run.summary().kind
     assert (kinds == "test_log_likelihood").sum() == 1
     assert run.summary().columns.tolist()[-3:] == ["ess_bulk", "ess_tail", "r_hat"]
-    assert sampled(draws=5).test_log_likelihood is None
+    assert sampled(draws=5).diagnostics.test_log_likelihood is None
 
 
 def test_a_chain_left_elsewhere_is_named():

@@ -1,5 +1,7 @@
 """Posterior and Density: values and gradients against plain autograd, scaling, and what is refused."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,54 @@ def test_density_is_vectorised_over_chains():
     potential, grad = density.potential_and_grad(theta)
     torch.testing.assert_close(potential, ((theta**4).sum(1) - theta[:, 0]) / 2)
     torch.testing.assert_close(grad, (4 * theta**3 - torch.tensor([1.0, 0, 0])) / 2)
+
+
+def test_a_fingerprint_changes_with_everything_that_changes_draws():
+    """And with nothing else: what is equal gives equal prints, in another process too (plain JSON values)."""
+    x, y = data()
+    model = network()
+
+    def of(data=(x, y), prior=None, **options):
+        return hmc_fast.Posterior(model, data, prior=prior or hmc_fast.Normal(0.2), **options)
+
+    wide = hmc_fast.PerGroup({"*.bias": hmc_fast.Normal(1.0)}, default=hmc_fast.Normal(0.2))
+    wider = hmc_fast.PerGroup({"*.bias": hmc_fast.Normal(2.0)}, default=hmc_fast.Normal(0.2))
+    variants = [
+        of(),
+        of((x.flip(0), y)),
+        of((x, y.flip(0))),
+        of(temperature=0.5),
+        of(prior=hmc_fast.Normal(0.3)),
+        of(prior=hmc_fast.Laplace(0.2)),
+        of(prior=hmc_fast.StudentT(0.2, 4.0)),
+        of(prior=wide),
+        of(prior=wider),
+        of(chain_batching="loop"),
+        of().prepared(compiled=True),
+    ]
+    prints = [json.dumps(variant.fingerprint()) for variant in variants]
+    assert len(set(prints)) == len(variants)
+    assert json.dumps(of((x.clone(), y.clone()), micro_batch_size=7).fingerprint()) == prints[0]
+
+
+def test_a_bare_density_predicts_nothing_and_holds_no_data():
+    density = hmc_fast.Density(lambda t: -t.square().sum(), 3)
+    theta = torch.zeros(1, 3)
+    calls = (density.inputs, lambda x: density.outputs(theta, x), lambda x: density.logits(theta, x))
+    for call in (*calls, lambda x: density.predict(theta, x), lambda x: density.task):
+        with pytest.raises(hmc_fast.UserError, match="a bare Density predicts nothing"):
+            call(torch.zeros(1, 3))
+    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has one way alone"):
+        density.prepared(compiled=False, chain_batching="loop")
+    assert density.nbytes == 0
+    assert density.parameter_shapes() == {"theta": (3,)}
+    posterior = hmc_fast.Posterior(network(torch.float32), (X, Y))
+    assert posterior.nbytes == 20 * 4 * 4 + 20 * 8
+    shapes = {"0.weight": (6, 4), "0.bias": (6,), "2.weight": (3, 6), "2.bias": (3,)}
+    assert posterior.parameter_shapes() == shapes
+    with pytest.raises(hmc_fast.UserError, match=r"test inputs have shape \(3,\) per example, the data \(4,\)"):
+        posterior.inputs(torch.zeros(2, 3))
+    assert posterior.inputs(torch.zeros(2, 4, dtype=torch.float64)).dtype == torch.float32
 
 
 def test_nothing_global_is_touched():

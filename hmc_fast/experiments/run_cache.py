@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
 import shutil
 import sys
 import time
@@ -23,12 +22,13 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import __version__
-from ..atomic_files import write_json
+from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
 from ..engine.checkpoint import STATE_FILE
 from ..errors import UserError
 from ..presets import settings as run_presets
-from ..sample import draw, make_dataset, make_posterior, write_scores
+from ..results.run_folder import write_scores
+from ..sample import draw, make_dataset, make_posterior
 from ..targets.posterior import Posterior
 from .approximations import Bag, fit
 from .settings import EPOCHS, Settings
@@ -86,9 +86,8 @@ class Sample:
         """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
         if not path.exists():
-            temporary = path.with_name("test_probs.tmp.npy")
-            np.save(temporary, self.predict(self.lab.dataset.x_test))
-            os.replace(temporary, path)
+            with written_atomically(path) as temporary:
+                np.save(temporary, self.predict(self.lab.dataset.x_test))
         return np.asarray(np.load(path, mmap_mode="r"))
 
     @property
@@ -192,7 +191,8 @@ class Lab:
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
-        write_scores(directory, self.preset, run, self._runs_on)  # last: its metrics.json says that all is there
+        test = self._runs_on  # last: its metrics.json says that all is there
+        write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
         """A method that trains, see `methods.fit`."""

@@ -63,5 +63,8 @@ class Replicates(Target):
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         self.log_likelihood_and_grad(theta, torch.empty_like(theta), log_lik)
 
+    def to(self, device: torch.device | str) -> "Replicates":
+        raise NotImplementedError("these tests run where they were built")
+
     def gradient_function(self):  # type: ignore[no-untyped-def]
         raise NotImplementedError("these tests run un-compiled")
