@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import hmc_fast
-from hmc_fast.engine import execution as tuning
+from hmc_fast.compute.operations import count_operations
+from hmc_fast.engine import execution
 from hmc_fast.engine.execution import choose, count_work
 from hmc_fast.models import lenet5, mlp
 
@@ -27,22 +29,68 @@ def test_work_is_counted():
     assert count_work(network("loop"), 4, 40).launches == 4 * count_work(network("loop"), 1, 40).launches
 
 
+class Attention(nn.Module):
+    """One head over the 4 x 3 inputs of an example, keys and values 5 and 2 wide: nothing but products."""
+
+    def __init__(self):
+        super().__init__()
+        self.query, self.key, self.value = nn.Linear(3, 5, False), nn.Linear(3, 5, False), nn.Linear(3, 2, False)
+
+    def forward(self, x):
+        q, k, v = (part(x)[:, None] for part in (self.query, self.key, self.value))
+        return nn.functional.scaled_dot_product_attention(q, k, v)
+
+
+DOWN_AND_UP = nn.Conv1d(4, 6, 3, stride=2, padding=1, dilation=2), nn.ConvTranspose1d(6, 5, 4, stride=3)
+
+
+@pytest.mark.parametrize(
+    ("model", "shape"),
+    [
+        (mlp(6, (8,), 3), (7, 6)),
+        (lenet5(), (3, 1, 28, 28)),
+        (nn.Sequential(*DOWN_AND_UP), (3, 4, 20)),
+        (nn.Conv3d(2, 3, (1, 2, 3)), (2, 2, 4, 5, 6)),
+    ],
+    ids=["mlp", "lenet", "transposed", "3d"],
+)
+@pytest.mark.parametrize("input_needs_gradient", [False, True])
+def test_flops_are_those_that_torch_counts(model, shape, input_needs_gradient):
+    x = torch.randn(shape, requires_grad=input_needs_gradient)
+    with FlopCounterMode(display=False) as theirs:
+        model(x).sum().backward()
+    ours = count_operations(lambda: model(x).sum().backward())
+    assert ours.flops == theirs.get_total_flops()
+    assert ours.number > 2
+
+
+def test_grouped_convolutions_and_attention_are_counted_by_hand():
+    """Where torch's counter errs: it takes a grouped convolution's weight gradient for a full one's, and leaves
+    out attention on a CPU."""
+    x = torch.randn(5, 6, 9, requires_grad=True)
+    convolution = nn.Conv1d(6, 4, 3, groups=2, bias=False)
+    assert count_operations(lambda: convolution(x).sum().backward()).flops == 3 * 2 * (5 * 7) * (4 * 3 * 3)
+
+    x, model = torch.randn(7, 4, 3), Attention()
+    projections = 2 * 7 * 4 * 3 * (5 + 5 + 2)
+    scores = 2 * 7 * 4 * 4
+    forward = projections + scores * (5 + 2)
+    assert count_operations(lambda: model(x)).flops == forward
+    backward = projections + scores * (2 * 5 + 2 * 2)
+    flops = count_operations(lambda: model(x).sum().backward()).flops
+    assert flops in (forward + backward, forward + backward + scores * 5), "fused kernels compute the scores again"
+
+
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """The file of measurements, empty; compilation is a fifth faster than anything else on this clock."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tuning, "_median_seconds", lambda call, device: (call(), 1.0)[1])
-    plain = tuning._time
 
-    def clock(target, way, compiled, num_chains, count, times):
-        known = f"{way} compiled" if compiled else way
-        fresh = known not in times
-        seconds = plain(target, way, compiled, num_chains, count, times)
-        if fresh and compiled:
-            times[known] = seconds = 0.8
-        return seconds
+    def seconds(call, variant):
+        call()
+        return 0.8 if variant.compiled else 1.0
 
-    monkeypatch.setattr(tuning, "_time", clock)
+    monkeypatch.setattr(execution, "_median_seconds", seconds)
     return tmp_path / "hmc_fast" / "measured.json"
 
 
@@ -96,7 +144,7 @@ def test_a_model_that_cannot_be_compiled_says_so():
 
 def test_chains_are_measured_once_and_the_choice_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(tuning, "_MEASURE_FROM_SECONDS", 0.0)
+    monkeypatch.setattr(execution, "_MEASURE_FROM_SECONDS", 0.0)
     posterior = network()
     first = choose(posterior, 3, 40, 10, compile=False)
     assert first.target.chain_batching in ("vmap", "loop")

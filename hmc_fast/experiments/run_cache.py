@@ -6,7 +6,6 @@ Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are 
 import dataclasses
 import hashlib
 import json
-import math
 import shutil
 import sys
 import time
@@ -30,6 +29,7 @@ from ..presets import settings as run_presets
 from ..results.run_folder import write_scores
 from ..sample import draw, make_dataset, make_posterior
 from ..targets.posterior import Posterior
+from ..targets.priors import suggested_trajectory_length
 from .approximations import Bag, fit
 from .settings import EPOCHS, Settings
 
@@ -162,7 +162,7 @@ class Lab:
         own = ("burn_in", "draws", "step_size", "trajectory_length")
         own_values = {key: getattr(self.settings, key) for key in own}
         if own_values["trajectory_length"] is None:  # the paper's, not that of a preset for a quick look
-            own_values["trajectory_length"] = 0.5 * math.pi * math.sqrt(self.settings.prior_variance)
+            own_values["trajectory_length"] = suggested_trajectory_length(self.settings.prior_variance)
         return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
 
     def sampler(self, name: str, **changes: Any) -> Job:

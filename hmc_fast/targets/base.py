@@ -127,6 +127,11 @@ class Target(ABC):
         agree here take the same time. None where nothing tells, so that no measurement can be kept."""
         return None
 
+    def first_examples(self, count: int) -> "Self":
+        """This target on `count` of its examples, at most `micro_batch_size`, to see what one pass takes; a
+        target that makes all of them in one pass is that already."""
+        return self
+
     def example_row(self) -> Tensor:
         """Parameters at which the target can be evaluated, `(1, D)`."""
         return torch.zeros(1, self.num_params, dtype=self.dtype, device=self.device)

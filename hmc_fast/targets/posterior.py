@@ -117,6 +117,11 @@ class Posterior(Target):
         shapes = [tuple(shape) for shape in self.flat.shapes]
         return repr(self.flat.module), shapes, tuple(self.x.shape[1:]), self.precision
 
+    def first_examples(self, count: int) -> "Self":
+        part = copy.copy(self)
+        part.x, part.y, part.num_data = self.x[:count], self.y[:count], count
+        return part
+
     def to(self, device: torch.device | str) -> "Self":
         device = torch.empty(0, device=device).device
         if device == self.device:
