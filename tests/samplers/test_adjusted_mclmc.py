@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hmc_fast
-from cases import directions
+from cases import directions, sample
 from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 
@@ -85,14 +85,13 @@ def tangents(u):
 @pytest.mark.parametrize(("name", "step_size"), [("correlated", 0.11), ("skewed", 1.6)])
 def test_adjusted_mclmc_matches_known_moments(name, step_size):
     known = {"correlated": correlated_gaussian, "skewed": skewed}[name]()
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.AdjustedMCLMC(step_size, num_leapfrog=24 if name == "correlated" else 3, jitter=0.4),
-        chains=64,
-        burn_in=100,
-        draws=300,
+        chains=512,
+        burn_in=40,
+        draws=40,
         init=torch.tensor(known.mean),
-        progress=False,
     )
     assert 0.3 < run.acceptance_rate < 0.97
     check_moments(run.draws, known.mean, known.variance)
@@ -105,9 +104,9 @@ def test_adjusted_mclmc_on_a_posterior_with_a_metric():
         hmc_fast.AdjustedMCLMC(
             1.3, num_leapfrog=4, jitter=0.4, inverse_mass=torch.tensor(known.variance * [1.0, 1.7])
         ),
-        chains=64,
-        burn_in=50,
-        draws=300,
+        chains=512,
+        burn_in=30,
+        draws=40,
         init=torch.tensor(known.mean),
         draw_dtype=torch.float32,
         progress=False,

@@ -6,6 +6,7 @@ import torch
 
 import hmc_fast
 import targets
+from cases import sample
 from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
 KNOWN = {"correlated": correlated_gaussian, "skewed": skewed}
@@ -33,15 +34,13 @@ ON_DATA = {
 def test_exact_samplers_match_known_moments(name):
     target, make = SAMPLERS[name]
     known = KNOWN[target]()
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         make(),
-        chains=64,
-        burn_in=50,
-        draws=300,
+        chains=512,
+        burn_in=40,
+        draws=40,
         init=torch.tensor(known.mean),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     assert 0.3 < run.acceptance_rate < 0.97
     check_moments(run.draws, known.mean, known.variance)
@@ -50,15 +49,13 @@ def test_exact_samplers_match_known_moments(name):
 @pytest.mark.parametrize("name", ON_DATA)
 def test_exact_samplers_match_a_posterior_in_closed_form(name):
     posterior, known = linear_regression()
-    run = hmc_fast.run(
+    run = sample(
         posterior,
         ON_DATA[name](),
-        chains=64,
-        burn_in=50,
-        draws=200,
+        chains=512,
+        burn_in=40,
+        draws=32,
         init=torch.tensor(known.mean),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     assert 0.3 < run.acceptance_rate < 0.95
     check_moments(run.draws, known.mean, known.variance)
@@ -77,7 +74,7 @@ def test_temperature_widens_the_law(make):
     density = hmc_fast.Density(
         lambda theta: -0.5 * (theta**2).sum(), 4, temperature=2.5, dtype=torch.float64
     ).prepared(compiled=targets.PATH == "compiled")
-    run = hmc_fast.run(density, make(), chains=64, burn_in=50, draws=300, progress=False)
+    run = hmc_fast.run(density, make(), chains=512, burn_in=40, draws=40, progress=False)
     check_moments(run.draws, np.zeros(4), np.full(4, 2.5), bias=0.03 if run.acceptance_rate is None else 0.0)
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import hmc_fast
+from cases import sample
 from hmc_fast.results.diagnostics import ess_bulk
 from targets import check_moments, correlated_gaussian, linear_regression, skewed
 
@@ -19,15 +20,13 @@ def test_hmc_matches_known_moments(name, acceptance):
     known = KNOWN[name]()
     # a step size with visible energy error: without the test, or with a wrong one, the law would be off
     step_size = {"correlated": 0.055, "skewed": 0.9}[name]
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.HMC(step_size, num_leapfrog=20 if name == "correlated" else 3, acceptance=acceptance, jitter=0.3),
-        chains=32,
-        burn_in=100,
-        draws=400,
+        chains=384,
+        burn_in=40,
+        draws=40,
         init=torch.tensor(known.mean),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     assert 0.4 < run.acceptance_rate < 0.97
     check_moments(run.draws, known.mean, known.variance)
@@ -39,7 +38,7 @@ def test_hmc_meets_tight_moments_in_a_long_run(name):
     """Ten times the effective draws of the test above: a bias of a few per cent of a deviation shows here."""
     known = KNOWN[name]()
     step_size, num_leapfrog = {"correlated": (0.055, 20), "skewed": (0.9, 3)}[name]
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.HMC(step_size, num_leapfrog=num_leapfrog, jitter=0.3),
         chains=256,
@@ -47,8 +46,6 @@ def test_hmc_meets_tight_moments_in_a_long_run(name):
         draws=600,
         seed=1,
         init=torch.tensor(known.mean),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     check_moments(run.draws, known.mean, known.variance)
     assert ess_bulk(np.moveaxis(run.draws, 0, 1).astype(np.float64)).min() > 3_000
@@ -57,14 +54,13 @@ def test_hmc_meets_tight_moments_in_a_long_run(name):
 def test_both_acceptance_rules_take_the_same_decisions():
     known = skewed()
     draws = [
-        hmc_fast.run(
+        sample(
             known.density,
             hmc_fast.HMC(1.0, num_leapfrog=3, acceptance=rule),
             chains=8,
             burn_in=0,
             draws=100,
             init=torch.zeros(2),
-            progress=False,
         ).draws
         for rule in ("log_ratio", "density_ratio")
     ]
@@ -74,15 +70,13 @@ def test_both_acceptance_rules_take_the_same_decisions():
 def test_a_rejected_proposal_repeats_the_old_state():
     """With a huge step size nearly all is rejected: the state must then be the old one, and be counted."""
     known = skewed()
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.HMC(1.5, num_leapfrog=3),
         chains=16,
         burn_in=0,
         draws=50,
         init=torch.zeros(2),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     accepted = run.trace.pivot(index="iteration", columns="chain", values="accepted").to_numpy()
     assert 0.02 < accepted.mean() < 0.9
@@ -98,14 +92,12 @@ def test_a_rejected_proposal_repeats_the_old_state():
 
 def test_hmc_on_a_conjugate_model():
     posterior, known = linear_regression()
-    run = hmc_fast.run(
+    run = sample(
         posterior,
         hmc_fast.HMC(0.06, num_leapfrog=3, jitter=0.3),
-        chains=32,
-        burn_in=50,
-        draws=400,
-        draw_dtype=torch.float32,
-        progress=False,
+        chains=384,
+        burn_in=25,
+        draws=40,
     )
     assert run.acceptance_rate < 0.98
     check_moments(run.draws, known.mean, known.variance)
@@ -114,29 +106,25 @@ def test_hmc_on_a_conjugate_model():
 def test_temperature_widens_the_posterior():
     posterior, known = linear_regression()
     posterior.temperature = 4.0
-    run = hmc_fast.run(
+    run = sample(
         posterior,
         hmc_fast.HMC(0.1, num_leapfrog=4, jitter=0.3),
-        chains=32,
-        burn_in=50,
-        draws=300,
-        draw_dtype=torch.float32,
-        progress=False,
+        chains=384,
+        burn_in=25,
+        draws=32,
     )
     check_moments(run.draws, known.mean, 4 * known.variance)
 
 
 def test_inverse_mass_leaves_the_law_alone():
     known = correlated_gaussian()
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.HMC(0.4, num_leapfrog=10, jitter=0.3, inverse_mass=torch.tensor(known.variance)),
-        chains=32,
-        burn_in=50,
-        draws=400,
+        chains=384,
+        burn_in=25,
+        draws=40,
         init=torch.tensor(known.mean),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     assert run.acceptance_rate > 0.5
     check_moments(run.draws, known.mean, known.variance)

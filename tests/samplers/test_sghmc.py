@@ -6,6 +6,7 @@ import torch
 from scipy.linalg import solve_discrete_lyapunov
 
 import hmc_fast
+from cases import sample
 from targets import check_moments, linear_regression, skewed
 
 
@@ -25,30 +26,26 @@ def test_sghmc_variance_matches_its_discretisation(friction):
     noise = np.sqrt(2 * friction * step_size) * np.array([[1.0], [step_size]])
     expected = solve_discrete_lyapunov(update, noise @ noise.T)[1, 1]
     assert abs(expected * stiffness - 1) > 0.04, "the discretisation must show"
-    run = hmc_fast.run(
+    run = sample(
         density,
         hmc_fast.SGHMC(step_size, friction=friction, steps_per_iteration=15),
-        chains=64,
-        burn_in=20,
-        draws=250,
+        chains=640,
+        burn_in=15,
+        draws=30,
         init=torch.zeros(4),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     check_moments(run.draws, np.zeros(4), np.full(4, expected))
 
 
 def test_sghmc_on_a_skewed_target():
     known = skewed()
-    run = hmc_fast.run(
+    run = sample(
         known.density,
         hmc_fast.SGHMC(0.1, friction=1.0, steps_per_iteration=30),
-        chains=64,
-        burn_in=20,
-        draws=150,
+        chains=512,
+        burn_in=12,
+        draws=24,
         init=torch.zeros(2),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     check_moments(run.draws, known.mean, known.variance, bias=0.02)
 
@@ -56,14 +53,12 @@ def test_sghmc_on_a_skewed_target():
 def test_sghmc_minibatches_find_the_conjugate_posterior():
     """A minibatch likelihood that is not scaled by N/B would give four times the variance."""
     posterior, known = linear_regression()
-    run = hmc_fast.run(
+    run = sample(
         posterior,
         hmc_fast.SGHMC(0.006, friction=30.0, batch_size=16, steps_per_iteration=40),
-        chains=32,
-        burn_in=30,
-        draws=150,
-        draw_dtype=torch.float32,
-        progress=False,
+        chains=256,
+        burn_in=12,
+        draws=24,
     )
     # gradient noise heats the chain by an amount of order step size / friction; it is not accounted for
     check_moments(run.draws, known.mean, known.variance, bias=0.1)
@@ -72,15 +67,13 @@ def test_sghmc_minibatches_find_the_conjugate_posterior():
 def test_noise_estimate_removes_noise():
     """With the noise estimate equal to the friction the dynamics lose energy and come to rest."""
     density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 3)
-    run = hmc_fast.run(
+    run = sample(
         density,
         hmc_fast.SGHMC(0.1, friction=2.0, noise_estimate=2.0, steps_per_iteration=200),
         chains=2,
         burn_in=0,
         draws=2,
         init=torch.ones(3),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     assert np.abs(run.draws[-1]).max() < 1e-3
 
@@ -88,12 +81,11 @@ def test_noise_estimate_removes_noise():
 def test_sghmc_names_a_chain_that_blew_up():
     density = hmc_fast.Density(lambda theta: -(theta**4).sum(), 2)
     with pytest.raises(hmc_fast.UserError, match=r"left the finite numbers at iteration .* smaller step size"):
-        hmc_fast.run(
+        sample(
             density,
             hmc_fast.SGHMC(0.9, friction=1.0, steps_per_iteration=50),
             chains=2,
             burn_in=0,
             draws=5,
             init=torch.full((2,), 10.0),
-            progress=False,
         )

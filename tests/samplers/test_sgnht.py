@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 import hmc_fast
+from cases import sample
 from discretisation import FRICTION, Step
 from targets import check_moments, gaussian, linear_regression
 
@@ -32,17 +33,15 @@ def test_sgnht_meets_its_law_in_many_dimensions():
         low, high = (middle, high) if moments(middle)[1] > 1 else (low, middle)
     variance = moments(low)[0]
     assert abs(variance / moments(friction)[0] - 1) > 0.05, "a thermostat that stays put must show"
-    run = hmc_fast.run(
+    run = sample(
         gaussian(np.eye(dim) / stiffness),
         hmc_fast.SGNHT(eps, friction=friction, steps_per_iteration=8),
-        chains=32,
-        burn_in=40,
-        draws=125,
+        chains=128,
+        burn_in=30,
+        draws=32,
         init=torch.zeros(dim),
-        draw_dtype=torch.float32,
-        progress=False,
     )
-    pooled = np.asarray(run.draws).reshape(125, -1, 4)  # dimensions are alike: 25 of them as chains
+    pooled = np.asarray(run.draws).reshape(32, -1, 4)  # dimensions are alike: 25 of them as chains
     check_moments(pooled, np.zeros(4), np.full(4, variance), bias=0.01)
 
 
@@ -56,16 +55,16 @@ def test_sgnht_cools_what_minibatches_heat():
             make(
                 0.1, friction=FRICTION, batch_size=2, steps_per_iteration=10
             ),  # 10: ends at every place of an epoch
-            chains=256,
-            burn_in=20,
-            draws=60,
+            chains=1024,
+            burn_in=15,
+            draws=20,
             progress=False,
         )
         kinetic = run.trace[run.trace.phase == "sampling"].pivot(
             index="iteration", columns="chain", values="kinetic_energy"
         )
         by_chain = kinetic.to_numpy().mean(0)  # 2 K / D with D = 2
-        temperatures.append((by_chain.mean(), by_chain.std() / np.sqrt(256)))
+        temperatures.append((by_chain.mean(), by_chain.std() / np.sqrt(1024)))
     (hot, hot_error), (held, held_error) = temperatures
     assert hot - 1 > 0.05 + 5 * hot_error
     assert abs(held - 1) < 4.5 * held_error

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import hmc_fast
+from cases import sample
 from discretisation import EPS, FRICTION, TEMPERATURE, baoab, obabo, sghmc, sgld, stationary
 from hmc_fast.compute.random_streams import NOISE
 from hmc_fast.kernels.ops import Counter, normals
@@ -41,15 +42,13 @@ def test_full_gradients_meet_the_discretisation(name):
         np.testing.assert_allclose(share, 1, rtol=1e-6)  # its configurations are exact
     else:
         assert abs(share - 1).max() > 0.08, "the discretisation must show"
-    run = hmc_fast.run(
+    run = sample(
         gaussian(covariance, mean, temperature=TEMPERATURE),
         make(eps, steps_per_iteration=6),
-        chains=256,
-        burn_in=20,
-        draws=150,
+        chains=1024,
+        burn_in=15,
+        draws=40,
         init=torch.zeros(2),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     check_moments(run.draws, *expected)
 
@@ -75,14 +74,12 @@ def test_minibatch_noise_meets_the_discretisation(name):
     expected = stationary(2, algorithm, eps, [[force(batch) for batch in cut] for cut in cuts])
     quiet = stationary(2, algorithm, eps, [[force(range(6))] * 3])
     assert (expected[1] / quiet[1]).max() > 1.05, "the gradient noise must show"
-    run = hmc_fast.run(
+    run = sample(
         posterior,
         make(eps, batch_size=2, steps_per_iteration=6),  # two epochs
-        chains=256,
-        burn_in=20,
-        draws=150,
-        draw_dtype=torch.float32,
-        progress=False,
+        chains=1024,
+        burn_in=15,
+        draws=40,
     )
     check_moments(run.draws, *expected)
 
@@ -121,14 +118,12 @@ def test_the_end_of_a_cycle_samples_the_target(name):
         "sgld": lambda **o: hmc_fast.SGLD(0.8, **o),
         "sghmc": lambda **o: hmc_fast.SGHMC(0.6, friction=1.0, **o),
     }[name]
-    run = hmc_fast.run(
+    run = sample(
         gaussian(np.eye(2)),
         make(steps_per_iteration=10, schedule=hmc_fast.CosineCyclical(4, keep=1, exploration=0.25)),
         chains=512,
         burn_in=8,
         draws=20,
         init=torch.zeros(2),
-        draw_dtype=torch.float32,
-        progress=False,
     )
     check_moments(run.draws, np.zeros(2), np.ones(2), bias=0.05)
