@@ -204,6 +204,7 @@ def yacht(folder):
     return np.loadtxt(folder / "yacht.txt")
 
 
+@pytest.mark.slow
 def test_a_regression_speaks_in_original_units(here, capsys):
     table = yacht(here)
     flags = "--data-dir . --out run --chains 2 --burn-in 30 --draws 10 --step-size 0.003 --trajectory-length 0.15"
