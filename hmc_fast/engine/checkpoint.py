@@ -14,7 +14,7 @@ from ..atomic_files import written_atomically
 from ..errors import UserError
 from ..samplers.protocol import restore, state_tensors
 
-__all__ = ["Checkpoint", "read", "restore_state", "write"]
+__all__ = ["Checkpoint", "assert_same_run", "read", "restore_state", "saved_state", "write"]
 
 STATE_FILE = "state.safetensors"
 
@@ -24,24 +24,17 @@ class Checkpoint:
     """What a checkpoint holds: named tensors, whole numbers, and the settings it belongs to."""
 
     tensors: dict[str, Tensor]
-    numbers: dict[str, int | float]
+    numbers: dict[str, int]
     fingerprint: dict[str, Any]
 
 
-def write(
-    directory: Path,
-    state: Any,
-    extra: dict[str, Tensor],
-    numbers: dict[str, int | float],
-    fingerprint: dict[str, Any],
-) -> None:
+def write(directory: Path, checkpoint: Checkpoint) -> None:
     """Writes atomically: an interruption leaves the older checkpoint."""
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {f"state.{name}": t for name, t in state_tensors(state).items()} | extra
-    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    metadata = {"numbers": json.dumps(numbers), "fingerprint": json.dumps(fingerprint)}
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in checkpoint.tensors.items()}
+    metadata = {"numbers": json.dumps(checkpoint.numbers), "fingerprint": json.dumps(checkpoint.fingerprint)}
     with written_atomically(directory / STATE_FILE) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -64,6 +57,11 @@ def read(directory: Path) -> Checkpoint:
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable checkpoint ({error}): start the run anew") from error
     return Checkpoint(tensors, json.loads(metadata["numbers"]), json.loads(metadata["fingerprint"]))
+
+
+def saved_state(state: Any) -> dict[str, Tensor]:
+    """A sampler's state as tensors of a checkpoint, which `restore_state` takes back."""
+    return {f"state.{name}": tensor for name, tensor in state_tensors(state).items()}
 
 
 def restore_state(state: Any, checkpoint: Checkpoint) -> None:

@@ -136,16 +136,17 @@ class Loop:
     def save(self) -> None:
         """Writes the checkpoint, if the run has a directory."""
         self.store.flush()
-        extra = self.trace[: self.iteration].tensors() | {"store.counts": self.store.counts}
+        tensors = checkpoint.saved_state(self.state) | self.trace[: self.iteration].tensors()
+        tensors["store.counts"] = self.store.counts
         if self.predictions is not None:
-            extra |= self.predictions.tensors()
-        numbers: dict[str, int | float] = {"iteration": self.iteration, "draws": self.store.count}
-        self.output.write_checkpoint(self.state, extra, numbers, self.fingerprint)
+            tensors |= self.predictions.tensors()
+        numbers = {"iteration": self.iteration, "draws": self.store.count}
+        self.output.write_checkpoint(checkpoint.Checkpoint(tensors, numbers, self.fingerprint))
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Continues from a checkpoint; the store must already hold the draws that it counts."""
         checkpoint.restore_state(self.state, saved)
-        self.iteration = int(saved.numbers["iteration"])
+        self.iteration = saved.numbers["iteration"]
         self.trace.restore(saved.tensors)
         self.store.counts.copy_(saved.tensors["store.counts"])
         if self.predictions is not None:

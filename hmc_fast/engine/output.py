@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from ..atomic_files import write_json, written_atomically
 from ..errors import UserError
@@ -43,13 +42,7 @@ class Output:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the settings of a new run."""
 
-    def write_checkpoint(
-        self,
-        state: Any,
-        extra: dict[str, Tensor],
-        numbers: dict[str, int | float],
-        fingerprint: dict[str, Any],
-    ) -> None:
+    def write_checkpoint(self, saved: checkpoint.Checkpoint) -> None:
         """Replaces the checkpoint."""
 
     def remove_start(self) -> None:
@@ -95,14 +88,8 @@ class OutputFolder(Output):
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.directory / "config.json", config)
 
-    def write_checkpoint(
-        self,
-        state: Any,
-        extra: dict[str, Tensor],
-        numbers: dict[str, int | float],
-        fingerprint: dict[str, Any],
-    ) -> None:
-        checkpoint.write(self.checkpoint, state, extra, numbers, fingerprint)
+    def write_checkpoint(self, saved: checkpoint.Checkpoint) -> None:
+        checkpoint.write(self.checkpoint, saved)
 
     def remove_start(self) -> None:
         if (self.checkpoint / checkpoint.STATE_FILE).exists():

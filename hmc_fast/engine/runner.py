@@ -181,7 +181,7 @@ def _open(
         dtype=storage.dtype,
         device=target.device,
         path=output.draws_path,
-        count=0 if saved is None else int(saved.numbers["draws"]),
+        count=0 if saved is None else saved.numbers["draws"],
     )
     loop = Loop(
         target=target,

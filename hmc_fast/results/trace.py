@@ -78,8 +78,8 @@ class Trace:
 
     def record(self, iteration: int, info: Info) -> None:
         """Writes all figures of one iteration but its seconds. The host waits for the device here, once."""
-        told = torch.stack([getattr(info, name).to(torch.float64) for name in _ON_DEVICE]).cpu().numpy()
-        for name, values in zip(_ON_DEVICE, told, strict=True):
+        figures = torch.stack([getattr(info, name).to(torch.float64) for name in _ON_DEVICE]).cpu().numpy()
+        for name, values in zip(_ON_DEVICE, figures, strict=True):
             getattr(self, name)[iteration] = values
         self.leapfrog_steps[iteration] = info.num_leapfrog
 
