@@ -50,7 +50,7 @@ import hmc_fast
 after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.get_num_threads(),
          torch.get_default_dtype(), torch.backends.cudnn.allow_tf32, torch.is_grad_enabled())
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
-heavy = {"triton", "jax", "matplotlib", "pandas", "sklearn", "tyro", "arviz", "pooch", "hmc_fast.sample"}
+heavy = {"triton", "jax", "matplotlib", "pandas", "sklearn", "arviz", "pooch", "hmc_fast.sample"}
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

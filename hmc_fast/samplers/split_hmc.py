@@ -93,7 +93,7 @@ class SplitHMC(Metropolised[SplitHMCState]):
         if trajectory_length is not None:
             num_leapfrog = steps_of(positive("trajectory length", trajectory_length) / step_size)
         assert num_leapfrog is not None
-        self.num_splits, self.num_leapfrog = num_splits, num_leapfrog
+        self.num_splits, self.num_leapfrog, self.trajectory_length = num_splits, num_leapfrog, trajectory_length
         self._drifts = 2 * (num_splits - 1)  # per step
 
     def gradients_per_iteration(self, target: Target) -> int:
