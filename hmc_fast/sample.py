@@ -20,6 +20,10 @@ from .results.run import Run
 from .results.run_folder import metrics, write_predictions
 
 _PROG = "hmc_fast.sample"
+_DESCRIPTION = """Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.
+
+Settings of samplers are told in the symbols of their files, hmc_fast/samplers/. There None is a flag that was left \
+out, and False is its --no- form."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -28,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         sample_flags,
         PRESETS,
         prog=_PROG,
-        description="Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.",
+        description=_DESCRIPTION,
         argv=argv,
     )
     return main_guard(lambda: _sample(parsed), _PROG)

@@ -97,6 +97,6 @@ def sample_flags(preset: str, given: Mapping[str, Any]) -> list[Flag]:
         Literal[tuple(SAMPLERS)],
         f"What moves the chains.\n{summaries()}",
         "Sampler",
-        run.sampler.name,
+        next(iter(PRESETS[preset])),
     )
     return [sampler, *sampler_flags(run.sampler), *flags_of(run.settings)]
