@@ -153,7 +153,7 @@ def adapted(target, *, burn_in=300, draws=300, chains=8, seed=0, init, **setting
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"pool": False}, {"integrator": "two_stage"}, {"num_leapfrog": 20}, {"target_acceptance": 0.65}],
+    [{}, {"pool": False}, {"integrator": hmc_fast.TWO_STAGE}, {"num_leapfrog": 20}, {"target_acceptance": 0.65}],
 )
 def test_no_numbers_given_on_a_correlated_target(settings):
     known = correlated_gaussian()

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from hmc_fast import HMC, MCLMC, SGHMC, CosineCyclical, sample, samplers, train
+from hmc_fast import HMC, MCLMC, SGHMC, TWO_STAGE, CosineCyclical, sample, samplers, train
 from hmc_fast.command_line import Parsed, flags_of, main_guard, parse, setting
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import main as experiments_main
@@ -280,6 +280,13 @@ def test_cycles_are_a_schedule():
     assert run.sampler.schedule == CosineCyclical(5, keep=1, exploration=0.5)
     assert resolve("fashion-lenet", {"cycle_length": 0}).sampler.schedule is None
     assert resolve("fashion-lenet", {"cycle_keep": 1}).sampler.schedule == CosineCyclical(5, 1, 0.6)
+
+
+def test_an_integrator_is_given_by_name():
+    run = resolve("digits", {"integrator": "two_stage"})
+    assert run.sampler.integrator is TWO_STAGE
+    assert run.flat()["integrator"] == "two_stage"
+    assert vars(make_sampler("hmc", arguments_of(run.sampler))) == vars(run.sampler)
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 F32, F64, I64 = "*fp32", "*fp64", "*i64"
-UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "hyper_ptr": F32}
+UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "coefficients_ptr": F64}
 ENERGY = {"theta_ptr": F32, "partials_ptr": F64}
-DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32, "hyper_ptr": F32}
-DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "hyper_ptr": F32, "scale_ptr": F64}
+DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32}
+DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "coefficients_ptr": F64, "scale_ptr": F64}
 AVERAGE = {"logits_ptr": F32, "sums_ptr": F64, "entropies_ptr": F64, "probabilities_ptr": F32}
 NORMAL, LOGISTIC, STUDENT_T, MIXTURE = 1, 3, 4, 5
 
@@ -35,6 +35,13 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
     ),
     "kick float64": ("leapfrog", "_kick_kernel", DOUBLE, {"FAMILY": MIXTURE, "DRIFT": False}, True),
     "kick logistic": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": LOGISTIC, "DRIFT": False}, True),
+    "force": (
+        "leapfrog",
+        "_kick_kernel",
+        {name: kind for name, kind in UPDATE.items() if name != "coefficients_ptr"},
+        {"FAMILY": NORMAL, "DRIFT": False},
+        True,
+    ),
     "refresh": ("momentum", "_refresh_kernel", UPDATE | {"partials_ptr": F64, "step_ptr": I64}, {}, True),
     "log_prior": ("energy", "_energy_kernel", ENERGY | {"scale_ptr": F32}, {"FAMILY": STUDENT_T}, True),
     "difference": ("energy", "_energy_kernel", DIFFERENCE, {"FAMILY": MIXTURE}, True),

@@ -101,8 +101,8 @@ def test_split_hmc_follows_the_posterior_to_second_order(num_splits):
         state = state_of(sampler, posterior)
         _, info = sampler.step(state)
         errors.append(info.energy_error.abs().numpy())
-        start = energy(posterior, posterior.initial(torch.tensor([1.0, -2.0]), 3, 0), state.work_momentum)
-        end = energy(posterior, state.work_theta, state.work_new_momentum)
+        start = energy(posterior, posterior.initial(torch.tensor([1.0, -2.0]), 3, 0), state.origin.momentum)
+        end = energy(posterior, state.proposal.theta, state.proposal.momentum)
         np.testing.assert_allclose(info.energy_error, end - start, atol=1e-6)
     orders = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
     assert (orders > 1.8).all(), orders
@@ -113,19 +113,19 @@ def test_a_split_trajectory_is_its_own_reverse(num_splits):
     posterior, _ = linear_regression()
     sampler = hmc_fast.SplitHMC(0.1, num_splits=num_splits, num_leapfrog=3)
     state = state_of(sampler, posterior)
-    state.begin()
-    start = state.work_theta.clone(), state.work_new_momentum.clone()
-    sampler._trajectory(state, 3)
-    assert (state.work_theta - start[0]).abs().min() > 1e-3
-    state.work_new_momentum.neg_()
-    sampler._trajectory(state, 3)
-    torch.testing.assert_close(state.work_theta, start[0], rtol=0, atol=1e-12)
-    torch.testing.assert_close(state.work_new_momentum, -start[1], rtol=0, atol=1e-11)
+    state.call(sampler.begin)
+    start = state.proposal.theta.clone(), state.proposal.momentum.clone()
+    sampler.trajectory(state)
+    assert (state.proposal.theta - start[0]).abs().min() > 1e-3
+    state.proposal.momentum.neg_()
+    sampler.trajectory(state)
+    torch.testing.assert_close(state.proposal.theta, start[0], rtol=0, atol=1e-12)
+    torch.testing.assert_close(state.proposal.momentum, -start[1], rtol=0, atol=1e-11)
 
 
 def test_split_hmc_visits_subsets_there_and_back():
     sampler = hmc_fast.SplitHMC(0.1, num_splits=3, num_leapfrog=2)
-    visits = list(sampler._visits(2))
+    visits = list(sampler.visits(2))
     assert [v.subset for v in visits] == [0, 1, 2, 1, 0, 1, 2, 1, 0]
     assert [v.kicks for v in visits] == [1, 1, 2, 1, 2, 1, 2, 1, 1]
     assert [v.drifts for v in visits] == [True] * 8 + [False]
@@ -139,8 +139,8 @@ def test_amagold_without_noise_is_hamiltonian():
     state = state_of(sampler, posterior)
     start = state.theta.clone()
     _, info = sampler.step(state)
-    error = energy(posterior, state.work_theta, state.work_new_momentum) - energy(
-        posterior, start, state.work_momentum
+    error = energy(posterior, state.proposal.theta, state.proposal.momentum) - energy(
+        posterior, start, state.origin.momentum
     )
     np.testing.assert_allclose(info.energy_error, error, rtol=1e-5, atol=1e-6)
     assert info.energy_error.abs().max() > 1e-3
@@ -175,9 +175,9 @@ def test_ghmc_keeps_its_momentum_and_turns_it_at_a_rejection():
     for _ in range(20):
         before = state.momentum.clone()
         _, info = sampler.step(state)
-        kept = torch.where(info.accepted[:, None], state.work_new_momentum, -state.work_momentum)
+        kept = torch.where(info.accepted[:, None], state.proposal.momentum, -state.origin.momentum)
         assert torch.equal(state.momentum, kept)
-        share = (before * state.work_momentum).sum(1) / (before.norm(dim=1) * state.work_momentum.norm(dim=1))
+        share = (before * state.origin.momentum).sum(1) / (before.norm(dim=1) * state.origin.momentum.norm(dim=1))
         assert (share > 0.5).float().mean() > 0.9, "the old momentum lives on"
         turned, moved = turned + int((~info.accepted).sum()), moved + int(info.accepted.sum())
     assert turned > 10
@@ -212,11 +212,15 @@ def test_more_splits_or_a_larger_batch_than_data_are_refused():
         hmc_fast.AMAGOLD(0.1, friction=1.0, batch_size=9).init(posterior, theta)
 
 
-def test_columns_of_hyper_hold_amagolds_update():
-    """(1 - h f) and 2 h (f - b) of the kernels are the algorithm's (1 - e b)/(1 + e b) and 4 e b/(1 + e b)^2."""
+def test_coefficients_hold_amagolds_update():
+    """m' = ((1 - e b) m + e g + eta) / (1 + e b), eta ~ N(0, 4 e b), and a drift of e / 2."""
     posterior, _ = linear_regression()
     eps, beta = 0.3, 0.7
     state = state_of(hmc_fast.AMAGOLD(eps, friction=beta, batch_size=8), posterior)
-    h, f, b = (float(state.hyper[0, column]) for column in (ops.STEP_SIZE, ops.FRICTION, ops.NOISE_ESTIMATE))
-    assert 1 - h * f == pytest.approx((1 - eps * beta) / (1 + eps * beta))
-    assert 2 * h * (f - b) == pytest.approx(4 * eps * beta / (1 + eps * beta) ** 2)
+    kick, drift, decay, noise = (
+        float(state.coefficients[0, column]) for column in (ops.KICK, ops.DRIFT, ops.DECAY, ops.NOISE)
+    )
+    assert kick == pytest.approx(eps / (1 + eps * beta))
+    assert drift == pytest.approx(eps / 2)
+    assert decay == pytest.approx((1 - eps * beta) / (1 + eps * beta))
+    assert noise**2 == pytest.approx(4 * eps * beta / (1 + eps * beta) ** 2)

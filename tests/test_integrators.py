@@ -7,19 +7,18 @@ import torch
 
 import hmc_fast
 from hmc_fast.dynamics import metropolis
-from hmc_fast.dynamics.integrators import INTEGRATORS, Leapfrog, leapfrog
+from hmc_fast.dynamics.coefficients import Coefficients
+from hmc_fast.dynamics.integrators import INTEGRATORS, LEAPFROG, PhasePoint
 
 
-def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=None):
+def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=None, integrator=LEAPFROG):
     """(theta, momentum) after a trajectory; float64."""
-    theta, momentum = theta.clone(), momentum.clone()
-    hyper = torch.tensor([[step_size, 1 / density.temperature, 0.0, 0.0]], dtype=torch.float64).repeat(
-        len(theta), 1
-    )
-    grad, log_lik = torch.empty_like(theta), theta.new_empty(len(theta), 1)
-    density.log_likelihood_and_grad(theta, grad, log_lik)
-    leapfrog(density, theta, momentum, grad, log_lik, hyper, num_leapfrog, inverse_mass=inverse_mass)
-    return theta, momentum
+    point = PhasePoint(theta.clone(), momentum.clone(), torch.empty_like(theta), theta.new_empty(len(theta), 1))
+    density.log_likelihood_and_grad(point.theta, point.grad, point.log_lik)
+    coefficients = Coefficients.buffer(theta)
+    Coefficients(kick=step_size, drift=step_size).write(coefficients, density.temperature)
+    integrator.trajectory(density, point, coefficients, inverse_mass=inverse_mass).run(num_leapfrog)
+    return point.theta, point.momentum
 
 
 def oscillator(stiffness=1.0, temperature=1.0):
@@ -142,7 +141,7 @@ def test_the_likelihood_difference_survives_large_totals():
     )
     change = torch.zeros_like(log_lik)
     change[0, :1000] = 0.0009765625  # exactly representable beside 100
-    energy = metropolis.energy_of_examples(log_lik, log_lik + change, torch.tensor([2.0]))
+    energy = -2.0 * metropolis.likelihood_difference(log_lik, log_lik + change)
     exact = -2.0 * ((log_lik + change).double() - log_lik.double()).sum().item()
     assert energy.item() == pytest.approx(exact, rel=1e-12)
     assert energy.item() == pytest.approx(-1.953, abs=0.02)
@@ -151,20 +150,13 @@ def test_the_likelihood_difference_survives_large_totals():
 @pytest.mark.parametrize("name", INTEGRATORS)
 def test_coefficients_are_consistent(name):
     """Kicks add up to the drifts over a cycle, and the last inner kick is two end kicks."""
-    coefficients = INTEGRATORS[name]
-    assert sum(coefficients.inner) == pytest.approx(len(coefficients.inner))
-    assert coefficients.inner[-1] == pytest.approx(2 * coefficients.end)
+    integrator = INTEGRATORS[name]
+    assert sum(integrator.inner) == pytest.approx(integrator.stages)
+    assert integrator.inner[-1] == pytest.approx(2 * integrator.end)
 
 
 def run_integrator(name, step_size, num_leapfrog, theta=START, momentum=SPEED):
-    density = quartic()
-    theta, momentum = theta.clone(), momentum.clone()
-    hyper = torch.tensor([[step_size, 1.0, 0.0, 0.0]], dtype=torch.float64).repeat(2, 1)
-    grad, log_lik = torch.empty_like(theta), theta.new_empty(2, 1)
-    density.log_likelihood_and_grad(theta, grad, log_lik)
-    integrator = Leapfrog(density, theta, momentum, grad, log_lik, hyper, coefficients=INTEGRATORS[name])
-    integrator.run(num_leapfrog)
-    return theta, momentum
+    return integrate(quartic(), theta, momentum, step_size, num_leapfrog, integrator=INTEGRATORS[name])
 
 
 def test_two_stage_is_reversible_of_second_order_and_errs_less():

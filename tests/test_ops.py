@@ -41,7 +41,7 @@ class Case:
         self.generator = torch.Generator().manual_seed(chains * 10_000 + size)
         self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
         spread = 1 + torch.rand(chains, 4, generator=self.generator)
-        self.hyper = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).to(device)
+        self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3], dtype=torch.float64) * spread).to(device)
         step = torch.tensor([9], device=device)
         self.noise = Counter(2**63 + 12345, 3, step)
 
@@ -82,9 +82,9 @@ def update(case: Case, op: str, segments: Any, impl: str | None, **options: Any)
     """One `kick` or `kick_drift` on copies: the new momentum and theta."""
     momentum, theta = case.momentum.clone(), case.theta.clone()
     if op == "kick":
-        ops.kick(momentum, case.grad, theta, segments, case.hyper, impl=impl, **options)
+        ops.kick(momentum, case.grad, theta, segments, case.coefficients, impl=impl, **options)
     else:
-        ops.kick_drift(theta, momentum, case.grad, segments, case.hyper, impl=impl, **options)
+        ops.kick_drift(theta, momentum, case.grad, segments, case.coefficients, impl=impl, **options)
     return momentum, theta
 
 
@@ -136,13 +136,44 @@ def test_update_with_several_segments(device: str, op: str, noise: bool, dtype: 
     assert_update(case, op, case.mixed_prior()[::-1], **options)
 
 
+@DTYPES
+def test_force(device: str, dtype: torch.dtype) -> None:
+    """What is written does not depend on what was there."""
+    case = Case(device, 3, 1023, dtype)
+    for segments in (case.prior("flat"), case.prior("student_t"), case.mixed_prior()):
+        got, expected = torch.full_like(case.theta, torch.nan), torch.full_like(case.theta, torch.nan)
+        ops.force(got, case.grad, case.theta, segments, 0.25, impl="triton")
+        ops.force(expected, case.grad, case.theta, segments, 0.25, impl="torch")
+        torch.testing.assert_close(got, expected, **TOLERANCE[dtype])
+        by_hand = case.grad.double().clone()
+        for s in segments:
+            by_hand[:, s.start : s.stop] += prior.grad(case.theta[:, s.start : s.stop].double(), s)
+        torch.testing.assert_close(got.double(), by_hand / 4, **TOLERANCE[dtype])
+
+
+def test_columns_by_hand(device: str) -> None:
+    """DECAY keeps, KICK pushes, NOISE shakes, DRIFT moves; without a counter neither decay nor noise."""
+    case = Case(device, 2, 5, torch.float64)
+    kick, drift, decay, noise = case.coefficients.T[:, :, None]
+    segments, mass = case.prior("flat"), case.mass("own")
+    assert mass is not None
+    xi = ops.normals(case.noise, 2, 5, impl="torch").double()
+    for counter, kept, shaken in ((None, 1.0, 0.0), (case.noise, decay, noise)):
+        momentum, theta = update(
+            case, "kick_drift", segments, "triton", fraction=0.5, inverse_mass=mass, noise=counter
+        )
+        expected = kept * case.momentum + 0.5 * kick * case.grad + shaken * xi / mass.sqrt()
+        torch.testing.assert_close(momentum, expected, **TOLERANCE[torch.float32])
+        torch.testing.assert_close(theta, case.theta + drift * mass * expected, **TOLERANCE[torch.float32])
+
+
 def test_kick_climbs_and_drift_follows_the_momentum(device: str) -> None:
     """The signs by hand: a twin that is wrong in the same way would not be seen above."""
     theta = torch.tensor([[2.0, -2.0, 0.0, 0.0]], device=device)
     momentum, grad = torch.zeros_like(theta), torch.tensor([[0.0, 0.0, 3.0, -3.0]], device=device)
-    hyper = torch.tensor([[0.5, 1.0, 0.0, 0.0]], device=device)
+    coefficients = torch.tensor([[0.5, 0.5, 0.0, 0.0]], device=device)
     segments = (Segment(0, 4, ops.NORMAL, 2.0),)
-    ops.kick_drift(theta, momentum, grad, segments, hyper, impl="triton")
+    ops.kick_drift(theta, momentum, grad, segments, coefficients, impl="triton")
     torch.testing.assert_close(momentum.cpu(), torch.tensor([[-0.25, 0.25, 1.5, -1.5]]))
     torch.testing.assert_close(theta.cpu(), torch.tensor([[1.875, -1.875, 0.75, -0.75]]))
 
@@ -156,7 +187,7 @@ def test_prior_gradient_is_that_of_its_density(device: str, family: str, dtype: 
     case = Case(device, 1, len(x), dtype)
     case.theta = x.to(device, dtype)[None].contiguous()
     case.momentum, case.grad = torch.zeros_like(case.theta), torch.zeros_like(case.theta)
-    case.hyper = torch.tensor([[1.0, 1.0, 0.0, 0.0]], device=device)
+    case.coefficients = torch.tensor([[1.0, 1.0, 0.0, 0.0]], device=device)
     segments = case.prior(family)
     exact = case.theta.double().cpu().requires_grad_()
     (expected,) = torch.autograd.grad(prior.log_density(exact, segments[0]).sum(), exact)
@@ -195,9 +226,7 @@ def test_values_do_not_depend_on_the_block_size(device: str, monkeypatch: pytest
         monkeypatch.setattr(launch, "BLOCK", block)
         monkeypatch.setattr(reduce, "BLOCK", block)
         momentum, theta = update(case, "kick_drift", segments, "triton", noise=case.noise, inverse_mass=mass)
-        energy = ops.energy_difference(
-            case.theta, case.momentum, theta, momentum, segments, case.hyper, impl="triton"
-        )
+        energy = ops.energy_difference(case.theta, case.momentum, theta, momentum, segments, 0.7, impl="triton")
         results.append((momentum, theta, energy))
     for momentum, theta, energy in results[1:]:
         assert torch.equal(momentum, results[0][0])
@@ -210,7 +239,7 @@ def test_values_do_not_depend_on_the_other_chains_or_parameters(device: str) -> 
     part = Case(device, 3, 301)
     for name in ("theta", "momentum", "grad"):
         setattr(part, name, getattr(whole, name)[:3, :301].contiguous())
-    part.hyper, mass = whole.hyper[:3].contiguous(), whole.mass("own")
+    part.coefficients, mass = whole.coefficients[:3].contiguous(), whole.mass("own")
     assert mass is not None
     all_of_it = update(whole, "kick_drift", whole.prior("normal"), "triton", noise=whole.noise, inverse_mass=mass)
     mass = mass[:3, :301].contiguous()
@@ -288,12 +317,14 @@ def assert_energies(case: Case, segments: tuple[Segment, ...]) -> None:
                 new_theta,
                 new_momentum,
                 segments,
-                case.hyper,
+                0.7,
                 inverse_mass=mass,
                 impl=impl,
             ),
         )
     )
+    assert_sums(got[0], expected[0], magnitude=case.size)
+    got, expected = both(lambda impl: (ops.prior_difference(case.theta, new_theta, segments, impl=impl),))
     assert_sums(got[0], expected[0], magnitude=case.size)
 
 
@@ -316,8 +347,8 @@ def test_energy_difference_of_large_energies(device: str) -> None:
     momentum = torch.full((1, 4096), 700.0, device=device)
     new = momentum.clone()
     new[0, 17] = torch.nextafter(new[0, 17], new[0, 17] + 1)
-    zero, hyper = torch.zeros_like(momentum), torch.ones(1, 4, device=device)
-    got = ops.energy_difference(zero, momentum, zero, new, (Segment(0, 4096, ops.NORMAL),), hyper, impl="triton")
+    zero = torch.zeros_like(momentum)
+    got = ops.energy_difference(zero, momentum, zero, new, (Segment(0, 4096, ops.NORMAL),), 1.0, impl="triton")
     after, before = float(new[0, 17]), 700.0
     assert_sums(got.cpu(), torch.tensor([(after - before) * (after + before) / 2], dtype=torch.float64))
 
@@ -399,7 +430,7 @@ def _bad_calls() -> dict[str, tuple[str, Callable[[Case], object]]]:
             "momentum": case.momentum,
             "grad": case.grad,
             "prior": case.prior("normal"),
-            "hyper": case.hyper,
+            "coefficients": case.coefficients,
         } | changed
         ops.kick_drift(**arguments, impl="triton")
 
@@ -417,7 +448,7 @@ def _bad_calls() -> dict[str, tuple[str, Callable[[Case], object]]]:
         "dtype": ("dtype", lambda c: call(c, grad=c.grad.double())),
         "half": ("float32 or float64", lambda c: ops.kinetic_energy(c.theta.half(), impl="triton")),
         "device": ("is on meta", lambda c: call(c, grad=c.grad.to("meta"))),
-        "hyper": ("hyper", lambda c: call(c, hyper=c.hyper[:, :3].contiguous())),
+        "coefficients": ("coefficients", lambda c: call(c, coefficients=c.coefficients[:, :3].contiguous())),
         "mass": ("inverse_mass", lambda c: call(c, inverse_mass=torch.ones(5, device=c.device))),
         "no prior": ("cover", lambda c: spans(c)),
         "gap": ("cover", lambda c: spans(c, (0, 10), (11, 32))),
@@ -429,7 +460,7 @@ def _bad_calls() -> dict[str, tuple[str, Callable[[Case], object]]]:
         "step": ("step", lambda c: counted(c, step=torch.zeros(2, device=c.device).long())),
         "seed": ("seed", lambda c: counted(c, seed=2**64)),
         "stream": ("stream", lambda c: counted(c, stream=-1)),
-        "mask": ("mask", lambda c: ops.select(c.theta, c.grad, c.hyper[:, 0], impl="triton")),
+        "mask": ("mask", lambda c: ops.select(c.theta, c.grad, c.coefficients[:, 0], impl="triton")),
         "counts": ("counts", lambda c: ops.store(c.theta.half(), c.theta, c.noise.step, impl="triton")),
         "slot": ("slot", lambda c: ops.store(c.theta.int(), c.theta, c.noise.step, impl="triton")),
         "impl": ("unknown", lambda c: ops.kinetic_energy(c.theta, impl="cuda")),
@@ -481,10 +512,12 @@ def test_every_operation_can_be_captured() -> None:
         energy = ops.refresh_momentum(case.momentum, case.noise, inverse_mass=mass, impl=impl)
         start = case.momentum.clone()
         proposal.copy_(case.theta)
-        ops.kick_drift(proposal, case.momentum, case.grad, segments, case.hyper, inverse_mass=mass, impl=impl)
-        ops.kick(case.momentum, case.grad, proposal, segments, case.hyper, noise=case.noise, impl=impl)
+        ops.kick_drift(
+            proposal, case.momentum, case.grad, segments, case.coefficients, inverse_mass=mass, impl=impl
+        )
+        ops.kick(case.momentum, case.grad, proposal, segments, case.coefficients, noise=case.noise, impl=impl)
         change = ops.energy_difference(
-            case.theta, start, proposal, case.momentum, segments, case.hyper, inverse_mass=mass, impl=impl
+            case.theta, start, proposal, case.momentum, segments, case.coefficients, inverse_mass=mass, impl=impl
         )
         ops.select(case.theta, proposal, mask, impl=impl)
         ops.store(slot, case.theta, counts, impl=impl)

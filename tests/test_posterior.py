@@ -113,8 +113,8 @@ def test_hmc_in_low_precision_still_targets_the_exact_law():
     before = state.theta.clone()
     _, info = sampler.step(state)
     exact = hmc_fast.Posterior(model.double(), (x.double(), y), prior=hmc_fast.Normal(0.2))
-    new, old = (exact.potential_and_grad(t.double())[0] for t in (state.work_theta, before))
-    kinetic = 0.5 * (state.work_new_momentum.double() ** 2 - state.work_momentum.double() ** 2).sum(1)
+    new, old = (exact.potential_and_grad(t.double())[0] for t in (state.proposal.theta, before))
+    kinetic = 0.5 * (state.proposal.momentum.double() ** 2 - state.origin.momentum.double() ** 2).sum(1)
     torch.testing.assert_close(info.energy_error, new - old + kinetic, atol=1e-4, rtol=1e-4)
 
 

@@ -200,7 +200,7 @@ def test_psgld_is_rmsprop_in_burn_in_and_sgld_after():
     for _ in range(150):
         sampler.step(state)
         draws.append(state.theta.numpy().copy())
-    torch.testing.assert_close(state.inverse_mass, preconditioner, rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(state.preconditioner, preconditioner, rtol=1e-6, atol=1e-12)
     # a chain's own law, SGLD with step eps G on stiffness k
     rate = eps * preconditioner
     expected = (rate / (1 - (1 - rate / (2 * scale**2)) ** 2)).numpy()

@@ -9,7 +9,7 @@ from torch import nn
 import hmc_fast
 from hmc_fast.compute.compilation import compile_function
 from hmc_fast.dynamics import gradient_step as unit_module
-from hmc_fast.dynamics.gradient_step import Unit, checked_graph, waiting_operation
+from hmc_fast.dynamics.gradient_step import GradientStep, checked_graph, waiting_operation
 from hmc_fast.kernels import reference
 from hmc_fast.kernels.reference import Counter
 from targets import linear_regression
@@ -78,7 +78,7 @@ def fake_cuda(monkeypatch):
 
 def counting_unit(graph):
     buffer = torch.zeros(3)
-    made = Unit(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
+    made = GradientStep(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
     return made, buffer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..results.draw_store import DrawStore
-from ..samplers.protocol import State, state_tensors
+from ..samplers.protocol import State, buffers, state_tensors
 from ..targets.base import Target
 from ..targets.posterior import Posterior
 
@@ -25,17 +25,16 @@ def human(count: float) -> str:
 def forecast(target: Target, state: State, store: DrawStore, average_bytes: int) -> str:
     """One line: what is allocated for the whole run. A model's activations come on top, bounded by
     `micro_batch_size`."""
-    fields = vars(state).values()
-    buffers = sum(t.nbytes for t in fields if hasattr(t, "nbytes"))
+    chains = sum(tensor.nbytes for tensor in buffers(state))
     data = target.x.nbytes + target.y.nbytes if isinstance(target, Posterior) else 0
     parts = [
-        f"chains {human(buffers)}",
+        f"chains {human(chains)}",
         f"ring of {store.capacity} draws {human(store.ring.nbytes)}",
         f"data {human(data)}",
         f"averages {human(average_bytes)}",
     ]
     where = "on disk" if store.path is not None else "in host memory"
-    total = buffers + store.ring.nbytes + data + average_bytes
+    total = chains + store.ring.nbytes + data + average_bytes
     return (
         f"memory on {target.device}: {human(total)} ({', '.join(parts)}) and activations; "
         f"all draws {where}: {human(store.nbytes)}"

@@ -11,7 +11,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from ..command_line import Flag, option
-from ..dynamics.integrators import INTEGRATORS
+from ..dynamics.integrators import INTEGRATORS, Integrator
 from ..dynamics.schedules import CosineCyclical
 from ..errors import UserError
 from ..samplers import (
@@ -76,6 +76,8 @@ def make_sampler(name: str, arguments: Mapping[str, Any]) -> Sampler:
     if "cycle_length" in takes:
         cycle = {keyword: values.pop(flag, _NO_CYCLE[flag]) for flag, keyword in _CYCLE.items()}
         values["schedule"] = CosineCyclical(**cycle) if cycle["cycle_length"] else None
+    if "integrator" in values:
+        values["integrator"] = INTEGRATORS[values["integrator"]]
     if SAMPLERS[name] is UnderdampedLangevin:
         values["scheme"] = name
     return cast(Sampler, SAMPLERS[name](**values))
@@ -89,7 +91,8 @@ def arguments_of(sampler: Sampler) -> dict[str, Any]:
             schedule = vars(sampler)["schedule"]
             arguments[name] = _NO_CYCLE[name] if schedule is None else getattr(schedule, _CYCLE[name])
         else:  # an argument that it replaced by a value of its own it keeps as `given_...`
-            arguments[name] = vars(sampler).get(f"given_{name}", vars(sampler)[name])
+            value = vars(sampler).get(f"given_{name}", vars(sampler)[name])
+            arguments[name] = value.name if isinstance(value, Integrator) else value
     if arguments.get("trajectory_length") is not None:
         arguments["num_leapfrog"] = None  # which follows from it
     return arguments

@@ -98,11 +98,14 @@ class Target(ABC):
         grad = torch.empty_like(theta)
         self.log_likelihood_and_grad(theta, grad, log_lik, indices)
         log_density = log_lik.double().sum(1) * (self.num_data / count) + self.log_prior(theta)
-        # One kick with unit step from rest is the gradient of log density over T, as the samplers see it.
-        force = torch.zeros_like(theta)
-        hyper = torch.tensor([[1.0, 1 / self.temperature, 0.0, 0.0]], device=self.device)
-        ops.kick(force, grad, theta, self.prior, hyper.repeat(len(theta), 1))
+        force = torch.empty_like(theta)
+        self.force(theta, grad, force)
         return -log_density / self.temperature, -force
+
+    def force(self, theta: Tensor, grad: Tensor, out: Tensor) -> None:
+        """Writes the gradient of log density over T, prior included: `out (C, D)`, from the log likelihood's
+        gradient `grad (C, D)` at `theta (C, D)`."""
+        ops.force(out, grad, theta, self.prior, 1 / self.temperature)
 
     def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
         """Where the chains begin, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the
