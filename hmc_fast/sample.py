@@ -22,8 +22,8 @@ from .results.run_folder import metrics, write_predictions
 _PROG = "hmc_fast.sample"
 _DESCRIPTION = """Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.
 
-Settings of samplers are told in the symbols of their files, hmc_fast/samplers/. There None is a flag that was left \
-out, and False is its --no- form."""
+Settings of samplers are told in the symbols of their files, hmc_fast/samplers/. None is a flag that was left \
+out, False its --no- form."""
 
 
 def main(argv: list[str] | None = None) -> int:
