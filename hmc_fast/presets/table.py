@@ -3,24 +3,12 @@
 import dataclasses
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from ..dynamics.integrators import whole_steps
 from ..dynamics.schedules import CosineCyclical
-from ..samplers import (
-    AMAGOLD,
-    GHMC,
-    HMC,
-    MCLMC,
-    PSGLD,
-    SGHMC,
-    SGLD,
-    SGNHT,
-    AdjustedMCLMC,
-    Sampler,
-    SplitHMC,
-    UnderdampedLangevin,
-)
-from .sampler_arguments import arguments_of
+from ..samplers import AMAGOLD, GHMC, HMC, MCLMC, SGHMC, AdjustedMCLMC, Sampler, SplitHMC
+from .sampler_arguments import argument_types, arguments_of, make_sampler
 from .settings import SampleSettings
 
 __all__ = ["PRESETS", "RunSpecification", "adapting", "preset_run", "quarter_period"]
@@ -132,60 +120,41 @@ def adapting(run: RunSpecification, sampler: Sampler) -> RunSpecification:
 
 
 def _derived(name: str, full: RunSpecification, minibatch: RunSpecification) -> RunSpecification:
-    """A sampler without an entry, from the preset's full-batch HMC and its SGHMC."""
-    hmc, sghmc = full.sampler, minibatch.sampler
-    assert isinstance(hmc, HMC)
-    assert isinstance(sghmc, SGHMC)
-    if name in ("ghmc", "split_hmc", "amagold", "adjusted_mclmc"):
-        return _derived_with_test(name, full, hmc, sghmc)
-    eps, batch_size, steps, schedule = sghmc.step_size, sghmc.batch_size, sghmc.steps_per_iteration, sghmc.schedule
-    # Tried on digits alone: after 150 epochs one chain's average is off that of HMC by a total variation of .068
-    # (sgld) and .035 to .036 (sghmc, psgld, sgnht, baoab).
-    sampler: Sampler
+    """A sampler without an entry, from the preset's full-batch HMC and its SGHMC. Tried on digits alone."""
     if name == "mclmc":
         return adapting(minibatch, MCLMC())
-    if name == "sgld":  # a learning rate, half of this, twice that of sghmc
-        sampler = SGLD(4 * eps**2, batch_size=batch_size, steps_per_iteration=steps, schedule=schedule)
-    elif name == "psgld":
-        sampler = PSGLD(
-            0.2 * eps**2, damping=1e-3, batch_size=batch_size, steps_per_iteration=steps, schedule=schedule
-        )
-    elif name == "sgnht":
-        sampler = SGNHT(eps, friction=sghmc.friction, batch_size=batch_size, steps_per_iteration=steps)
-    else:
-        scheme: Literal["baoab", "obabo"] = "baoab" if name == "baoab" else "obabo"
-        sampler = UnderdampedLangevin(
-            eps,
-            friction=sghmc.friction,
-            scheme=scheme,
-            batch_size=batch_size,
-            steps_per_iteration=steps,
-            schedule=schedule,
-        )
-    return RunSpecification(minibatch.settings, sampler)
+    if name in ("ghmc", "split_hmc", "amagold", "adjusted_mclmc"):
+        return _with_test(name, full, minibatch)
+    sghmc = arguments_of(minibatch.sampler)
+    # After 150 epochs one chain's average is off that of HMC by a total variation of .068 (sgld) and .035 to .036
+    # (sghmc, psgld, sgnht, baoab).
+    changes = {
+        "sgld": {"step_size": 4 * sghmc["step_size"] ** 2},  # a learning rate, half of this, twice that of sghmc
+        "psgld": {"step_size": 0.2 * sghmc["step_size"] ** 2, "damping": 1e-3},
+    }.get(name, {})
+    shared = {argument: value for argument, value in sghmc.items() if argument in argument_types(name)}
+    return RunSpecification(minibatch.settings, make_sampler(name, shared | changes))
 
 
-def _derived_with_test(name: str, run: RunSpecification, hmc: HMC, sghmc: SGHMC) -> RunSpecification:
-    """Of samplers with a Metropolis test. Tried on digits alone, 4 chains; in brackets their acceptance rates."""
-    eps, length, steps = hmc.step_size, hmc.trajectory_length, hmc.num_leapfrog
-    assert eps is not None
-    assert length is not None
-    assert steps is not None
+def _with_test(name: str, full: RunSpecification, minibatch: RunSpecification) -> RunSpecification:
+    """A sampler with a Metropolis test; in brackets the acceptance rates of 4 chains on digits."""
+    hmc, sghmc = arguments_of(full.sampler), arguments_of(minibatch.sampler)
+    eps, length = hmc["step_size"], hmc["trajectory_length"]
+    steps = whole_steps(length / eps)
     if name == "ghmc":
         # A rejection turns the chain round, so they must be rare: half of HMC's step size, a quarter of its length
         # (.95 to .97; at HMC's step size .78 to .83). The friction forgets a momentum within a trajectory of HMC.
-        sampler: Sampler = GHMC(eps / 2, friction=1 / length, num_leapfrog=max(1, steps // 2))
-        return RunSpecification(replace(run.settings, burn_in=2 * run.settings.burn_in), sampler)
+        settings = replace(full.settings, burn_in=2 * full.settings.burn_in)
+        return RunSpecification(settings, GHMC(eps / 2, friction=1 / length, num_leapfrog=max(1, steps // 2)))
     if name == "split_hmc":
         # HMC's step size (.79 to .95; at one and a half times it .38 to .61).
-        return RunSpecification(run.settings, SplitHMC(eps, num_splits=2, trajectory_length=length))
+        return RunSpecification(full.settings, SplitHMC(eps, num_splits=2, trajectory_length=length))
     if name == "adjusted_mclmc":
         # Its step size is about sqrt(D) times HMC's, so it is learned, and as many steps are made (.91 to .95).
-        return adapting(run, AdjustedMCLMC(adapt=True, num_leapfrog=steps))
+        return adapting(full, AdjustedMCLMC(adapt=True, num_leapfrog=steps))
     # Short trajectories on large minibatches from fresh networks (.64 to .71). The energy that minibatches of
     # 128 bring in refuses longer ones (an epoch at a fifth of HMC's step size: 0 to .08), and from the prior no
     # chain left its start.
-    sampler = AMAGOLD(
-        eps / 20, friction=sghmc.friction / 4, batch_size=4 * (sghmc.batch_size or 0), num_leapfrog=10
-    )
-    return RunSpecification(replace(run.settings, init="model", burn_in=200, draws=200), sampler)
+    settings = replace(full.settings, init="model", burn_in=200, draws=200)
+    friction, batch_size = sghmc["friction"] / 4, 4 * sghmc["batch_size"]
+    return RunSpecification(settings, AMAGOLD(eps / 20, friction=friction, batch_size=batch_size, num_leapfrog=10))
