@@ -35,7 +35,7 @@ def answer(lab: Lab, page: Answer) -> None:
         jobs = approximations(full, seed) | minibatch_samplers(full, seed)
         if lab.preset != "digits":
             jobs[f"hmc_fast, preset {lab.preset}"] = full.sampler(
-                "the preset", sampler="sghmc", chains=None, seed=seed, prior_variance=full.base.prior_variance
+                "the preset", sampler="sghmc", chains=None, seed=seed
             )
         for name, sample in zip(jobs, full.obtain(list(jobs.values())), strict=True):
             reached.setdefault(name, []).append(sample)
