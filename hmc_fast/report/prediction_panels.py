@@ -1,4 +1,4 @@
-"""Panels on the predictions: what averaging gains, and how honest and how sure the average is."""
+"""Panels on the predictions: what averaging gains, calibration and uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from .drawing import BLUE, GREY, INK, RED, image_look, new_figure, note, plain
 __all__ = [
     "equal_mass_bins",
     "images_with_predictions",
+    "mark_confidence",
     "most_uncertain",
     "most_wrong",
     "predicted_against_true",
@@ -38,7 +39,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
     if single is not None:
         at = np.broadcast_to(draws[:, None], single.shape)
         ax.plot(at.ravel(), single.ravel(), "o", ms=3, mfc="none", mec=GREY, mew=0.7, alpha=0.6)
-        note(ax, "○ one draw alone", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
+        note(ax, "○ single draws", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
         finite = single[np.isfinite(single)]
         if finite.size:
             shown = np.concatenate([curve, np.quantile(finite, [0.02, 0.98])])  # a stray draw may leave
@@ -49,7 +50,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
         below, above = (0.26, 0.18) if better_is_up else (0.18, 0.26)  # room for the two remarks
         ax.set_ylim(shown.min() - below * room, shown.max() + above * room)
     look = {"ha": "right", "va": near, "color": BLUE, "weight": "bold"}
-    note(ax, "average of the draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
+    note(ax, "average of draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
     if draws[0] > 0 and draws[-1] >= 16 * draws[0]:
         ax.set_xscale("log")
         ticks = [t for p in range(9) for t in (10**p, 2 * 10**p, 5 * 10**p)]
@@ -79,13 +80,18 @@ def reliability(ax: Any, run: Run) -> None:
     low = max(0.0, np.floor(10 * min(confidence.min(), (hit - error).min())) / 10)
     ax.plot([low, 1], [low, 1], color=GREY, lw=1, ls=(0, (4, 2)))
     ax.errorbar(confidence, hit, error, fmt="o", ms=4.5, color=BLUE, elinewidth=1, mec="white", mew=0.6)
-    note(ax, "too modest", (0.03, 0.97), (0, 0), va="top", style="italic")
-    note(ax, "too sure", (0.97, 0.05), (0, 0), ha="right", style="italic")
+    mark_confidence(ax)
     gap = float(share @ np.abs(confidence - hit))
     note(ax, f"ECE {gap:.3f}", (0.97, 0.13), (0, 0), ha="right", color=BLUE, weight="bold")
     margin = 0.03 * (1 - low)
     ax.set(xlim=(low - margin, 1 + margin), ylim=(low - margin, 1 + margin))
-    ax.set(xlabel="top probability", ylabel="share correct")
+
+
+def mark_confidence(ax: Any) -> None:
+    """Labels of a reliability diagram: its axes, and what its two sides mean."""
+    note(ax, "underconfident", (0.03, 0.97), (0, 0), va="top", style="italic")
+    note(ax, "overconfident", (0.97, 0.05), (0, 0), ha="right", style="italic")
+    ax.set(xlabel="confidence (top probability)", ylabel="accuracy")
 
 
 def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
@@ -96,7 +102,7 @@ def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
         index = np.flatnonzero(chosen)[:: max(1, -(-int(chosen.sum()) // most))]
         ax.plot(x[index], y[index], marker, ms=4, mew=0.9, label=f"{name} ({chosen.sum():,})", **look)
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.02), handletextpad=0.2, handlelength=1.5)
-    ax.set(xlabel="aleatoric (nats): the data is ambiguous", ylabel="epistemic (nats): the draws disagree")
+    ax.set(xlabel="aleatoric (nats): ambiguous data", ylabel="epistemic (nats): draws disagree")
 
 
 def most_uncertain(run: Run, count: int) -> np.ndarray:
@@ -162,10 +168,11 @@ def score_per_gradient(ax: Any, run: Run, name: str) -> None:
         ax.axvline(burned, color=GREY, lw=1, ls=(0, (1, 2)))
         edge = 0.97 if better_is_up else 0.03
         look = {"va": "top" if better_is_up else "bottom", "rotation": 90}
-        note(ax, "burn-in ends", (burned, edge), (-11, 0), ("data", "axes fraction"), **look)
+        side = -11 if burned > 0.1 * gradients[-1] else 3  # a short burn-in leaves no room before the axis
+        note(ax, "burn-in ends", (burned, edge), (side, 0), ("data", "axes fraction"), **look)
     ax.set_xlim(0, 1.02 * gradients[-1])
     if name == "accuracy":
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     ax.xaxis.set_major_formatter(plain)
     ax.locator_params(axis="x", nbins=5)
-    ax.set(xlabel="gradients, of all chains", ylabel=label)
+    ax.set(xlabel="gradient evaluations, all chains", ylabel=label)

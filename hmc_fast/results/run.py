@@ -13,6 +13,7 @@ from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from ..targets.posterior import Posterior
 from . import diagnosis
+from .diagnosis import Sentence
 from .diagnostics import e_bfmi, ess_bulk, ess_mean, ess_tail, mcse_mean, plain_rhat, rhat
 from .model_average import StreamedAverage, prediction_shape
 from .predictions import Classification, Regression
@@ -167,7 +168,7 @@ class Run:
             blocks.append(np.stack((mean, sd, ess_mean(values), plain_rhat(values)), axis=1))
         return pd.DataFrame(np.concatenate(blocks), columns=["mean", "sd", "ess_mean", "r_hat"])
 
-    def diagnosis(self) -> list[str]:
+    def diagnosis(self) -> list[Sentence]:
         """What looks wrong, one sentence each with its number and a cure; one sentence if nothing does."""
         kept = np.array(self.plan.kept_iterations(self.sampler)) - self.plan.burn_in
         blocks = range(0, self.draws.shape[2], _WEIGHT_BLOCK)
