@@ -37,7 +37,8 @@ class Buffers:
 
     def __init__(self, device: torch.device, chains: int, size: int, count: int) -> None:
         self.rows = [torch.randn(chains, size, device=device) for _ in range(count)]
-        self.hyper = torch.tensor([[1e-3, 1.0, 0.1, 0.0]], device=device).repeat(chains, 1)
+        row = torch.tensor([[1e-3, 1e-3, 0.9999, 0.0141]], dtype=torch.float64, device=device)
+        self.coefficients = row.repeat(chains, 1)
         self.mass = torch.ones(size, device=device)
         self.prior = (Segment(0, size, ops.NORMAL, 0.5),)
         self.noise = Counter(1, 2, torch.zeros(1, dtype=torch.int64, device=device))
@@ -65,7 +66,7 @@ STEP, PRECISION = 1e-3, 4.0
 def _alternative(b: Buffers, impl: str) -> None:
     theta, momentum, grad = b.rows
     if impl == "compiled":
-        _compiled(theta, momentum, grad, b.hyper)
+        _compiled(theta, momentum, grad, b.coefficients)
         return
     pieces = [row.view(-1).tensor_split(NUM_TENSORS) for row in (theta, momentum, grad)]
     if impl == "per tensor":
@@ -80,16 +81,20 @@ def _alternative(b: Buffers, impl: str) -> None:
 
 
 @torch.compile(dynamic=False)
-def _compiled(theta: Tensor, momentum: Tensor, grad: Tensor, hyper: Tensor) -> None:
+def _compiled(theta: Tensor, momentum: Tensor, grad: Tensor, coefficients: Tensor) -> None:
     prior = (Segment(0, theta.shape[1], ops.NORMAL, 0.5),)
-    ops.kick_drift(theta, momentum, grad, prior, hyper, impl="torch")
+    ops.kick_drift(theta, momentum, grad, prior, coefficients, impl="torch")
+
+
+def _kick(b: "Buffers", impl: str) -> None:
+    ops.kick(b.rows[0], b.rows[1], b.rows[2], b.prior, b.coefficients, impl=impl)
 
 
 def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
     if impl in ALTERNATIVES:
         _alternative(b, impl)
         return
-    ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=impl, **options)
+    ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.coefficients, impl=impl, **options)
 
 
 def _accumulate_softmax(b: Buffers, impl: str) -> None:
@@ -103,14 +108,16 @@ def _accumulate_softmax(b: Buffers, impl: str) -> None:
 
 COPY = Operation("copy", 8, 2, lambda b, _: b.rows[0].copy_(b.rows[1]))
 OPERATIONS = [
-    Operation("kick", 16, 3, lambda b, i: ops.kick(b.rows[0], b.rows[1], b.rows[2], b.prior, b.hyper, impl=i)),
+    Operation(
+        "kick", 16, 3, lambda b, i: ops.kick(b.rows[0], b.rows[1], b.rows[2], b.prior, b.coefficients, impl=i)
+    ),
     Operation("kick_drift", 20, 3, _kick_drift),
     Operation("kick_drift_noise", 20, 3, lambda b, i: _kick_drift(b, i, noise=b.noise)),
     Operation("kick_drift_noise_mass", 24, 3, lambda b, i: _kick_drift(b, i, noise=b.noise, inverse_mass=b.mass)),
     Operation("refresh_momentum", 4, 1, lambda b, i: ops.refresh_momentum(b.rows[0], b.noise, impl=i)),
     Operation("kinetic_energy", 4, 1, lambda b, i: ops.kinetic_energy(b.rows[0], impl=i)),
     Operation("log_prior", 4, 1, lambda b, i: ops.log_prior(b.rows[0], b.prior, impl=i)),
-    Operation("energy_difference", 16, 4, lambda b, i: ops.energy_difference(*b.rows, b.prior, b.hyper, impl=i)),
+    Operation("energy_difference", 16, 4, lambda b, i: ops.energy_difference(*b.rows, b.prior, 1.0, impl=i)),
     Operation("select", 8, 2, lambda b, i: ops.select(b.rows[0], b.rows[1], b.mask, impl=i)),
     Operation("store_float16", 6, 1, lambda b, i: ops.store(b.slot, b.rows[0], b.counts, impl=i)),
     Operation("accumulate_softmax", 24 + 16 / CLASSES, 2, _accumulate_softmax),

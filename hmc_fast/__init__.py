@@ -9,6 +9,7 @@ run.predict(X_test).probs
 
 import sys
 
+from .dynamics.integrators import LEAPFROG, TWO_STAGE
 from .dynamics.schedules import CosineCyclical, PolynomialDecay
 from .engine.runner import run
 from .errors import UserError
@@ -28,7 +29,7 @@ from .samplers import (
     UnderdampedLangevin,
 )
 from .targets import likelihoods, priors
-from .targets.base import Density
+from .targets.density import Density
 from .targets.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from .targets.posterior import Posterior
 from .targets.priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT
@@ -43,11 +44,13 @@ __all__ = [
     "AMAGOLD",
     "GHMC",
     "HMC",
+    "LEAPFROG",
     "MCLMC",
     "PSGLD",
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "TWO_STAGE",
     "AdjustedMCLMC",
     "Bernoulli",
     "Categorical",

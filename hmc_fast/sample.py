@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .atomic_files import write_json
 from .command_line import main_guard, parse
 from .compute.device import resolve_device
 from .compute.random_streams import check_seed
 from .datasets import Dataset, load
 from .dynamics.schedules import CosineCyclical
 from .engine.loop import Interrupted
-from .engine.runner import refuse_existing, run
+from .engine.output import refuse_existing
+from .engine.runner import run
 from .errors import UserError
 from .models import build
 from .presets.settings import PRESETS, Settings, resolve
 from .report import write_report
 from .report.first_look import first_look_figure
 from .results.run import Run
-from .results.run_folder import describe_environment, metrics, write_predictions
+from .results.run_folder import describe_environment, write_scores
 from .samplers import HMC, MCLMC, PSGLD, SGHMC, SGLD, SGNHT, Sampler, UnderdampedLangevin
 from .targets import priors
 from .targets.flat_module import FlatModel
@@ -104,20 +104,12 @@ def draw(preset: str, settings: Settings, directory: Path, dataset: Dataset) -> 
 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
     """Predictions, metrics, figures and the report; returns the metrics."""
-    figures = write_scores(directory, preset, result, dataset)
+    labels = dataset.y_test.numpy()
+    figures = write_scores(directory, preset, result, labels, dataset.y_mean, dataset.y_std)
     images = dataset.grey_images()
     write_report(directory, images=images, class_names=dataset.class_names)
     if dataset.task == "classification":
         first_look_figure(directory, images, dataset.class_names)
-    return figures
-
-
-def write_scores(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
-    """`predictions.npz` and `metrics.json`; returns the metrics."""
-    labels = dataset.y_test.numpy()
-    write_predictions(directory / "predictions.npz", result, labels, dataset.y_mean, dataset.y_std)
-    figures = {"preset": preset} | metrics(result, labels, dataset.y_mean, dataset.y_std)
-    write_json(directory / "metrics.json", figures)
     return figures
 
 

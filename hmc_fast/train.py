@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .atomic_files import written_atomically
 from .command_line import main_guard, parse
 from .compute.device import resolve_device
 from .compute.random_streams import check_seed
@@ -151,12 +152,8 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
         for name, tensor in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with written_atomically(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -2,7 +2,8 @@
 
     kinetic_energy      m^T M^-1 m / 2
     log_prior           sum_i log p(theta_i), constants included
-    energy_difference   sum_i (m1 - m0)(m1 + m0) / 2M  -  1/T sum_i [log p(theta1_i) - log p(theta0_i)]
+    prior_difference    sum_i [log p(theta1_i) - log p(theta0_i)]
+    energy_difference   sum_i (m1 - m0)(m1 + m0) / 2M  -  prior_difference / T
 
 Differences are taken element by element after conversion to float64. Bytes per float32 parameter, normal
 prior: kinetic 4, log prior 4, difference 16, plus 4 for an inverse mass or a tensor of scales. Line by line
@@ -20,10 +21,8 @@ from torch import Tensor
 
 from . import launch, prior_device, reduce
 from .prior import FLAT, Segment
-from .reference import INVERSE_TEMPERATURE
 
 _FLAT = tl.constexpr(FLAT)
-_INVERSE_TEMPERATURE = tl.constexpr(INVERSE_TEMPERATURE)
 
 
 @triton.jit
@@ -33,7 +32,6 @@ def _energy_kernel(
     new_theta_ptr,
     momentum_ptr,  # (C, D): kinetic energy, or the difference to new_momentum_ptr
     new_momentum_ptr,
-    hyper_ptr,  # (C, 4), for the difference
     inverse_mass_ptr,  # (D,) or (C, D) or None
     scale_ptr,  # (D,) scale of the prior, or None: then `scale`
     partials_ptr,  # (C, P) float64, written
@@ -50,6 +48,7 @@ def _energy_kernel(
     p: tl.float64,
     q: tl.float64,
     log_normaliser: tl.float64,
+    prior_factor: tl.float64,  # of the difference of log priors
     # constexpr
     FAMILY: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -83,8 +82,7 @@ def _energy_kernel(
         if new_theta_ptr is not None:  # the constants cancel
             new = tl.load(new_theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
             change = prior_device.log_kernel(new, r, p64, q64, FAMILY) - log_p
-            inverse_temperature = tl.load(hyper_ptr + chain * 4 + _INVERSE_TEMPERATURE).to(tl.float64)
-            partial -= inverse_temperature * tl.sum(tl.where(mask, change, 0.0), axis=0)
+            partial += prior_factor * tl.sum(tl.where(mask, change, 0.0), axis=0)
         else:
             log_p = log_p - tl.log(s) + tl.full((), log_normaliser, tl.float64)
             partial += tl.sum(tl.where(mask, log_p, 0.0), axis=0)
@@ -93,14 +91,15 @@ def _energy_kernel(
 
 
 def _sum(
-    first: Tensor,
+    first: Tensor,  # whose shape and device are everyone's
     prior: Sequence[Segment],
-    theta: Tensor | None,
-    new_theta: Tensor | None,
-    momentum: Tensor | None,
-    new_momentum: Tensor | None,
-    hyper: Tensor | None,
-    inverse_mass: Tensor | None,
+    *,
+    theta: Tensor | None = None,
+    new_theta: Tensor | None = None,
+    momentum: Tensor | None = None,
+    new_momentum: Tensor | None = None,
+    inverse_mass: Tensor | None = None,
+    prior_factor: float = 0.0,
 ) -> Tensor:
     launch.check_prior(prior, first)
     stride = launch.mass_stride(inverse_mass, first)
@@ -110,10 +109,10 @@ def _sum(
         partials, done = reduce.scratch(first, sum(counts)), 0
         for segment, count in zip(prior, counts, strict=True):
             _energy_kernel[(count, chains)](
-                theta, new_theta, momentum, new_momentum, hyper, inverse_mass,
+                theta, new_theta, momentum, new_momentum, inverse_mass,
                 segment.scale if isinstance(segment.scale, Tensor) else None, partials,
                 params, stride, segment.start // 4, segment.start, segment.stop, done, sum(counts),
-                *prior_device.scalars(segment), prior_device.log_normaliser(segment),
+                *prior_device.scalars(segment), prior_device.log_normaliser(segment), float(prior_factor),
                 FAMILY=segment.family, BLOCK=reduce.BLOCK, num_warps=reduce.NUM_WARPS,
             )  # fmt: skip
             done += count
@@ -123,12 +122,17 @@ def _sum(
 def kinetic_energy(momentum: Tensor, *, inverse_mass: Tensor | None = None) -> Tensor:
     launch.check_buffers(momentum)
     whole = (Segment(0, momentum.shape[1], FLAT),)
-    return _sum(momentum, whole, None, None, momentum, None, None, inverse_mass)
+    return _sum(momentum, whole, momentum=momentum, inverse_mass=inverse_mass)
 
 
 def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
     launch.check_buffers(theta)
-    return _sum(theta, prior, theta, None, None, None, None, None)
+    return _sum(theta, prior, theta=theta)
+
+
+def prior_difference(theta: Tensor, new_theta: Tensor, prior: Sequence[Segment]) -> Tensor:
+    launch.check_buffers(theta, new_theta=new_theta)
+    return _sum(theta, prior, theta=theta, new_theta=new_theta, prior_factor=1.0)
 
 
 def energy_difference(
@@ -137,10 +141,18 @@ def energy_difference(
     new_theta: Tensor,
     new_momentum: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    inverse_temperature: float,
     *,
     inverse_mass: Tensor | None = None,
 ) -> Tensor:
     launch.check_buffers(theta, momentum=momentum, new_theta=new_theta, new_momentum=new_momentum)
-    launch.check_hyper(hyper, theta)
-    return _sum(theta, prior, theta, new_theta, momentum, new_momentum, hyper, inverse_mass)
+    return _sum(
+        theta,
+        prior,
+        theta=theta,
+        new_theta=new_theta,
+        momentum=momentum,
+        new_momentum=new_momentum,
+        inverse_mass=inverse_mass,
+        prior_factor=-inverse_temperature,
+    )

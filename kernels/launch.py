@@ -60,12 +60,14 @@ def check_device(name: str, tensor: Tensor, first: Tensor) -> None:
         raise ValueError(f"{name} is on {tensor.device}, not {first.device}")
 
 
-def check_hyper(hyper: Tensor, first: Tensor) -> None:
-    if hyper.shape != (len(first), 4) or not hyper.is_contiguous() or not hyper.is_floating_point():
+def check_coefficients(coefficients: Tensor, first: Tensor) -> None:
+    expected = coefficients.shape == (len(first), 4) and coefficients.is_contiguous()
+    if not (expected and coefficients.is_floating_point()):
+        shape = tuple(coefficients.shape)
         raise ValueError(
-            f"hyper must be contiguous float ({len(first)}, 4), got {tuple(hyper.shape)} {hyper.dtype}"
+            f"coefficients must be contiguous float ({len(first)}, 4), got {shape} {coefficients.dtype}"
         )
-    check_device("hyper", hyper, first)
+    check_device("coefficients", coefficients, first)
 
 
 def mass_stride(inverse_mass: Tensor | None, first: Tensor) -> int:

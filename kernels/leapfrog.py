@@ -1,9 +1,10 @@
 """Triton: the momentum update, with or without noise, and the drift after it, in one pass.
 
-    m     <- (1 - eps gamma) m + fraction eps/T (grad + grad log prior(theta)) + sqrt(2 eps (gamma - B) M) xi
-    theta <- theta + eps M^-1 m                                                (kick_drift only)
+    m     <- DECAY m + fraction KICK (grad + grad log prior(theta)) + NOISE M^(1/2) xi
+    theta <- theta + DRIFT M^-1 m                                              (kick_drift only)
+    out   <- (grad + grad log prior(theta)) / T                                (force)
 
-Friction and noise only with a noise counter. Bytes per float32 parameter, normal prior, no mass, against
+Decay and noise only with a noise counter. Bytes per float32 parameter, normal prior, no mass, against
 one torch launch per line of `reference.kick_drift`; ratios of bytes, not measurements:
 
                          one pass                            line by line
@@ -24,13 +25,13 @@ from torch import Tensor
 
 from . import launch, philox, prior_device
 from .prior import FLAT, Segment
-from .reference import FRICTION, INVERSE_TEMPERATURE, NOISE_ESTIMATE, STEP_SIZE, Counter
+from .reference import DECAY, DRIFT, KICK, NOISE, Counter
 
 _FLAT = tl.constexpr(FLAT)
-_STEP_SIZE = tl.constexpr(STEP_SIZE)
-_INVERSE_TEMPERATURE = tl.constexpr(INVERSE_TEMPERATURE)
-_FRICTION = tl.constexpr(FRICTION)
-_NOISE_ESTIMATE = tl.constexpr(NOISE_ESTIMATE)
+_KICK = tl.constexpr(KICK)
+_DRIFT = tl.constexpr(DRIFT)
+_DECAY = tl.constexpr(DECAY)
+_NOISE = tl.constexpr(NOISE)
 
 
 @triton.jit(do_not_specialize=["key0", "key1", "stream"])
@@ -39,10 +40,10 @@ def _kick_kernel(
     theta_ptr,  # (C, D), written if DRIFT
     momentum_ptr,  # (C, D), written
     grad_ptr,  # (C, D)
-    hyper_ptr,  # (C, 4)
+    coefficients_ptr,  # (C, 4), or None: a force, `fraction` times the gradient
     inverse_mass_ptr,  # (D,) or (C, D) or None
     scale_ptr,  # (D,) scale of the prior, or None: then `scale`
-    step_ptr,  # (1,) int64 step counter, or None: no friction, no noise
+    step_ptr,  # (1,) int64 step counter, or None: no decay, no noise
     # sizes
     num_params,
     mass_stride,
@@ -70,27 +71,28 @@ def _kick_kernel(
     at = chain * num_params + element
     dtype = momentum_ptr.dtype.element_ty
 
-    m = tl.load(momentum_ptr + at, mask=mask, other=0.0)
+    if coefficients_ptr is not None:
+        m = tl.load(momentum_ptr + at, mask=mask, other=0.0)
+        coefficients = coefficients_ptr + chain * 4
+        rate = tl.full((), fraction, dtype) * tl.load(coefficients + _KICK).to(dtype)
+    else:
+        m = tl.zeros((BLOCK,), dtype)
+        rate = tl.full((), fraction, dtype)
     g = tl.load(grad_ptr + at, mask=mask, other=0.0)
     if FAMILY != _FLAT or DRIFT:
         theta = tl.load(theta_ptr + at, mask=mask, other=0.0)
     if inverse_mass_ptr is not None:
         at_mass = chain * mass_stride + element
         inverse_mass = tl.load(inverse_mass_ptr + at_mass, mask=mask, other=1.0).to(dtype)
-    hyper = hyper_ptr + chain * 4
-    step_size = tl.load(hyper + _STEP_SIZE).to(dtype)
-    rate = tl.full((), fraction, dtype) * step_size * tl.load(hyper + _INVERSE_TEMPERATURE).to(dtype)
 
-    # friction and noise
+    # decay and noise
     if step_ptr is not None:
-        friction = tl.load(hyper + _FRICTION).to(dtype)
-        excess = friction - tl.load(hyper + _NOISE_ESTIMATE).to(dtype)
-        variance = 2.0 * step_size * tl.maximum(excess, 0.0)
         quad = first + tl.arange(0, BLOCK // 4)
         xi = philox.normals(quad, chain, step_ptr, key0, key1, stream, BLOCK).to(dtype)
         if inverse_mass_ptr is not None:
             xi = xi / tl.sqrt(inverse_mass)
-        m = m * (1.0 - step_size * friction) + xi * tl.sqrt(variance)
+        decay, std = tl.load(coefficients + _DECAY).to(dtype), tl.load(coefficients + _NOISE).to(dtype)
+        m = m * decay + xi * std
 
     # force
     m += g * rate
@@ -105,7 +107,7 @@ def _kick_kernel(
     if DRIFT:
         if inverse_mass_ptr is not None:
             m = m * inverse_mass
-        tl.store(theta_ptr + at, theta + m * step_size, mask=mask)
+        tl.store(theta_ptr + at, theta + m * tl.load(coefficients + _DRIFT).to(dtype), mask=mask)
 
 
 def kick_drift(
@@ -113,28 +115,12 @@ def kick_drift(
     momentum: Tensor,
     grad: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    coefficients: Tensor,
     fraction: float,
     inverse_mass: Tensor | None,
     noise: Counter | None,
-    drift: bool = True,
 ) -> None:
-    launch.check_buffers(momentum, theta=theta, grad=grad)
-    launch.check_hyper(hyper, momentum)
-    launch.check_prior(prior, momentum)
-    stride = launch.mass_stride(inverse_mass, momentum)
-    step, *words = launch.counter_arguments(noise, momentum)
-    with launch.guard(momentum):
-        for segment in prior:
-            first_quad = segment.start // 4
-            grid = (launch.blocks(segment.stop - 4 * first_quad, launch.BLOCK), len(momentum))
-            _kick_kernel[grid](
-                theta, momentum, grad, hyper, inverse_mass,
-                segment.scale if isinstance(segment.scale, Tensor) else None, step,
-                momentum.shape[1], stride, first_quad, segment.start, segment.stop,
-                float(fraction), *prior_device.scalars(segment), *words,
-                FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
-            )  # fmt: skip
+    _update(theta, momentum, grad, prior, coefficients, fraction, inverse_mass, noise, drift=True)
 
 
 def kick(
@@ -142,9 +128,44 @@ def kick(
     grad: Tensor,
     theta: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    coefficients: Tensor,
     fraction: float,
     inverse_mass: Tensor | None,
     noise: Counter | None,
 ) -> None:
-    kick_drift(theta, momentum, grad, prior, hyper, fraction, inverse_mass, noise, drift=False)
+    _update(theta, momentum, grad, prior, coefficients, fraction, inverse_mass, noise, drift=False)
+
+
+def force(out: Tensor, grad: Tensor, theta: Tensor, prior: Sequence[Segment], inverse_temperature: float) -> None:
+    _update(theta, out, grad, prior, None, inverse_temperature, None, None, drift=False)
+
+
+def _update(
+    theta: Tensor,
+    momentum: Tensor,
+    grad: Tensor,
+    prior: Sequence[Segment],
+    coefficients: Tensor | None,
+    fraction: float,
+    inverse_mass: Tensor | None,
+    noise: Counter | None,
+    *,
+    drift: bool,
+) -> None:
+    launch.check_buffers(momentum, theta=theta, grad=grad)
+    launch.check_prior(prior, momentum)
+    if coefficients is not None:
+        launch.check_coefficients(coefficients, momentum)
+    stride = launch.mass_stride(inverse_mass, momentum)
+    step, *words = launch.counter_arguments(noise, momentum)
+    with launch.guard(momentum):
+        for segment in prior:
+            first_quad = segment.start // 4
+            grid = (launch.blocks(segment.stop - 4 * first_quad, launch.BLOCK), len(momentum))
+            _kick_kernel[grid](
+                theta, momentum, grad, coefficients, inverse_mass,
+                segment.scale if isinstance(segment.scale, Tensor) else None, step,
+                momentum.shape[1], stride, first_quad, segment.start, segment.stop,
+                float(fraction), *prior_device.scalars(segment), *words,
+                FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
+            )  # fmt: skip

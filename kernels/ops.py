@@ -12,28 +12,30 @@ from torch import Tensor
 
 from . import reference
 from .prior import FLAT, LAPLACE, LOGISTIC, MIXTURE, NORMAL, STUDENT_T, Segment
-from .reference import FRICTION, INVERSE_TEMPERATURE, NOISE_ESTIMATE, STEP_SIZE, Counter
+from .reference import DECAY, DRIFT, KICK, NOISE, Counter
 
 __all__ = [
+    "DECAY",
+    "DRIFT",
     "FLAT",
-    "FRICTION",
-    "INVERSE_TEMPERATURE",
+    "KICK",
     "LAPLACE",
     "LOGISTIC",
     "MIXTURE",
-    "NOISE_ESTIMATE",
+    "NOISE",
     "NORMAL",
-    "STEP_SIZE",
     "STUDENT_T",
     "Counter",
     "Segment",
     "accumulate_softmax",
     "energy_difference",
+    "force",
     "kick",
     "kick_drift",
     "kinetic_energy",
     "log_prior",
     "normals",
+    "prior_difference",
     "refresh_momentum",
     "select",
     "store",
@@ -83,21 +85,21 @@ def kick(
     grad: Tensor,
     theta: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    coefficients: Tensor,
     *,
     fraction: float = 1.0,
     inverse_mass: Tensor | None = None,
     noise: Counter | None = None,
     impl: str | None = None,
 ) -> None:
-    """m <- (1 - eps*gamma) m + fraction*eps/T*(grad + grad log prior) + noise. See `reference.kick`."""
+    """m <- DECAY m + fraction KICK (grad + grad log prior) + NOISE M^(1/2) xi. See `reference.kick`."""
     if _use_triton(momentum, impl):
         from . import leapfrog as kernel
 
-        kernel.kick(momentum, grad, theta, prior, hyper, fraction, inverse_mass, noise)
+        kernel.kick(momentum, grad, theta, prior, coefficients, fraction, inverse_mass, noise)
     else:
         reference.kick(
-            momentum, grad, theta, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise
+            momentum, grad, theta, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise
         )
 
 
@@ -106,22 +108,40 @@ def kick_drift(
     momentum: Tensor,
     grad: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    coefficients: Tensor,
     *,
     fraction: float = 1.0,
     inverse_mass: Tensor | None = None,
     noise: Counter | None = None,
     impl: str | None = None,
 ) -> None:
-    """`kick`, then theta <- theta + eps M^-1 m, in one launch. See `reference.kick_drift`."""
+    """`kick`, then theta <- theta + DRIFT M^-1 m, in one launch. See `reference.kick_drift`."""
     if _use_triton(momentum, impl):
         from . import leapfrog as kernel
 
-        kernel.kick_drift(theta, momentum, grad, prior, hyper, fraction, inverse_mass, noise)
+        kernel.kick_drift(theta, momentum, grad, prior, coefficients, fraction, inverse_mass, noise)
     else:
         reference.kick_drift(
-            theta, momentum, grad, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise
+            theta, momentum, grad, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise
         )
+
+
+def force(
+    out: Tensor,
+    grad: Tensor,
+    theta: Tensor,
+    prior: Sequence[Segment],
+    inverse_temperature: float,
+    *,
+    impl: str | None = None,
+) -> None:
+    """out <- (grad + grad log prior) / T, in one launch. See `reference.force`."""
+    if _use_triton(out, impl):
+        from . import leapfrog as kernel
+
+        kernel.force(out, grad, theta, prior, inverse_temperature)
+    else:
+        reference.force(out, grad, theta, prior, inverse_temperature)
 
 
 def refresh_momentum(
@@ -187,13 +207,24 @@ def log_prior(theta: Tensor, prior: Sequence[Segment], *, impl: str | None = Non
     return reference.log_prior(theta, prior)
 
 
+def prior_difference(
+    theta: Tensor, new_theta: Tensor, prior: Sequence[Segment], *, impl: str | None = None
+) -> Tensor:
+    """log p(new_theta) - log p(theta) of the prior, float64 `(C,)`, from element-wise differences."""
+    if _use_triton(theta, impl):
+        from . import energy as kernel
+
+        return kernel.prior_difference(theta, new_theta, prior)
+    return reference.prior_difference(theta, new_theta, prior)
+
+
 def energy_difference(
     theta: Tensor,
     momentum: Tensor,
     new_theta: Tensor,
     new_momentum: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    inverse_temperature: float,
     *,
     inverse_mass: Tensor | None = None,
     impl: str | None = None,
@@ -203,8 +234,8 @@ def energy_difference(
         from . import energy as kernel
 
         return kernel.energy_difference(
-            theta, momentum, new_theta, new_momentum, prior, hyper, inverse_mass=inverse_mass
+            theta, momentum, new_theta, new_momentum, prior, inverse_temperature, inverse_mass=inverse_mass
         )
     return reference.energy_difference(
-        theta, momentum, new_theta, new_momentum, prior, hyper, inverse_mass=inverse_mass
+        theta, momentum, new_theta, new_momentum, prior, inverse_temperature, inverse_mass=inverse_mass
     )

@@ -1,10 +1,15 @@
 """Every operation of `hmc_fast.kernels.ops` in plain torch: the specification, and the path on a CPU.
 
-Shapes: C chains, D parameters. All functions act on all chains; those that end in an underscore-free verb
-(`kick`, `drift`, ...) write to their first arguments in place. Any floating dtype; sums are float64.
+Shapes: C chains, D parameters. All functions act on all chains; updates (`kick`, `kick_drift`, `select`, ...)
+write to their first arguments in place. Any floating dtype; sums are float64.
 
-`hyper (C, 4)` holds what may change between steps, so that a captured step reads it from device memory;
-its columns are `STEP_SIZE, INVERSE_TEMPERATURE, FRICTION, NOISE_ESTIMATE`.
+`coefficients (C, 4)` float64 holds what an update multiplies by. It lies in device memory, so that a captured
+step reads what changes between steps. Its columns are `KICK, DRIFT, DECAY, NOISE`:
+
+    m     <- DECAY m + KICK (grad log likelihood + grad log prior) + NOISE M^(1/2) xi
+    theta <- theta + DRIFT M^-1 m
+
+The temperature is part of KICK, the step size over T; DECAY and NOISE act only where there is a noise counter.
 """
 
 import math
@@ -18,7 +23,7 @@ from .prior import FLAT, Segment
 from .prior import grad as prior_grad
 from .prior import log_density as prior_log_density
 
-STEP_SIZE, INVERSE_TEMPERATURE, FRICTION, NOISE_ESTIMATE = range(4)
+KICK, DRIFT, DECAY, NOISE = range(4)
 
 _MASK = 0xFFFFFFFF
 _ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
@@ -108,26 +113,23 @@ def kick(
     grad: Tensor,  # (C, D) gradient of the log likelihood
     theta: Tensor,  # (C, D), read for the prior's gradient
     prior: Sequence[Segment],
-    hyper: Tensor,  # (C, 4)
+    coefficients: Tensor,  # (C, 4)
     *,
     fraction: float = 1.0,
     inverse_mass: Tensor | None = None,  # (D,) or (C, D)
     noise: Counter | None = None,
 ) -> None:
-    """m <- (1 - eps*gamma) m + fraction*eps/T*(grad + grad log prior) + sqrt(2 eps (gamma - B) M) xi.
+    """m <- DECAY m + fraction KICK (grad + grad log prior) + NOISE M^(1/2) xi; see the columns above.
 
-    eps: step size, gamma: friction, B: noise estimate, M: mass. Without `noise` there is neither friction
-    nor noise (Hamiltonian dynamics); with it this is eq. (15) of Chen et al. 2014, arXiv:1402.4102.
+    Without `noise` there is neither decay nor noise: Hamiltonian dynamics.
     """
-    step_size = hyper[:, STEP_SIZE, None].to(momentum.dtype)
-    rate = fraction * step_size * hyper[:, INVERSE_TEMPERATURE, None].to(momentum.dtype)
+    factors = coefficients.to(momentum.dtype)
+    rate = fraction * factors[:, KICK, None]
     if noise is not None:
-        friction = hyper[:, FRICTION, None].to(momentum.dtype)
-        excess = friction - hyper[:, NOISE_ESTIMATE, None].to(momentum.dtype)
-        std = torch.sqrt(2 * step_size * torch.clamp_min(excess, 0))
+        std = factors[:, NOISE, None]
         if inverse_mass is not None:
             std = std * torch.rsqrt(inverse_mass.to(momentum.dtype))
-        momentum.mul_(1 - step_size * friction)
+        momentum.mul_(factors[:, DECAY, None])
         momentum.addcmul_(normals(noise, *momentum.shape).to(momentum.dtype), std)
     momentum.addcmul_(grad, rate)
     for segment in prior:
@@ -141,17 +143,32 @@ def kick_drift(
     momentum: Tensor,  # (C, D), updated
     grad: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    coefficients: Tensor,
     *,
     fraction: float = 1.0,
     inverse_mass: Tensor | None = None,
     noise: Counter | None = None,
 ) -> None:
-    """`kick`, then theta <- theta + eps M^-1 m with the new momentum, in one pass."""
-    kick(momentum, grad, theta, prior, hyper, fraction=fraction, inverse_mass=inverse_mass, noise=noise)
-    step_size = hyper[:, STEP_SIZE, None].to(theta.dtype)
+    """`kick`, then theta <- theta + DRIFT M^-1 m with the new momentum, in one pass."""
+    kick(momentum, grad, theta, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise)
     velocity = momentum if inverse_mass is None else momentum * inverse_mass.to(theta.dtype)
-    theta.addcmul_(velocity, step_size)
+    theta.addcmul_(velocity, coefficients[:, DRIFT, None].to(theta.dtype))
+
+
+def force(
+    out: Tensor,  # (C, D), overwritten
+    grad: Tensor,  # (C, D) gradient of the log likelihood
+    theta: Tensor,  # (C, D)
+    prior: Sequence[Segment],
+    inverse_temperature: float,
+) -> None:
+    """out <- (grad + grad log prior) / T, the gradient of the log density that is sampled."""
+    out.copy_(grad)
+    for segment in prior:
+        if segment.family != FLAT:
+            part = slice(segment.start, segment.stop)
+            out[:, part].add_(prior_grad(theta[:, part], segment))
+    out.mul_(inverse_temperature)
 
 
 def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None) -> Tensor:
@@ -212,13 +229,23 @@ def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
     return total
 
 
+def prior_difference(theta: Tensor, new_theta: Tensor, prior: Sequence[Segment]) -> Tensor:
+    """log p(new_theta) - log p(theta) of the prior, float64 `(C,)`, summed from element-wise differences."""
+    total = torch.zeros(theta.shape[0], dtype=torch.float64, device=theta.device)
+    for segment in prior:
+        part = slice(segment.start, segment.stop)
+        new, old = new_theta[:, part].double(), theta[:, part].double()
+        total += (prior_log_density(new, segment) - prior_log_density(old, segment)).sum(1)
+    return total
+
+
 def energy_difference(
     theta: Tensor,  # (C, D) where the trajectory began
     momentum: Tensor,
     new_theta: Tensor,  # (C, D) where it ended
     new_momentum: Tensor,
     prior: Sequence[Segment],
-    hyper: Tensor,
+    inverse_temperature: float,
     *,
     inverse_mass: Tensor | None = None,
 ) -> Tensor:
@@ -230,11 +257,4 @@ def energy_difference(
     kinetic = (new_momentum.double() - momentum.double()) * (new_momentum.double() + momentum.double()) / 2
     if inverse_mass is not None:
         kinetic = kinetic * inverse_mass.double()
-    total = kinetic.sum(1)
-    inverse_temperature = hyper[:, INVERSE_TEMPERATURE].double()
-    for segment in prior:
-        part = slice(segment.start, segment.stop)
-        new, old = new_theta[:, part].double(), theta[:, part].double()
-        change = prior_log_density(new, segment) - prior_log_density(old, segment)
-        total -= inverse_temperature * change.sum(1)
-    return total
+    return kinetic.sum(1) - inverse_temperature * prior_difference(theta, new_theta, prior)

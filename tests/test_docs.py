@@ -1,4 +1,4 @@
-"""The worked example of docs/protocol.md is a sampler: it samples the right law, compiled or not."""
+"""The worked example of docs/protocol.md is a sampler: it samples the right distribution, compiled or not."""
 
 import importlib
 import re
@@ -16,6 +16,7 @@ PAGE = Path(__file__).parent.parent / "docs" / "protocol.md"
 def langevin(folder, monkeypatch):
     """The class that the page defines, from a module of its own: torch.compile looks globals up by module."""
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert len(code.splitlines()) <= 40, "a new sampler must stay a small thing to write"
     (folder / "protocol_page.py").write_text(code)
     monkeypatch.syspath_prepend(str(folder))
     return importlib.import_module("protocol_page").Langevin
@@ -23,7 +24,7 @@ def langevin(folder, monkeypatch):
 
 def test_the_example_of_the_protocol_page_samples_the_posterior(tmp_path, monkeypatch):
     posterior, known = linear_regression()
-    sampler = langevin(tmp_path, monkeypatch)(2e-4, batch_size=32, num_leapfrog=20)
+    sampler = langevin(tmp_path, monkeypatch)(2e-4, num_steps=20)
     options = {"chains": 4, "burn_in": 50, "draws": 400, "progress": False, "draw_dtype": torch.float32}
     run = hmc_fast.run(posterior, sampler, **options)
     draws = np.asarray(run.draws).reshape(-1, 2)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from test_protocol import SAMPLERS
-from test_runner import classifier
 
 import hmc_fast
+from cases import SAMPLERS, classifier
 from hmc_fast.models import lenet5, resnet20
 
 pytestmark = pytest.mark.gpu
@@ -89,8 +88,7 @@ def test_a_captured_unit_replays_one_graph():
     sampler = hmc_fast.HMC(0.05, num_leapfrog=4)
     state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1, graph=True)
     sampler.step(state)
-    assert state.leapfrog._step._graph is not None
-    assert state.leapfrog._last._graph is not None
+    assert all(step._graph is not None for step in (*state.trajectory._steps, state.trajectory._last))
 
 
 def test_every_way_to_batch_chains_gives_the_same_draws():

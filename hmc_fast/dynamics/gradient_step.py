@@ -1,8 +1,7 @@
-"""The unit of work of a sampler: one gradient and what surrounds it, run many thousand times.
+"""One gradient and the update that surrounds it: what a sampler does many thousand times.
 
-A unit is made of functions without arguments over buffers that stay where they are; what changes between
-steps (step size, counters, minibatch) lies in those buffers. So it can run in three ways, with the same
-result:
+A step is made of functions without arguments over buffers that stay where they are; what changes between steps
+(step size, counters, minibatch) lies in those buffers. So it can run in three ways, with the same result:
 
     as it is    Python calls, one launch per operation
     captured    one CUDA graph, recorded on the first call and replayed from then on
@@ -25,7 +24,7 @@ from ..compute.compilation import compile_function
 from ..errors import UserError
 from ..targets.base import Target
 
-__all__ = ["Graph", "Unit", "accelerated", "checked_graph", "waiting_operation"]
+__all__ = ["GradientStep", "Graph", "accelerated", "checked_graph", "waiting_operation"]
 
 Graph = Literal["auto", True, False]
 
@@ -36,14 +35,14 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def accelerated(target: Target, function: _Function) -> _Function:
-    """What a sampler does once per iteration, over buffers as in a unit: compiled along with the gradient on a
+    """What a sampler does once per iteration, over buffers as in a step: compiled along with the gradient on a
     CPU, where dozens of small operations would cost as much as a few gradients; else as it is."""
     if target.compiled and target.device.type == "cpu":
         return compile_function(function, cpu=True)
     return function
 
 
-class Unit:
+class GradientStep:
     """`prepare`, `gradient`, `update`, in this order, as one step.
 
     Args:
@@ -93,7 +92,7 @@ class Unit:
             part()
 
     def _record(self) -> None:
-        """Captures the unit without taking a step: buffers are put back after the calls that warm it up."""
+        """Captures the step without taking one: buffers are put back after the calls that warm it up."""
         wanted, self._graph_wanted = self._graph_wanted, False
         saved = [buffer.clone() for buffer in self._buffers]
         graph = torch.cuda.CUDAGraph()

@@ -15,7 +15,6 @@ so that U + K is conserved by the exact flow, and by these kicks and drifts up t
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -32,7 +31,9 @@ _TINY = 1e-30
 
 def check_dimension(target: Target) -> None:
     if target.num_params < 2:
-        raise UserError("microcanonical dynamics needs at least 2 parameters: with 1 there is nothing to turn")
+        raise UserError(
+            "microcanonical dynamics needs 2 parameters or more: one dimension has no direction to turn"
+        )
 
 
 def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
@@ -72,20 +73,14 @@ def random_direction(out: Tensor, counter: Counter) -> None:
     normalise(out)
 
 
-def scaled_force(
-    target: Target, theta: Tensor, grad: Tensor, hyper: Tensor, inverse_mass: "Tensor | None", out: Tensor
-) -> Callable[[], None]:
-    """A function that writes the gradient of log density over T, prior included, in coordinates theta M^(1/2)."""
-    unit = hyper.clone()
-    unit[:, ops.STEP_SIZE] = 1.0
+def scaled_force(target: Target, theta: Tensor, grad: Tensor, inverse_mass: Tensor | None, out: Tensor) -> None:
+    """Writes the gradient of log density over T in the coordinates M^(1/2) theta, where the metric is the identity.
 
-    def write() -> None:
-        out.zero_()
-        ops.kick(out, grad, theta, target.prior, unit)
-        if inverse_mass is not None:
-            out.mul_(inverse_mass.sqrt())
-
-    return write
+    grad: `(C, D)`, the log likelihood's at `theta (C, D)`. inverse_mass: `(D,)`, `(1, D)` or `(C, D)`.
+    """
+    target.force(theta, grad, out)
+    if inverse_mass is not None:
+        out.mul_(inverse_mass.sqrt())
 
 
 def _length(vector: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
 """The Metropolis-Hastings test: accept with probability min(1, exp(-dH)), without reading a value back."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..errors import UserError
 
-__all__ = ["DIVERGENCE_THRESHOLD", "Acceptance", "check_acceptance", "energy_of_examples", "metropolis_test"]
+__all__ = [
+    "DIVERGENCE_THRESHOLD",
+    "Acceptance",
+    "MetropolisTest",
+    "check_acceptance",
+    "likelihood_difference",
+    "metropolis_test",
+]
 
 Acceptance = Literal["log_ratio", "density_ratio"]
 
@@ -22,18 +29,24 @@ def check_acceptance(rule: Acceptance) -> Acceptance:
     return rule
 
 
-def energy_of_examples(log_lik: Tensor, new_log_lik: Tensor, inverse_temperature: Tensor) -> Tensor:
-    """Likelihood part of H(new) - H(old), float64 `(C,)`: summed from the differences per example.
+class MetropolisTest(NamedTuple):
+    """The outcome for each chain, `(C,)`."""
+
+    accepted: Tensor  # bool
+    accept_prob: Tensor  # float64, min(1, exp(-dH))
+    divergent: Tensor  # bool
+
+
+def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
+    """log L(new) - log L(old), float64 `(C,)`: summed from the differences per example.
 
     log_lik, new_log_lik: `(C, N)`. Totals are never subtracted: at N = 60,000 a float32 total has a spacing
     of up to 0.004 and the error of its summation on top.
     """
-    return -(new_log_lik.double() - log_lik.double()).sum(1) * inverse_temperature.double()
+    return (new_log_lik.double() - log_lik.double()).sum(1)
 
 
-def metropolis_test(
-    energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio"
-) -> tuple[Tensor, Tensor, Tensor]:
+def metropolis_test(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio") -> MetropolisTest:
     """Whether each chain accepts its proposal.
 
     Args:
@@ -42,9 +55,6 @@ def metropolis_test(
         rule: "log_ratio" tests log u < -dH. "density_ratio" is the textbook form
             u < p(new) N(m_new) / (p(old) N(m_old)); computed from densities it under- or overflows, so the
             quotient is taken as exp of a difference of logarithms: the same test, up to rounding.
-
-    Returns:
-        accepted (bool), accept_prob (float64), divergent (bool), each `(C,)`.
     """
     finite = torch.isfinite(energy_error)
     safe = torch.where(finite, energy_error, torch.inf)
@@ -54,4 +64,4 @@ def metropolis_test(
         accepted = torch.log(uniform) < -safe
     else:
         accepted = uniform < torch.exp(-safe)
-    return accepted & finite, accept_prob, ~finite | (safe > DIVERGENCE_THRESHOLD)
+    return MetropolisTest(accepted & finite, accept_prob, ~finite | (safe > DIVERGENCE_THRESHOLD))

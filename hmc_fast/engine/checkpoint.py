@@ -5,14 +5,14 @@ Nothing random is stored: every random value is a function of the seed and of co
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..atomic_files import written_atomically
 from ..errors import UserError
-from ..samplers.protocol import state_tensors
+from ..samplers.protocol import restore, state_tensors
 
 __all__ = ["Checkpoint", "read", "restore_state", "write"]
 
@@ -41,11 +41,9 @@ def write(
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {f"state.{name}": t for name, t in state_tensors(state).items()} | extra
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    counters = {f"state.{name}": value for name, value in _counters(state).items()}
-    metadata = {"numbers": json.dumps(numbers | counters), "fingerprint": json.dumps(fingerprint)}
-    temporary = directory / (STATE_FILE + ".tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, directory / STATE_FILE)
+    metadata = {"numbers": json.dumps(numbers), "fingerprint": json.dumps(fingerprint)}
+    with written_atomically(directory / STATE_FILE) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def read(directory: Path) -> Checkpoint:
@@ -69,16 +67,10 @@ def read(directory: Path) -> Checkpoint:
 
 
 def restore_state(state: Any, checkpoint: Checkpoint) -> None:
-    """Copies a checkpoint's tensors and counters into a freshly initialised state, in place."""
-    for name, tensor in state_tensors(state).items():
-        tensor.copy_(checkpoint.tensors[f"state.{name}"])
-    for name in _counters(state):
-        setattr(state, name, int(checkpoint.numbers[f"state.{name}"]))
-
-
-def _counters(state: Any) -> dict[str, int]:
-    """The state's host counters: its `int` fields named `host_...`."""
-    return {f.name: getattr(state, f.name) for f in dataclasses.fields(state) if f.name.startswith("host_")}
+    """Copies a checkpoint's tensors into a freshly initialised state, in place."""
+    prefix = "state."
+    saved = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
+    restore(state, saved)
 
 
 def assert_same_run(checkpoint: Checkpoint, fingerprint: dict[str, Any], directory: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UserError
+from ..targets.priors import suggested_trajectory_length
 
 __all__ = ["PRESETS", "Settings", "resolve"]
 
@@ -306,6 +307,6 @@ def resolve(preset: str, settings: Settings) -> Settings:
     if filled.prior_variance is None or not (math.isfinite(filled.prior_variance) and filled.prior_variance > 0):
         raise UserError(f"--prior-variance {filled.prior_variance} must be a positive number")
     if filled.sampler == "hmc" and filled.trajectory_length is None and not filled.adapt:
-        length = 0.5 * math.pi * math.sqrt(filled.prior_variance)  # Izmailov et al. 2021, sec. 3.2
+        length = suggested_trajectory_length(filled.prior_variance)
         filled = dataclasses.replace(filled, trajectory_length=length)
     return filled

@@ -4,14 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from ..results.diagnostics import e_bfmi
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .drawing import BLUE, CHAIN_STYLES, GREY, INK, PALE, RED, SHADE, note, plain
 
 __all__ = ["acceptance", "energy", "energy_error", "ranks", "trace"]
 
 
-def _shade_burn_in(ax: Any, run: Run) -> None:
+def _shade_burn_in(ax: Any, run: RunFolder) -> None:
     first, last = run.trace["iteration"].min(), run.trace["iteration"].max()
     ax.set(xlim=(first, max(last, first + 1)), xlabel="iteration")
     if run.burn_in_end > first:
@@ -37,7 +36,7 @@ def _chain_lines(ax: Any, values: Any) -> None:
         ax.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=4, **look)
 
 
-def trace(ax: Any, run: Run) -> None:
+def trace(ax: Any, run: RunFolder) -> None:
     values = run.per_chain(run.trace["log_likelihood"] + run.trace["log_prior"])
     values = values.where(np.isfinite(values))
     _shade_burn_in(ax, run)
@@ -57,7 +56,7 @@ def trace(ax: Any, run: Run) -> None:
     ax.set_ylabel("log posterior + constant (nats)")
 
 
-def acceptance(ax: Any, run: Run) -> None:
+def acceptance(ax: Any, run: RunFolder) -> None:
     # A diverged trajectory may leave its probability empty; it was rejected.
     values = run.per_chain(run.trace["accept_prob"].fillna(0.0))
     window = max(5, len(values) // 10)
@@ -68,7 +67,7 @@ def acceptance(ax: Any, run: Run) -> None:
     ax.set(ylim=(0, 1.02), ylabel=f"acceptance (running mean of {window})")
 
 
-def energy_error(ax: Any, run: Run) -> None:
+def energy_error(ax: Any, run: RunFolder) -> None:
     values = run.sampled("energy_error")
     values = values[~np.isnan(values)]
     reach = 1.15 * max(np.abs(np.quantile(values[np.isfinite(values)], [0.01, 0.99])).max(), 1e-6)
@@ -82,7 +81,7 @@ def energy_error(ax: Any, run: Run) -> None:
     ax.set(xlabel="energy error ΔH of a trajectory (nats)", ylabel="trajectories")
 
 
-def ranks(ax: Any, run: Run, bins: int = 20) -> None:
+def ranks(ax: Any, run: RunFolder, bins: int = 20) -> None:
     """Rank plot (Vehtari et al. 2021, arXiv:1903.08008, fig. 3): ranks of each chain's log posterior among those of
     all chains. Independent draws from one distribution stay within the band, two standard deviations of a count."""
     values = run.per_chain(run.trace["log_likelihood"] + run.trace["log_prior"])
@@ -107,7 +106,7 @@ def ranks(ax: Any, run: Run, bins: int = 20) -> None:
     note(ax, "band: ±2 standard deviations", (1, 1), (-4, -4), ha="right", va="top")
 
 
-def energy(ax: Any, run: Run) -> None:
+def energy(ax: Any, run: RunFolder) -> None:
     """Energy plot (Betancourt 2016, arXiv:1604.00695): the distribution of the energy, and of its change per
     iteration, which should not be much narrower."""
     energies = run.energies()
@@ -123,7 +122,7 @@ def energy(ax: Any, run: Run) -> None:
     ax.stairs(counts, edges, color=RED, lw=1.6, ls=(0, (4, 1.2)), label="change per iteration")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
     ax.legend(loc="upper left")
-    low = float(e_bfmi(energies.T).min())
+    low = float(run.e_bfmi().min())
     if np.isfinite(low):  # it takes four iterations
         note(ax, f"smallest E-BFMI {low:.2f}", (1, 1), (-4, -6), ha="right", va="top", color=INK)
     ax.set(xlabel="energy (nats)", ylabel="density")

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..results.predictions import agreement, total_variation
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .chain_panels import trace
 from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, plain, save, style
 from .findings import findings
@@ -42,7 +42,7 @@ METRICS = (
 UNTOLD = ("out", "resume", "progress", "versions.", "git_commit", "data_dir")
 
 
-def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+def write_comparison(runs: Sequence[RunFolder], path: Path) -> Path:
     """Writes the page and returns its path.
 
     Raises:
@@ -68,7 +68,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
     return path
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[RunFolder]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if run.is_classification != first.is_classification:
@@ -85,7 +85,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
     """The directories' last names, or as much of their paths as tells them apart."""
     for parts in range(1, 6):
         names = ["/".join(run.directory.absolute().parts[-parts:]) for run in runs]
@@ -94,7 +94,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     raise UserError(f"{runs[0].directory} is given twice: name each run once")
 
 
-def _metrics(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _metrics(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
     """Rows of (label, one cell per run); the best carries a star, as colour alone would not show in print."""
     rows = []
     for key, label, better in METRICS:
@@ -108,7 +108,7 @@ def _metrics(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _differing(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
     rows = _aligned([flat_settings(run.config) for run in runs])
     return [(key, cells) for key, cells in rows if not key.startswith(UNTOLD) and len(set(cells)) > 1]
 
@@ -120,7 +120,7 @@ def _aligned(tables: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, lis
     return [(label, [table.get(label, "–") for table in by_label]) for label in labels]
 
 
-def _matrices(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+def _matrices(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Agreement and total variation between the averaged predictions of every two runs."""
     probs = [run.predictions["probs"] for run in runs]
     return [
@@ -129,7 +129,7 @@ def _matrices(runs: Sequence[Run], names: Sequence[str]) -> list[tuple[str, list
     ]
 
 
-def _figures(runs: Sequence[Run], names: Sequence[str], path: Path) -> dict[str, str]:
+def _figures(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> dict[str, str]:
     """PNGs in base64 by name."""
     first = runs[0].predictions
     score = next(name for name in ("nll", "log_likelihood") if f"curve_{name}" in first)
@@ -159,7 +159,7 @@ def _line(index: int) -> dict[str, Any]:
     return {"color": colour, "ls": dashes, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
 
 
-def _reliability(ax: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
+def _reliability(ax: Any, runs: Sequence[RunFolder], names: Sequence[str]) -> None:
     low = 1.0
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         _, confidence, hit = equal_mass_bins(run, bins=12).T
@@ -170,7 +170,7 @@ def _reliability(ax: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
     _legend(ax, names)
 
 
-def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str, axis: str) -> None:
+def _convergence(ax: Any, runs: Sequence[RunFolder], names: Sequence[str], score: str, axis: str) -> None:
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         curve = run.predictions[f"curve_{score}"]
         x = run.predictions["curve_draws"] if axis == "draws" else run.gradients_at_draws() * _share_of_data(run)
@@ -185,7 +185,7 @@ def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str,
     _legend(ax, names)
 
 
-def _share_of_data(run: Run) -> float:
+def _share_of_data(run: RunFolder) -> float:
     """What part of the training data one gradient sees."""
     batch, size = run.config.get("batch_size") or 0, run.metrics.get("train_size") or 0
     return min(1.0, batch / size) if batch and size else 1.0

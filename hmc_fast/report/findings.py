@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .summary import percent, rate
 
 __all__ = ["Finding", "findings"]
@@ -22,7 +22,7 @@ MARKS = {"fine": (True, "Diagnosis"), "warning": (False, "Warning"), "note": (No
 UNMARKED = (None, "Diagnosis")
 
 
-def findings(run: Run) -> list[Finding]:
+def findings(run: RunFolder) -> list[Finding]:
     """The run's own diagnosis, or, in a folder without one, what follows from its metrics."""
     sentences = run.metrics.get("diagnosis")
     found = list(_from_metrics(run)) if not isinstance(sentences, list) else _marked(sentences, run.metrics)
@@ -44,7 +44,7 @@ _NO_TEST = Finding(
 )
 
 
-def _from_metrics(run: Run) -> Iterator[Finding]:
+def _from_metrics(run: RunFolder) -> Iterator[Finding]:
     m = run.metrics
     share, worst = m.get("rhat_function_share_below_1_1"), m.get("rhat_function_max")
     if share is not None:

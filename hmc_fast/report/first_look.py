@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import Run, checked_images, read_run
+from ..results.run_folder_reader import RunFolder
+from . import checked_images, read_run
 
 __all__ = ["first_look_figure"]
 
@@ -25,7 +26,7 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
 
     run, images = read_run(directory), checked_images(directory, images)
     names = html.checked_names(run, images, class_names)
-    panels: list[tuple[str, Callable[[Any, Run], None]]] = [("Log posterior of the chains", trace)]
+    panels: list[tuple[str, Callable[[Any, RunFolder], None]]] = [("Log posterior of the chains", trace)]
     if run.is_classification:
         panels.append(("Averaging draws", partial(figures.score_curve, name="accuracy")))
         panels.append(("Reliability", figures.reliability))
@@ -53,7 +54,7 @@ def _letter(ax: Any, column: int, title: str) -> None:
     ax.set_title(f"{'abcd'[column]}   {title}", loc="left", fontsize=10.5, weight="bold", pad=20)
 
 
-def _least_certain(figure: Any, place: Any, run: Run, images: np.ndarray, names: Sequence[str]) -> None:
+def _least_certain(figure: Any, place: Any, run: RunFolder, images: np.ndarray, names: Sequence[str]) -> None:
     """The four images of highest predictive entropy, each with its three most probable classes; where the true
     class is not among them, it takes the place of the third, after an ellipsis."""
     from .drawing import BLUE, GREY, image_look

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .figures import write_figures
 from .findings import findings
 from .summary import cost, coverage, flat_settings, headline, subline, tiles
@@ -17,7 +17,9 @@ from .summary import cost, coverage, flat_settings, headline, subline, tiles
 __all__ = ["checked_names", "render", "write_html"]
 
 
-def write_html(run: Run, images: np.ndarray | None, class_names: Sequence[str], images_missing: str = "") -> Path:
+def write_html(
+    run: RunFolder, images: np.ndarray | None, class_names: Sequence[str], images_missing: str = ""
+) -> Path:
     names = checked_names(run, images, class_names)
     figures = {
         name: base64.b64encode(path.read_bytes()).decode("ascii")
@@ -57,7 +59,7 @@ def _shared(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
-def checked_names(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> list[str]:
+def checked_names(run: RunFolder, images: np.ndarray | None, class_names: Sequence[str]) -> list[str]:
     """K class names short enough for a figure, numbers if none are given; checks that all fit the run."""
     points = len(run.predictions["labels"])
     where = run.directory / "predictions.npz"

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .drawing import BLUE, GREY, INK, RED, image_look, new_figure, note, plain
 
 __all__ = [
@@ -30,7 +30,7 @@ SCORES = {  # axis label, whether higher is better
 }
 
 
-def score_curve(ax: Any, run: Run, name: str) -> None:
+def score_curve(ax: Any, run: RunFolder, name: str) -> None:
     """A score of the average of the first draws, and of each draw alone, against their number."""
     label, better_is_up = SCORES[name]
     draws, curve = run.predictions["curve_draws"], run.predictions[f"curve_{name}"]
@@ -62,7 +62,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
     ax.set(xlabel="draws averaged", ylabel=label)
 
 
-def equal_mass_bins(run: Run, bins: int = 20) -> np.ndarray:
+def equal_mass_bins(run: RunFolder, bins: int = 20) -> np.ndarray:
     """Share of the test points, mean top probability and accuracy of each bin, (bins, 3).
 
     Bins of equal counts, so that none rests on a handful of points; fewer bins than points.
@@ -74,7 +74,7 @@ def equal_mass_bins(run: Run, bins: int = 20) -> np.ndarray:
     return np.array([(len(p) / len(order), probs[p].max(1).mean(), hit[p].mean()) for p in parts])
 
 
-def reliability(ax: Any, run: Run) -> None:
+def reliability(ax: Any, run: RunFolder) -> None:
     share, confidence, hit = equal_mass_bins(run).T
     error = np.sqrt(hit * (1 - hit) / (share * len(run.predictions["labels"])))
     low = max(0.0, np.floor(10 * min(confidence.min(), (hit - error).min())) / 10)
@@ -94,7 +94,7 @@ def mark_confidence(ax: Any) -> None:
     ax.set(xlabel="confidence (top probability)", ylabel="accuracy")
 
 
-def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
+def uncertainty(ax: Any, run: RunFolder, most: int = 3000) -> None:
     x, y = run.predictions["aleatoric"], run.predictions["epistemic"]
     hit = run.predictions["probs"].argmax(1) == run.predictions["labels"]
     correct, wrong = {"mec": BLUE, "mfc": "none", "alpha": 0.5}, {"mec": RED, "zorder": 3}
@@ -105,20 +105,22 @@ def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
     ax.set(xlabel="aleatoric (nats): ambiguous data", ylabel="epistemic (nats): draws disagree")
 
 
-def most_uncertain(run: Run, count: int) -> np.ndarray:
+def most_uncertain(run: RunFolder, count: int) -> np.ndarray:
     """Indices of the test points whose averaged prediction has the highest entropy, highest first."""
     probs = run.predictions["probs"].astype(np.float64)
     entropy = -(probs * np.log(np.clip(probs, 1e-30, None))).sum(1)
     return np.argsort(-entropy, kind="stable")[:count]
 
 
-def most_wrong(run: Run, count: int) -> np.ndarray:
+def most_wrong(run: RunFolder, count: int) -> np.ndarray:
     """Indices of the test points whose true class has the lowest averaged probability, lowest first."""
     probs, labels = run.predictions["probs"], run.predictions["labels"].astype(np.int64)
     return np.argsort(probs[np.arange(len(labels)), labels], kind="stable")[:count]
 
 
-def images_with_predictions(run: Run, images: np.ndarray, class_names: Sequence[str], chosen: np.ndarray) -> Any:
+def images_with_predictions(
+    run: RunFolder, images: np.ndarray, class_names: Sequence[str], chosen: np.ndarray
+) -> Any:
     """A figure of the `chosen` test images, four in a row, each with its class and what was predicted."""
     rows = -(-len(chosen) // 4)
     figure = new_figure((4.8, 0.1 + 1.62 * rows))
@@ -136,7 +138,7 @@ def images_with_predictions(run: Run, images: np.ndarray, class_names: Sequence[
     return figure
 
 
-def predicted_against_true(ax: Any, run: Run, most: int = 300) -> None:
+def predicted_against_true(ax: Any, run: RunFolder, most: int = 300) -> None:
     labels, mean = run.predictions["labels"], run.predictions["mean"]
     deviation = np.sqrt(np.maximum(run.predictions["variance"], 0))
     ends = [min(labels.min(), mean.min()), max(labels.max(), mean.max())]
@@ -148,7 +150,7 @@ def predicted_against_true(ax: Any, run: Run, most: int = 300) -> None:
     ax.set(xlabel="true", ylabel="predicted")
 
 
-def residuals(ax: Any, run: Run) -> None:
+def residuals(ax: Any, run: RunFolder) -> None:
     deviation = np.sqrt(np.maximum(run.predictions["variance"], 1e-300))
     z = (run.predictions["labels"] - run.predictions["mean"]) / deviation
     x = np.linspace(-4, 4, 200)
@@ -158,7 +160,7 @@ def residuals(ax: Any, run: Run) -> None:
     ax.set(xlabel="(true − predicted) / predictive sd", ylabel="density", xlim=(-4.1, 4.1))
 
 
-def score_per_gradient(ax: Any, run: Run, name: str) -> None:
+def score_per_gradient(ax: Any, run: RunFolder, name: str) -> None:
     """A score of the average so far against gradients of the whole run, burn-in included."""
     label, better_is_up = SCORES[name]
     curve, gradients = run.predictions[f"curve_{name}"], run.gradients_at_draws()

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from . import Run
+from ..results.run_folder_reader import RunFolder
 
 __all__ = ["cost", "coverage", "flat_settings", "headline", "percent", "rate", "subline", "tiles"]
 
 
-def headline(run: Run) -> str:
+def headline(run: RunFolder) -> str:
     """The score of the model average, and how it was sampled: one sentence."""
     m = run.metrics
     if "accuracy" in m:
@@ -33,7 +33,7 @@ def headline(run: Run) -> str:
     return f"{score}; {', '.join(sampling)}." if sampling else f"{score}."
 
 
-def subline(run: Run) -> str:
+def subline(run: RunFolder) -> str:
     m = run.metrics
     parts = [str(m["sampler"]).upper() if "sampler" in m else "", str(m.get("device", ""))]
     parts.append(f"{m['params']:,} parameters" if "params" in m else "")
@@ -44,7 +44,7 @@ def subline(run: Run) -> str:
     return " · ".join(part for part in parts if part)
 
 
-def tiles(run: Run) -> list[tuple[str, str, str]]:
+def tiles(run: RunFolder) -> list[tuple[str, str, str]]:
     """(label, value, note) of the numbers to see first."""
     m = run.metrics
     found = []
@@ -69,14 +69,14 @@ def tiles(run: Run) -> list[tuple[str, str, str]]:
     return found
 
 
-def coverage(run: Run) -> list[str]:
+def coverage(run: RunFolder) -> list[str]:
     """Shares of the labels inside the central 50, 90 and 95 % Gaussian intervals of their predictions."""
     p = run.predictions
     z = np.abs(p["labels"] - p["mean"]) / np.sqrt(np.maximum(p["variance"], 1e-300))
     return [percent((z < edge).mean()) for edge in (0.6745, 1.6449, 1.9600)]
 
 
-def cost(run: Run) -> list[tuple[str, str]]:
+def cost(run: RunFolder) -> list[tuple[str, str]]:
     m = run.metrics
     forms: dict[str, tuple[str, Callable[[Any], str]]] = {
         "seconds": ("Wall time", _duration),

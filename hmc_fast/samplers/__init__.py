@@ -1,11 +1,21 @@
-"""Samplers, one file each, all of one protocol (`protocol.py`); they never import one another."""
+"""Samplers, one file each, all of one protocol (`protocol.py`); they never import one another.
 
+What the author of another sampler needs is here: `Info`, `GradientStep`, `Minibatches`, `Coefficients`, `Clock`,
+`Counter` with the random streams `MOMENTUM`, `NOISE` and `ACCEPT`, and `ops`, the fused operations.
+"""
+
+from ..compute.random_streams import ACCEPT, MOMENTUM, NOISE
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import GradientStep
+from ..dynamics.minibatches import Minibatches
+from ..kernels import ops
+from ..kernels.ops import Counter
 from .adjusted_mclmc import AdjustedMCLMC
 from .amagold import AMAGOLD
 from .ghmc import GHMC
 from .hmc import HMC
 from .mclmc import MCLMC
-from .protocol import Info, Sampler
+from .protocol import Clock, Info, Sampler
 from .psgld import PSGLD
 from .sghmc import SGHMC
 from .sgld import SGLD
@@ -28,18 +38,27 @@ SAMPLERS = (
 )  # every public sampler, for tests and documentation
 
 __all__ = [
+    "ACCEPT",
     "AMAGOLD",
     "GHMC",
     "HMC",
     "MCLMC",
+    "MOMENTUM",
+    "NOISE",
     "PSGLD",
     "SAMPLERS",
     "SGHMC",
     "SGLD",
     "SGNHT",
     "AdjustedMCLMC",
+    "Clock",
+    "Coefficients",
+    "Counter",
+    "GradientStep",
     "Info",
+    "Minibatches",
     "Sampler",
     "SplitHMC",
     "UnderdampedLangevin",
+    "ops",
 ]

@@ -14,33 +14,82 @@ The speed is 1 whatever the force, where HMC's is about sqrt(D): lengths are as 
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ..compute.random_streams import MOMENTUM
-from ..dynamics.gradient_step import Graph, Unit
+from ..dynamics.gradient_step import GradientStep, Graph
 from ..dynamics.isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
-from ..dynamics.metropolis import Acceptance, energy_of_examples
-from ..kernels import ops
+from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
-from .adapting import Adapting, AdaptingState
+from ..targets.base import Target
+from .metropolis_chain import refuse_batch
+from .protocol import Info, Sampler
+from .window_adaptation import GUESSED_LEAPFROG, AdaptiveChain, TrajectoryLength, check_target_acceptance
 
 __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]
 
 
-@dataclass(kw_only=True)
-class AdjustedMCLMCState(AdaptingState):
-    """C chains. `step` mutates every tensor here, in place."""
+class AdjustedMCLMCState(AdaptiveChain):
+    """C chains, and the trajectory that moves their proposals; momenta are directions, of length 1.
 
-    work_kinetic_change: "Tensor | None" = None  # (C,) float64, the trajectory's sum of dK
-    units: "tuple[Unit, ...]" = ()  # a step, the last step
-    first_step: "Callable[[], None] | None" = None  # with the gradient that is there already
+    Attributes:
+        kinetic_change: scratch within an iteration, `(C,)` float64, the trajectory's sum of dK.
+    """
+
+    def __init__(
+        self,
+        sampler: "AdjustedMCLMC",
+        target: Target,
+        theta: Tensor,
+        seed: int,
+        graph: Graph,
+        warm_up_iterations: int,
+    ) -> None:
+        unit_of_length = float(target.num_params**0.5)
+        super().__init__(sampler, target, theta, seed, warm_up_iterations, unit_of_length=unit_of_length)
+        self.kinetic_change = torch.zeros_like(self.origin.kinetic_energy)
+        self.trajectory = IsokineticTrajectory(self, graph)
 
 
-class AdjustedMCLMC(Adapting[AdjustedMCLMCState]):
+class IsokineticTrajectory:
+    """turn(u, eps/2), L - 1 times (drift, turn(u, eps)), drift, turn(u, eps/2): half turns merge."""
+
+    def __init__(self, state: AdjustedMCLMCState, graph: Graph) -> None:
+        target, new, step_size, change = state.target, state.proposal, state.step_size, state.kinetic_change
+        theta, u, grad, log_lik = new.theta, new.momentum, new.grad, new.log_lik
+        force = torch.empty_like(theta)
+
+        def turn(fraction: float) -> None:
+            scaled_force(target, theta, grad, state.inverse_mass, force)
+            change.add_(isokinetic_kick(u, force, fraction * step_size))
+
+        def turn_drift(fraction: float) -> None:
+            turn(fraction)
+            velocity = u if state.inverse_mass is None else u * state.inverse_mass.sqrt()
+            theta.addcmul_(velocity, step_size[:, None].to(theta.dtype))
+
+        def gradient() -> None:
+            target.log_likelihood_and_grad(theta, grad, log_lik)
+
+        def step(update: Callable[[], None]) -> GradientStep:
+            written = (theta, u, grad, log_lik, change, force)
+            return GradientStep(target, gradient, update, written, count=target.num_data, graph=graph)
+
+        self._begin = partial(turn_drift, 0.5)
+        self._step, self._last = step(partial(turn_drift, 1.0)), step(partial(turn, 0.5))
+
+    def run(self, num_leapfrog: int) -> None:
+        """`num_leapfrog` steps of eps."""
+        self._begin()
+        for _ in range(num_leapfrog - 1):
+            self._step()
+        self._last()
+
+
+class AdjustedMCLMC(Sampler):
     """Microcanonical trajectories with an exact Metropolis-Hastings test. Full batch, at least 2 parameters.
 
     Args:
@@ -53,7 +102,8 @@ class AdjustedMCLMC(Adapting[AdjustedMCLMCState]):
     """
 
     name = "adjusted_mclmc"
-    State = AdjustedMCLMCState
+    has_metropolis_test = True
+    batch_size = None  # the test needs the full data
 
     def __init__(
         self,
@@ -69,82 +119,70 @@ class AdjustedMCLMC(Adapting[AdjustedMCLMCState]):
         test_in_burn_in: bool = True,
         inverse_mass: Tensor | None = None,
     ) -> None:
-        super().__init__(
-            step_size,
-            trajectory_length=trajectory_length,
-            num_leapfrog=num_leapfrog,
-            adapt=adapt,
-            target_acceptance=target_acceptance,
-            pool=pool,
-            jitter=jitter,
-            acceptance=acceptance,
-            test_in_burn_in=test_in_burn_in,
-            inverse_mass=inverse_mass,
+        jitter = (0.5 if adapt else 0.0) if jitter is None else jitter
+        self.length = TrajectoryLength(
+            "AdjustedMCLMC", step_size, trajectory_length, num_leapfrog, jitter, adapt, 1
         )
+        self.step_size, self.trajectory_length, self.jitter = step_size, trajectory_length, jitter
+        self.num_leapfrog = self.length.steps
+        self.adapt, self.target_acceptance, self.pool = adapt, check_target_acceptance(target_acceptance), pool
+        self.acceptance, self.test_in_burn_in = check_acceptance(acceptance), test_in_burn_in
+        self.inverse_mass = inverse_mass
 
-    def _unit_of_length(self, state: AdjustedMCLMCState) -> float:
-        return float(state.target.num_params**0.5)
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> AdjustedMCLMCState:
+        """Evaluates the target once at `theta (C, D)`; with adapt a few times more, for a first step size."""
+        check_dimension(target)
+        state = AdjustedMCLMCState(self, target, theta, seed, graph, warm_up_iterations)
+        if state.adaptation:
+            state.adaptation.begin(state, lambda: self.trial(state))
+        return state
 
-    def _prepare(self, state: AdjustedMCLMCState, graph: Graph, warm_up_iterations: int) -> None:
-        check_dimension(state.target)
-        super()._prepare(state, graph, warm_up_iterations)
-        target, theta, u, hyper = state.target, state.work_theta, state.work_new_momentum, state.hyper
-        change, force = torch.zeros_like(state.work_kinetic), torch.empty_like(theta)
-        state.work_kinetic_change = change
-        write_force = scaled_force(target, theta, state.work_grad, hyper, state.inverse_mass, force)
+    def step(
+        self, state: AdjustedMCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[AdjustedMCLMCState, Info]:
+        """One trajectory and its test, for every chain."""
+        refuse_batch(self.name, batch)
+        num_leapfrog = state.next_num_leapfrog()
+        state.untested.fill_(warming_up and not self.test_in_burn_in)
+        self.propose(state, num_leapfrog)
+        info = Info._make((*state.call(self.test), num_leapfrog))
+        if warming_up and state.adaptation:
+            state.adaptation.learn(state, info.accept_prob, lambda: self.trial(state))
+        state.iteration.count += 1
+        return state, info
 
-        def turn(fraction: float) -> None:
-            change.add_(isokinetic_kick(u, force, fraction * hyper[:, ops.STEP_SIZE]))
+    def propose(self, state: AdjustedMCLMCState, num_leapfrog: int) -> None:
+        """theta', and the sum of dK on the way."""
+        state.call(self.begin)
+        state.trajectory.run(num_leapfrog)
+        state.evaluate_proposal()
 
-        def drift() -> None:
-            velocity = u if state.inverse_mass is None else u * state.inverse_mass.sqrt()
-            theta.addcmul_(velocity, hyper[:, ops.STEP_SIZE, None].to(theta.dtype))
+    def begin(self, state: AdjustedMCLMCState) -> None:
+        """u uniform on the unit sphere, at theta."""
+        u = state.origin.momentum
+        random_direction(u, Counter(state.seed, MOMENTUM, state.iteration.on_device))
+        state.propose(u)
+        state.kinetic_change.zero_()
 
-        def gradient() -> None:
-            target.log_likelihood_and_grad(theta, state.work_grad, state.work_log_lik)
+    def energy_error(self, state: AdjustedMCLMCState) -> Tensor:
+        """dH = U(theta') - U(theta) + sum of dK."""
+        return state.potential_error() + state.kinetic_change
 
-        def step() -> None:  # two half turns in one, as the force is the same
-            write_force()
-            turn(1.0)
-            drift()
+    def test(self, state: AdjustedMCLMCState) -> tuple[Tensor, ...]:
+        """theta = theta' with probability min(1, exp(-dH))."""
+        energy_error = self.energy_error(state)
+        test = metropolis_test(energy_error, state.uniform(), self.acceptance)
+        test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
+        state.take(test.accepted)
+        # there is no kinetic energy of the usual kind: the momentum's length is fixed
+        return state.outcome(energy_error, test, torch.full_like(energy_error, torch.nan))
 
-        def first_step() -> None:
-            write_force()
-            turn(0.5)
-            drift()
+    def trial(self, state: AdjustedMCLMCState) -> Tensor:
+        """dH of one step, `(C,)`: what a first step size is searched by."""
+        self.propose(state, 1)
+        return self.energy_error(state)
 
-        def last_step() -> None:
-            write_force()
-            turn(0.5)
-
-        buffers = (theta, u, state.work_grad, state.work_log_lik, change, force)
-        state.first_step = first_step
-        state.units = tuple(
-            Unit(target, gradient, update, buffers, count=target.num_data, graph=graph)
-            for update in (step, last_step)
-        )
-
-    def _begin(self, state: AdjustedMCLMCState) -> None:
-        """A fresh direction, and the trajectory's start."""
-        random_direction(state.work_momentum, Counter(state.seed, MOMENTUM, state.iteration))
-        state.work_kinetic.fill_(torch.nan)
-        cast(Tensor, state.work_kinetic_change).zero_()
-        self._start(state)
-
-    def _trajectory(self, state: AdjustedMCLMCState, num_leapfrog: int) -> None:
-        step, last_step = state.units
-        cast(Callable[[], None], state.first_step)()
-        for _ in range(num_leapfrog - 1):
-            step()
-        last_step()
-
-    def _energy_error(self, state: AdjustedMCLMCState) -> Tensor:
-        """U(theta') - U(theta) + sum of dK, from differences alone."""
-        same = state.work_momentum  # twice, so that nothing but the prior differs
-        prior = ops.energy_difference(state.theta, same, state.work_theta, same, state.target.prior, state.hyper)
-        likelihood = energy_of_examples(state.log_lik, state.work_log_lik, state.hyper[:, ops.INVERSE_TEMPERATURE])
-        return prior + likelihood + cast(Tensor, state.work_kinetic_change)
-
-    def _kinetic_energy(self, state: AdjustedMCLMCState) -> Tensor:
-        """There is none of the usual kind: the momentum's length is fixed."""
-        return torch.full_like(state.work_kinetic, torch.nan)
+    def gradients_per_iteration(self, target: Target) -> int:
+        return self.num_leapfrog or GUESSED_LEAPFROG

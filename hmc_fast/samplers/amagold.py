@@ -21,34 +21,48 @@ with replacement: batches cut from one permutation that ends within a trajectory
 """
 
 import math
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..compute.random_streams import NOISE, PERMUTATION
-from ..dynamics.gradient_step import Graph, Unit
-from ..dynamics.metropolis import energy_of_examples
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import GradientStep, Graph
+from ..dynamics.metropolis import metropolis_test
 from ..errors import UserError
 from ..kernels import ops, reference
 from ..kernels.ops import Counter
 from ..targets.base import Target, positive
-from .metropolised import Metropolised, MetropolisedState
+from .metropolis_chain import Chain
+from .protocol import Clock, Info, Sampler, buffers
 
 __all__ = ["AMAGOLD", "AMAGOLDState"]
 
 
-@dataclass(kw_only=True)
-class AMAGOLDState(MetropolisedState):
-    """C chains. `step` mutates every tensor here, in place."""
+class AMAGOLDState(Chain):
+    """C chains.
 
-    counter: "Tensor | None" = None  # (1,) int64 steps so far
-    work_rho: "Tensor | None" = None  # (C,) float64
-    unit: "Unit | None" = None  # one step
+    Attributes:
+        steps: steps so far. rho: `(C,)` float64, of the trajectory.
+    """
+
+    def __init__(self, sampler: "AMAGOLD", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
+        size = sampler.batch_size or target.num_data
+        if size > target.num_data:
+            raise UserError(f"batch size {size} must lie between 1 and the {target.num_data} data points")
+        super().__init__(target, theta, seed)
+        self.steps = Clock(target.device)
+        self.rho = torch.zeros_like(self.origin.kinetic_energy)
+        sampler.coefficients().write(self.coefficients, target.temperature)
+        self.gradient_step = sampler.gradient_step(self, size, graph)
+
+    @property
+    def step_size(self) -> Tensor:
+        """eps, `(C,)`: a drift is half of it."""
+        return 2 * super().step_size
 
 
-class AMAGOLD(Metropolised[AMAGOLDState]):
+class AMAGOLD(Sampler):
     """Stochastic-gradient dynamics with an amortised exact Metropolis-Hastings test.
 
     Args:
@@ -64,8 +78,7 @@ class AMAGOLD(Metropolised[AMAGOLDState]):
     """
 
     name = "amagold"
-    keeps_gradient = False
-    State = AMAGOLDState
+    has_metropolis_test = True
 
     def __init__(
         self,
@@ -85,81 +98,83 @@ class AMAGOLD(Metropolised[AMAGOLDState]):
         self.step_size, self.friction = positive("step size", step_size), friction
         self.batch_size, self.num_leapfrog, self.inverse_mass = batch_size or None, num_leapfrog, inverse_mass
 
-    def gradients_per_iteration(self, target: Target) -> int:
-        """`num_leapfrog`, or one epoch."""
-        return self.num_leapfrog or math.ceil(target.num_data / (self.batch_size or target.num_data))
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> AMAGOLDState:
+        """Evaluates the target once at `theta (C, D)`."""
+        return AMAGOLDState(self, target, theta, seed, graph)
 
-    def _first_step_size(self) -> float:
-        return self.step_size / 2  # kernels drift by what they read: h, half a step
+    def step(
+        self, state: AMAGOLDState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[AMAGOLDState, Info]:
+        """One trajectory on minibatches and its test on all data, for every chain."""
+        if batch is not None:
+            raise UserError(
+                "the test of amagold needs minibatches of its own drawing: leave batch out, or use SGHMC"
+            )
+        num_leapfrog = self.gradients_per_iteration(state.target)
+        state.call(self.begin)
+        for _ in range(num_leapfrog):
+            state.gradient_step()
+            state.steps.count += 1
+        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
+        info = Info._make((*state.call(self.test), num_leapfrog))
+        state.iteration.count += 1
+        return state, info
 
-    def _reported(self, step_size: Tensor) -> Tensor:
-        return 2 * step_size
+    def begin(self, state: AMAGOLDState) -> None:
+        """m ~ N(0, M), rho = 0, at theta."""
+        state.propose(state.fresh_momentum(self.inverse_mass))
+        state.rho.zero_()
 
-    def _prepare(self, state: AMAGOLDState, graph: Graph, warm_up_iterations: int) -> None:
-        target, theta, momentum = state.target, state.work_theta, state.work_new_momentum
-        size = self.batch_size or target.num_data
-        if size > target.num_data:
-            raise UserError(f"batch size {size} must lie between 1 and the {target.num_data} data points")
-        # The update in the kernels' terms: a share 1 - h f of m is kept, and the noise has variance 2 h (f - b) M.
-        damping = 1 + self.step_size * self.friction
-        f, b = 4 * self.friction / damping, 4 * self.step_size * self.friction**2 / damping**2
-        state.hyper[:, ops.FRICTION], state.hyper[:, ops.NOISE_ESTIMATE] = f, b
-        counter = torch.zeros_like(state.iteration)
-        rho = torch.zeros_like(state.work_kinetic)
-        state.counter, state.work_rho = counter, rho
-        log_lik, impulse, before = (
-            theta.new_empty(len(theta), size),
-            torch.empty_like(theta),
-            torch.empty_like(theta),
+    def coefficients(self) -> Coefficients:
+        """Of a step: m' = ((1 - eps beta) m + eps g + eta) / (1 + eps beta), and half a drift."""
+        eps, a = self.step_size, 1 + self.step_size * self.friction
+        return Coefficients(
+            kick=eps / a, drift=eps / 2, decay=(2 - a) / a, noise=math.sqrt(4 * eps * self.friction) / a
         )
-        indices = None
-        if self.batch_size is not None:
-            indices = torch.zeros(len(theta), size, dtype=torch.int64, device=target.device)
+
+    def gradient_step(self, state: AMAGOLDState, batch_size: int, graph: Graph) -> GradientStep:
+        """Half a drift, a minibatch's gradient, the kick with its share of rho, half a drift."""
+        target, new, steps, rho = state.target, state.proposal, state.steps.on_device, state.rho
+        theta, momentum, grad, c, eps = new.theta, new.momentum, new.grad, state.coefficients, self.step_size
+        log_lik = theta.new_empty(len(theta), batch_size)
+        force, before = torch.empty_like(theta), torch.empty_like(theta)
+        indices = torch.zeros(len(theta), batch_size, dtype=torch.int64, device=target.device)
 
         def velocity(momentum: Tensor) -> Tensor:
             return momentum if self.inverse_mass is None else momentum * self.inverse_mass
 
-        def prepare() -> None:
-            theta.addcmul_(velocity(momentum), state.hyper[:, ops.STEP_SIZE, None].to(theta.dtype))
-            if indices is not None:
-                words, *_ = reference.philox(Counter(state.seed, PERMUTATION, counter), *indices.shape)
+        def first_half() -> None:
+            theta.add_(velocity(momentum), alpha=eps / 2)
+            if self.batch_size is not None:  # independent draws, with replacement
+                words, *_ = reference.philox(Counter(state.seed, PERMUTATION, steps), *indices.shape)
                 indices.copy_(words * target.num_data >> 32)
 
         def gradient() -> None:
-            target.log_likelihood_and_grad(theta, state.work_grad, log_lik, indices)
+            target.log_likelihood_and_grad(theta, grad, log_lik, None if self.batch_size is None else indices)
 
-        def update() -> None:
-            impulse.zero_()
-            ops.kick(impulse, state.work_grad, theta, target.prior, state.hyper, fraction=2.0)  # eps g
+        def second_half() -> None:
+            target.force(theta, grad, force)
             before.copy_(momentum)
-            ops.kick_drift(
-                theta,
-                momentum,
-                state.work_grad,
-                target.prior,
-                state.hyper,
-                fraction=2 / damping,
-                inverse_mass=self.inverse_mass,
-                noise=Counter(state.seed, NOISE, counter),
-            )
-            rho.sub_((impulse * velocity(before + momentum)).double().sum(1) / 2)
-            counter.add_(1)
+            noise = Counter(state.seed, NOISE, steps)
+            ops.kick_drift(theta, momentum, grad, target.prior, c, inverse_mass=self.inverse_mass, noise=noise)
+            rho.sub_((force * velocity(before + momentum)).double().sum(1) * (eps / 2))
+            steps.add_(1)
 
-        buffers = [theta, momentum, state.work_grad, log_lik, impulse, before, rho, counter]
-        buffers += [indices] if indices is not None else []
-        state.unit = Unit(target, gradient, update, buffers, count=size, prepare=prepare, graph=graph)
+        written = [*buffers(state), log_lik, force, before, indices]
+        return GradientStep(
+            target, gradient, second_half, written, count=batch_size, prepare=first_half, graph=graph
+        )
 
-    def _begin(self, state: AMAGOLDState) -> None:
-        super()._begin(state)
-        cast(Tensor, state.work_rho).zero_()
+    def test(self, state: AMAGOLDState) -> tuple[Tensor, ...]:
+        """theta = theta' with probability min(1, exp(U(theta) - U(theta') + rho))."""
+        energy_error = state.potential_error() - state.rho
+        test = metropolis_test(energy_error, state.uniform())
+        kinetic_energy = ops.kinetic_energy(state.proposal.momentum, inverse_mass=self.inverse_mass)
+        state.take(test.accepted)
+        return state.outcome(energy_error, test, kinetic_energy)
 
-    def _trajectory(self, state: AMAGOLDState, num_leapfrog: int) -> None:
-        for _ in range(num_leapfrog):
-            cast(Unit, state.unit)()
-
-    def _energy_error(self, state: AMAGOLDState) -> Tensor:
-        """U(theta') - U(theta) - rho, from differences alone."""
-        same = state.work_new_momentum  # twice, so that nothing but the prior differs
-        prior = ops.energy_difference(state.theta, same, state.work_theta, same, state.target.prior, state.hyper)
-        likelihood = energy_of_examples(state.log_lik, state.work_log_lik, state.hyper[:, ops.INVERSE_TEMPERATURE])
-        return prior + likelihood - cast(Tensor, state.work_rho)
+    def gradients_per_iteration(self, target: Target) -> int:
+        """`num_leapfrog`, or one epoch."""
+        return self.num_leapfrog or math.ceil(target.num_data / (self.batch_size or target.num_data))

@@ -19,35 +19,46 @@ arXiv:2001.11950): in place of fresh uniforms one variable v in (-1, 1) drifts b
 """
 
 import math
-from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from ..compute.random_streams import ACCEPT, MOMENTUM
 from ..dynamics.gradient_step import Graph
-from ..dynamics.integrators import Leapfrog
-from ..dynamics.metropolis import metropolis_test
+from ..dynamics.integrators import LEAPFROG
+from ..dynamics.metropolis import MetropolisTest, metropolis_test
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target, positive
-from .metropolised import Metropolised, MetropolisedState
+from .metropolis_chain import GradientChain, refuse_batch
+from .protocol import Info, Sampler
 
 __all__ = ["GHMC", "GHMCState"]
 
 
-@dataclass(kw_only=True)
-class GHMCState(MetropolisedState):
-    """C chains. `step` mutates every tensor here, in place."""
+class GHMCState(GradientChain):
+    """C chains.
 
-    momentum: "Tensor | None" = None  # (C, D) kept from iteration to iteration
-    acceptance_variable: "Tensor | None" = None  # (C,) float64, v
-    leapfrog: "Leapfrog | None" = None  # on the work buffers
+    Attributes:
+        momentum: `(C, D)`, kept from iteration to iteration.
+        acceptance_variable: `(C,)` float64, v.
+    """
+
+    def __init__(self, sampler: "GHMC", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
+        super().__init__(target, theta, seed)
+        before = self.iteration.on_device - 1  # a step that no iteration has
+        self.momentum = torch.empty_like(theta)
+        ops.refresh_momentum(self.momentum, Counter(seed, MOMENTUM, before), inverse_mass=sampler.inverse_mass)
+        uniform = ops.uniforms(Counter(seed, ACCEPT, before), len(theta), 1)[:, 0]
+        self.acceptance_variable = 2 * uniform.double() - 1
+        self.set_step_size(sampler.step_size)
+        self.trajectory = LEAPFROG.trajectory(
+            target, self.proposal, self.coefficients, inverse_mass=sampler.inverse_mass, graph=graph
+        )
 
 
-class GHMC(Metropolised[GHMCState]):
+class GHMC(Sampler):
     """Generalised HMC with an exact Metropolis-Hastings test.
 
     Args:
@@ -62,7 +73,8 @@ class GHMC(Metropolised[GHMCState]):
     """
 
     name = "ghmc"
-    State = GHMCState
+    has_metropolis_test = True
+    batch_size = None  # the test needs the full data
 
     def __init__(
         self,
@@ -80,60 +92,53 @@ class GHMC(Metropolised[GHMCState]):
             raise UserError(f"acceptance drift {acceptance_drift} must lie between 0 and 2, or be None")
         self.num_leapfrog, self.acceptance_drift, self.inverse_mass = num_leapfrog, acceptance_drift, inverse_mass
 
-    def _first_step_size(self) -> float:
-        return self.step_size
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> GHMCState:
+        """Evaluates the target once at `theta (C, D)`."""
+        return GHMCState(self, target, theta, seed, graph)
+
+    def step(
+        self, state: GHMCState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[GHMCState, Info]:
+        """One trajectory and its test, for every chain."""
+        refuse_batch(self.name, batch)
+        state.call(self.begin)
+        state.trajectory.run(self.num_leapfrog)
+        state.evaluate_proposal()
+        info = Info._make((*state.call(self.test), self.num_leapfrog))
+        state.iteration.count += 1
+        return state, info
+
+    def begin(self, state: GHMCState) -> None:
+        """m = c m + sqrt(1 - c^2) xi, at theta."""
+        c = math.exp(-self.friction * self.step_size * self.num_leapfrog)
+        momentum = state.fresh_momentum(self.inverse_mass)
+        momentum.mul_(math.sqrt(1 - c**2)).add_(state.momentum, alpha=c)
+        state.origin.kinetic_energy.copy_(ops.kinetic_energy(momentum, inverse_mass=self.inverse_mass))
+        state.propose(momentum)
+
+    def test(self, state: GHMCState) -> tuple[Tensor, ...]:
+        """theta, m = theta', m' with probability min(1, exp(-dH)), else m = -m."""
+        new = state.proposal
+        energy_error = state.energy_error(self.inverse_mass)
+        test = self.drifting_test(state, energy_error)
+        kinetic_energy = ops.kinetic_energy(new.momentum, inverse_mass=self.inverse_mass)
+        state.take(test.accepted)
+        state.momentum.copy_(torch.where(test.accepted[:, None], new.momentum, -state.origin.momentum))
+        return state.outcome(energy_error, test, kinetic_energy)
+
+    def drifting_test(self, state: GHMCState, energy_error: Tensor) -> MetropolisTest:
+        """With |v| for the uniform number if v drifts, else with a fresh one."""
+        if self.acceptance_drift is None:
+            return metropolis_test(energy_error, state.uniform())
+        v = state.acceptance_variable
+        v.copy_(torch.remainder(v + 1 + self.acceptance_drift, 2) - 1)
+        test = metropolis_test(energy_error, v.abs(), "density_ratio")
+        # a drop in energy accepts for sure and shrinks the variable: the ratio itself, not its minimum with 1
+        ratio = torch.exp(-torch.where(test.accepted, energy_error, 0.0))
+        v.copy_(torch.where(test.accepted, v / ratio, v))
+        return test
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog
-
-    def _prepare(self, state: GHMCState, graph: Graph, warm_up_iterations: int) -> None:
-        momentum, num_chains = torch.empty_like(state.theta), len(state.theta)
-        # no iteration has the counter -1
-        ops.refresh_momentum(
-            momentum, Counter(state.seed, MOMENTUM, state.iteration - 1), inverse_mass=self.inverse_mass
-        )
-        uniform = ops.uniforms(Counter(state.seed, ACCEPT, state.iteration - 1), num_chains, 1)[:, 0]
-        state.momentum, state.acceptance_variable = momentum, 2 * uniform.double() - 1
-        state.leapfrog = Leapfrog(
-            state.target,
-            state.work_theta,
-            state.work_new_momentum,
-            state.work_grad,
-            state.work_log_lik,
-            state.hyper,
-            inverse_mass=self.inverse_mass,
-            graph=graph,
-        )
-
-    def _begin(self, state: GHMCState) -> None:
-        """Part of the momentum anew, and the trajectory's start."""
-        counter, share = Counter(state.seed, MOMENTUM, state.iteration), self._share
-        ops.refresh_momentum(state.work_momentum, counter, inverse_mass=self.inverse_mass)
-        state.work_momentum.mul_(math.sqrt(1 - share**2)).add_(cast(Tensor, state.momentum), alpha=share)
-        state.work_kinetic.copy_(ops.kinetic_energy(state.work_momentum, inverse_mass=self.inverse_mass))
-        self._start(state)
-
-    def _trajectory(self, state: GHMCState, num_leapfrog: int) -> None:
-        cast(Leapfrog, state.leapfrog).run(num_leapfrog)
-
-    def _decide(self, state: GHMCState, energy_error: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if self.acceptance_drift is None:
-            return super()._decide(state, energy_error)
-        variable = cast(Tensor, state.acceptance_variable)
-        variable.copy_(torch.remainder(variable + 1 + self.acceptance_drift, 2) - 1)
-        accepted, accept_prob, divergent = metropolis_test(energy_error, variable.abs(), "density_ratio")
-        # a drop in energy accepts for sure and shrinks the variable: the ratio itself, not its minimum with 1
-        ratio = torch.exp(-torch.where(accepted, energy_error, 0.0))
-        variable.copy_(torch.where(accepted, variable / ratio, variable))
-        return accepted, accept_prob, divergent
-
-    def _accept(self, state: GHMCState, accepted: Tensor) -> None:
-        super()._accept(state, accepted)
-        cast(Tensor, state.momentum).copy_(
-            torch.where(accepted[:, None], state.work_new_momentum, -state.work_momentum)
-        )
-
-    @property
-    def _share(self) -> float:
-        """Of the momentum that lives through an iteration: c."""
-        return math.exp(-self.friction * self.step_size * self.num_leapfrog)

@@ -11,29 +11,47 @@
     M^-1     inverse_mass            U        target: minus log density over temperature
 
 A rejected proposal repeats the old state, and the repeat counts. With `adapt=True` burn-in learns eps, L and M
-(`adaptation/warm_up.py`); after it they are fixed. There is no NUTS here: its trajectories end where the data
-say, alike neither from chain to chain nor from draw to draw, so chains in one batch wait for the longest and
-no trajectory is one sequence of captured steps. Jittered lengths break the same resonances.
+(`adaptation/warm_up.py`); after it they are fixed.
+
+There is no NUTS here. Its trajectories end where the data say, differently for every chain and draw, so chains in
+one batch would wait for the longest, and no trajectory would be one sequence of captured steps. Jittered lengths
+break the same resonances.
 """
 
-from dataclasses import dataclass
-from typing import cast
+import torch
+from torch import Tensor
 
 from ..dynamics.gradient_step import Graph
-from ..dynamics.integrators import INTEGRATORS, Leapfrog
-from .adapting import Adapting, AdaptingState
+from ..dynamics.integrators import LEAPFROG, Integrator, Trajectory
+from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
+from ..kernels import ops
+from ..targets.base import Target
+from .metropolis_chain import refuse_batch
+from .protocol import Info, Sampler
+from .window_adaptation import (
+    GUESSED_LEAPFROG,
+    AdaptiveChain,
+    TrajectoryLength,
+    check_integrator,
+    check_target_acceptance,
+)
 
 __all__ = ["HMC", "HMCState"]
 
 
-@dataclass(kw_only=True)
-class HMCState(AdaptingState):
-    """C chains. `step` mutates every tensor here, in place."""
+class HMCState(AdaptiveChain):
+    """C chains, and the trajectory that moves their proposals."""
 
-    leapfrog: "Leapfrog | None" = None  # on the work buffers
+    def __init__(
+        self, sampler: "HMC", target: Target, theta: Tensor, seed: int, graph: Graph, warm_up_iterations: int
+    ) -> None:
+        super().__init__(sampler, target, theta, seed, warm_up_iterations)
+        self.trajectory: Trajectory = sampler.integrator.trajectory(
+            target, self.proposal, self.coefficients, inverse_mass=self.inverse_mass, graph=graph
+        )
 
 
-class HMC(Adapting[HMCState]):
+class HMC(Sampler):
     """Full-batch HMC with an exact Metropolis-Hastings test.
 
     Args:
@@ -45,12 +63,12 @@ class HMC(Adapting[HMCState]):
             length are in units of each parameter's own scale.
         target_acceptance: what adapt aims the step size at, in (0, 1).
         pool: adapt from all chains together; False gives every chain its own step size and mass.
-        integrator: "leapfrog", or "two_stage" (see `integrators.INTEGRATORS`), whose L is even.
+        integrator: `LEAPFROG`, or `TWO_STAGE`, whose L is even (`dynamics/integrators.py`).
         jitter: in [0, 1): L is multiplied by a uniform in [1 - jitter, 1 + jitter], anew every iteration and
             alike for all chains, which breaks resonance with periodic orbits. None: 0, or 0.5 with adapt.
-        acceptance: "log_ratio" or "density_ratio", two forms of one test (see `metropolis.metropolis_test`).
-        test_in_burn_in: False leaves out the Metropolis test during burn-in, as the paper does for its first
-            50 iterations: a chain far from the typical set then moves on whatever its energy error. A
+        acceptance: "log_ratio" or "density_ratio", two forms of one test (see `metropolis_test`).
+        test_in_burn_in: False leaves out the Metropolis test during burn-in, as Izmailov et al. do for their
+            first 50 iterations: a chain far from the typical set then moves on whatever its energy error. A
             proposal that is not finite is rejected all the same.
         inverse_mass: `(D,)` or `(C, D)`, None for identity. adapt begins there.
 
@@ -61,21 +79,81 @@ class HMC(Adapting[HMCState]):
     """
 
     name = "hmc"
-    State = HMCState
+    has_metropolis_test = True
+    batch_size = None  # the test needs the full data
 
-    def _prepare(self, state: HMCState, graph: Graph, warm_up_iterations: int) -> None:
-        super()._prepare(state, graph, warm_up_iterations)
-        state.leapfrog = Leapfrog(
-            state.target,
-            state.work_theta,
-            state.work_new_momentum,
-            state.work_grad,
-            state.work_log_lik,
-            state.hyper,
-            inverse_mass=state.inverse_mass,
-            coefficients=INTEGRATORS[self.integrator],
-            graph=graph,
+    def __init__(
+        self,
+        step_size: float | None = None,
+        *,
+        trajectory_length: float | None = None,
+        num_leapfrog: int | None = None,
+        adapt: bool = False,
+        target_acceptance: float = 0.8,
+        pool: bool = True,
+        integrator: Integrator = LEAPFROG,
+        jitter: float | None = None,
+        acceptance: Acceptance = "log_ratio",
+        test_in_burn_in: bool = True,
+        inverse_mass: Tensor | None = None,
+    ) -> None:
+        self.integrator = check_integrator(integrator)
+        jitter = (0.5 if adapt else 0.0) if jitter is None else jitter
+        self.length = TrajectoryLength(
+            "HMC", step_size, trajectory_length, num_leapfrog, jitter, adapt, integrator.stages
         )
+        self.step_size, self.trajectory_length, self.jitter = step_size, trajectory_length, jitter
+        self.num_leapfrog = self.length.steps
+        self.adapt, self.target_acceptance, self.pool = adapt, check_target_acceptance(target_acceptance), pool
+        self.acceptance, self.test_in_burn_in = check_acceptance(acceptance), test_in_burn_in
+        self.inverse_mass = inverse_mass
 
-    def _trajectory(self, state: HMCState, num_leapfrog: int) -> None:
-        cast(Leapfrog, state.leapfrog).run(num_leapfrog)
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> HMCState:
+        """Evaluates the target once at `theta (C, D)`; with adapt a few times more, for a first step size."""
+        state = HMCState(self, target, theta, seed, graph, warm_up_iterations)
+        if state.adaptation:
+            state.adaptation.begin(state, lambda: self.trial(state))
+        return state
+
+    def step(
+        self, state: HMCState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[HMCState, Info]:
+        """One trajectory and its test, for every chain."""
+        refuse_batch(self.name, batch)
+        num_leapfrog = state.next_num_leapfrog()
+        state.untested.fill_(warming_up and not self.test_in_burn_in)
+        self.propose(state, num_leapfrog)
+        info = Info._make((*state.call(self.test), num_leapfrog))
+        if warming_up and state.adaptation:
+            state.adaptation.learn(state, info.accept_prob, lambda: self.trial(state))
+        state.iteration.count += 1
+        return state, info
+
+    def propose(self, state: HMCState, num_leapfrog: int) -> None:
+        """(theta', m') = leapfrog(theta, m)."""
+        state.call(self.begin)
+        state.trajectory.run(num_leapfrog)
+        state.evaluate_proposal()
+
+    def begin(self, state: HMCState) -> None:
+        """m ~ N(0, M), at theta."""
+        state.propose(state.fresh_momentum(state.inverse_mass))
+
+    def test(self, state: HMCState) -> tuple[Tensor, ...]:
+        """theta = theta' with probability min(1, exp(-dH))."""
+        energy_error = state.energy_error(state.inverse_mass)
+        test = metropolis_test(energy_error, state.uniform(), self.acceptance)
+        test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
+        kinetic_energy = ops.kinetic_energy(state.proposal.momentum, inverse_mass=state.inverse_mass)
+        state.take(test.accepted)
+        return state.outcome(energy_error, test, kinetic_energy)
+
+    def trial(self, state: HMCState) -> Tensor:
+        """dH of the shortest trajectory, `(C,)`: what a first step size is searched by."""
+        self.propose(state, self.integrator.stages)
+        return state.energy_error(state.inverse_mass)
+
+    def gradients_per_iteration(self, target: Target) -> int:
+        return self.num_leapfrog or GUESSED_LEAPFROG

@@ -16,50 +16,69 @@ L = sqrt(sum of the variances), in units of M^(-1/2). A step that is not finite 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..adaptation import EnergyVariance, Moments, Windows, diagonal_inverse_mass
-from ..compute.random_streams import MOMENTUM, NOISE
+from ..compute.random_streams import MOMENTUM
+from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import Graph
 from ..dynamics.isokinetic import check_dimension, isokinetic_kick, normalise, random_direction, scaled_force
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target, positive
+from .minibatch_chain import MinibatchChain, MinibatchSampler
 from .protocol import Info
-from .stochastic import StochasticGradient, StochasticState
 
 __all__ = ["MCLMC", "MCLMCState"]
 
 _FIRST_STEP = 0.25  # in units of sqrt(D), the authors' first guess for a whitened target
 
 
-@dataclass(kw_only=True)
-class MCLMCState(StochasticState):
-    """C chains. `step` mutates every tensor here, in place."""
+@dataclass
+class _Buffers:
+    """What lives within a step."""
 
-    begun: Tensor  # (C,) bool: the step under way has a beginning that its energy error is measured from
-    potential: Tensor  # (C,) float64 at the gradient before
-    kinetic_change: Tensor  # (C,) float64 dK since then
-    energy_error: Tensor  # (C,) float64 sum over the iteration
-    decoherence_length: Tensor  # (1,) float64
-    learning: Tensor  # (1,) bool
-    tuner: Tensor  # see EnergyVariance
-    inverse_mass: Tensor  # (1, D) or the user's
-    draw_moments: Tensor
-    gradient_moments: Tensor
-    before: Tensor  # (C, D) theta at the gradient before
-    work_force: Tensor  # (C, D)
-    work_noise: Tensor  # (C, D)
-    write_force: "Callable[[], None] | None" = None
-    windows: "Windows | None" = None
+    force: Tensor  # (C, D)
+    noise: Tensor  # (C, D)
 
 
-class MCLMC(StochasticGradient[MCLMCState]):
+class MCLMCState(MinibatchChain):
+    """C chains; the momentum is a direction, of length 1.
+
+    Attributes:
+        begun: `(C,)` bool, whether the step under way has a beginning that its energy error is measured from.
+        potential: `(C,)` float64, at the gradient before. kinetic_change: `(C,)` float64, dK since then.
+        energy_error: `(C,)` float64, sum over the iteration.
+        decoherence_length: `(1,)` float64. inverse_mass: `(1, D)`, or the user's.
+        learning: `(1,)` bool. tuner: see `EnergyVariance`. draws, gradients: see `Moments`.
+        before: `(C, D)`, theta at the gradient before.
+        windows: of burn-in, in which the metric is learned.
+    """
+
+    def __init__(
+        self, sampler: "MCLMC", target: Target, theta: Tensor, seed: int, graph: Graph, warm_up_iterations: int
+    ) -> None:
+        num_chains, dim = theta.shape
+        double = theta.new_zeros(num_chains, dtype=torch.float64)
+        self.begun, self.learning = double.bool(), double[:1].bool()
+        self.potential, self.kinetic_change, self.energy_error = double.clone(), double.clone(), double.clone()
+        self.decoherence_length = torch.full_like(double[:1], sampler.decoherence_length or math.sqrt(dim))
+        self.inverse_mass = theta.new_ones(1, dim)
+        if sampler.inverse_mass is not None:
+            self.inverse_mass = sampler.inverse_mass.to(theta).clone()
+        self.tuner = torch.zeros(EnergyVariance.rows, dtype=torch.float64, device=theta.device)
+        self.draws, self.gradients = (theta.new_zeros(Moments.rows, 1, dim) for _ in range(2))
+        self.before = theta.clone()
+        self.work = _Buffers(torch.zeros_like(theta), torch.empty_like(theta))
+        self.windows = Windows.of(warm_up_iterations if sampler.adapt else 0)
+        super().__init__(sampler, target, theta, seed, graph)
+
+
+class MCLMC(MinibatchSampler):
     """Microcanonical Langevin dynamics, unadjusted; at least 2 parameters.
 
     Args:
@@ -78,7 +97,7 @@ class MCLMC(StochasticGradient[MCLMCState]):
     """
 
     name = "mclmc"
-    State = MCLMCState
+    has_momentum = False  # a direction, whose length is fixed
 
     def __init__(
         self,
@@ -103,139 +122,114 @@ class MCLMC(StochasticGradient[MCLMCState]):
         self.decoherence_length, self.inverse_mass = decoherence_length, inverse_mass
         self.energy_variance = positive("energy variance", energy_variance)
 
-    def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
-        num_chains, dim = theta.shape
-        double = theta.new_zeros(num_chains, dtype=torch.float64)
-        metric = theta.new_ones(1, dim) if self.inverse_mass is None else self.inverse_mass.to(theta).clone()
-        return {
-            "begun": torch.zeros(num_chains, dtype=torch.bool, device=theta.device),
-            "potential": double,
-            "kinetic_change": double.clone(),
-            "energy_error": double.clone(),
-            "decoherence_length": torch.full_like(double[:1], self.decoherence_length or math.sqrt(dim)),
-            "learning": torch.zeros(1, dtype=torch.bool, device=theta.device),
-            "tuner": torch.zeros(EnergyVariance.rows, dtype=torch.float64, device=theta.device),
-            "inverse_mass": metric,
-            "draw_moments": theta.new_zeros(Moments.rows, 1, dim),
-            "gradient_moments": theta.new_zeros(Moments.rows, 1, dim),
-            "before": theta.clone(),
-            "work_force": torch.zeros_like(theta),
-            "work_noise": torch.empty_like(theta),
-        }
-
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MCLMCState:
-        """Begins at `theta (C, D)`, in directions of its own for every chain."""
+        """Begins at `theta (C, D)`, in a random direction for every chain."""
         check_dimension(target)
         if self.adapt and warm_up_iterations < 1:
             raise UserError("adapt learns during burn-in: give burn_in iterations, 600 for example")
-        state = super().init(target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
-        state.write_force = scaled_force(
-            target, state.theta, state.work_grad, state.hyper, state.inverse_mass, state.work_force
-        )
+        state = MCLMCState(self, target, theta, seed, graph, warm_up_iterations)
         if self.adapt:
-            state.windows = Windows.of(warm_up_iterations)
             if self.inverse_mass is None:
                 self._first_metric(state)
-            self._tuner(state).restart(self.given_step_size or _FIRST_STEP * math.sqrt(target.num_params))
-            state.hyper[:, ops.STEP_SIZE] = self._tuner(state).step_size
+            tuner = self._tuner(state)
+            tuner.restart(self.given_step_size or _FIRST_STEP * math.sqrt(target.num_params))
+            state.step_size.copy_(tuner.step_size)
         return state
 
     def step(
         self, state: MCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MCLMCState, Info]:
         """`steps_per_iteration` steps; the energy error is their sum with the full data, NaN on minibatches."""
+        if state.steps.count == 0:
+            random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.steps.on_device))
+        state.learning.fill_(warming_up and self.adapt)
         state.energy_error.zero_()
-        state, info = super().step(state, batch, warming_up=warming_up)
-        if warming_up and state.windows is not None:
-            self._learn_metric(state, state.windows)
+        info = state.advance(batch)
+        if warming_up and self.adapt:
+            self._learn_metric(state)
         if batch is None and self.batch_size is None:
             info = info._replace(energy_error=state.energy_error.clone())
-        return state, info._replace(kinetic_energy=torch.full_like(state.energy_error, torch.nan))
+        return state, info
 
-    def _begin_iteration(self, state: MCLMCState, iteration: int, *, warming_up: bool) -> None:
-        if iteration == 0:
-            random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.counter))
-        state.learning.fill_(warming_up and self.adapt)
+    def coefficients(self, chain: MCLMCState, eps: Tensor, explores: Tensor) -> Coefficients:
+        """For drifts alone: a kick turns the direction, and does so here rather than in a kernel."""
+        return Coefficients(kick=0.0, drift=eps)
 
-    def _columns(self, state: MCLMCState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return step_size, torch.zeros_like(step_size), torch.zeros_like(step_size)
-
-    def _update(self, state: MCLMCState) -> None:
-        theta, u, step_size = state.theta, state.momentum, state.hyper[:, ops.STEP_SIZE]
-        assert state.write_force is not None
-        state.write_force()
-        state.kinetic_change.add_(isokinetic_kick(u, state.work_force, step_size / 2))
-        log_density = state.work_log_lik.double().sum(1) + state.target.log_prior(theta)
-        potential = -log_density / state.target.temperature
-        error = torch.where(state.begun, potential - state.potential + state.kinetic_change, 0 * potential)
-        counts = state.begun.clone()
-        state.begun.fill_(True)
+    def update(self, chain: MCLMCState) -> None:
+        """The end of the step before, a turn at random, and the beginning of the next step."""
+        theta, u, force = chain.theta, chain.momentum, chain.work.force
+        scaled_force(chain.target, theta, chain.grad, chain.inverse_mass, force)
+        chain.kinetic_change.add_(isokinetic_kick(u, force, chain.step_size / 2))
+        log_density = chain.log_likelihood + chain.target.log_prior(theta)
+        potential = -log_density / chain.target.temperature
+        error = torch.where(chain.begun, potential - chain.potential + chain.kinetic_change, 0 * potential)
+        counts = chain.begun.clone()
+        chain.begun.fill_(True)
         if self.adapt:
-            self._learn_step_size(state, error, counts)
-        state.energy_error.add_(torch.where(state.begun, error, 0.0))
-        state.potential.copy_(torch.where(state.begun, potential, state.potential))
-        self._turn_at_random(state)
-        second = torch.where(state.begun[:, None], state.work_force, 0.0)
-        state.kinetic_change.copy_(isokinetic_kick(u, second, state.hyper[:, ops.STEP_SIZE] / 2))
-        state.before.copy_(theta)
-        velocity = u * state.inverse_mass.sqrt()
-        theta.addcmul_(velocity, state.hyper[:, ops.STEP_SIZE, None].to(theta.dtype))
+            self._learn_step_size(chain, error, counts)
+        chain.energy_error.add_(torch.where(chain.begun, error, 0.0))
+        chain.potential.copy_(torch.where(chain.begun, potential, chain.potential))
+        self._turn_at_random(chain)
+        known = torch.where(chain.begun[:, None], force, 0.0)
+        chain.kinetic_change.copy_(isokinetic_kick(u, known, chain.step_size / 2))
+        chain.before.copy_(theta)
+        theta.addcmul_(u * chain.inverse_mass.sqrt(), chain.step_size.to(theta.dtype))
 
-    def _turn_at_random(self, state: MCLMCState) -> None:
-        u, dim = state.momentum, state.momentum.shape[1]
-        ops.refresh_momentum(state.work_noise, Counter(state.seed, NOISE, state.counter))
-        exponent = 2 * state.hyper[:, ops.STEP_SIZE].double() / state.decoherence_length
-        u.addcmul_(state.work_noise, (torch.expm1(exponent) / dim).sqrt().to(u.dtype)[:, None])
+    def _turn_at_random(self, chain: MCLMCState) -> None:
+        """u = (u + nu xi) / |u + nu xi|"""
+        u, noise = chain.momentum, chain.work.noise
+        ops.refresh_momentum(noise, chain.noise())
+        nu = (torch.expm1(2 * chain.step_size / chain.decoherence_length) / u.shape[1]).sqrt()
+        u.addcmul_(noise, nu.to(u.dtype))
         normalise(u)
 
     # --- learning: on the device, so that nothing is read back ---
 
-    def _tuner(self, state: MCLMCState) -> EnergyVariance:
-        return EnergyVariance(state.tuner, state.target.num_params, self.energy_variance)
+    def _tuner(self, chain: MCLMCState) -> EnergyVariance:
+        return EnergyVariance(chain.tuner, chain.target.num_params, self.energy_variance)
 
-    def _learn_step_size(self, state: MCLMCState, error: Tensor, counts: Tensor) -> None:
-        """One lesson; chains that left the finite numbers go back where they were, in a new direction."""
-        tuner, learned = self._tuner(state), state.tuner.clone()
+    def _learn_step_size(self, chain: MCLMCState, error: Tensor, counts: Tensor) -> None:
+        """One lesson; chains that diverged to NaN or infinity go back where they were, in a new direction."""
+        tuner, learned = self._tuner(chain), chain.tuner.clone()
         tuner.update(error, counts)
-        state.tuner.copy_(torch.where(state.learning, state.tuner, learned))
-        state.hyper[:, ops.STEP_SIZE] = tuner.step_size.to(state.hyper.dtype)
-        lost = ~torch.isfinite(error) & state.learning
-        state.begun.copy_(~lost)
-        state.theta.copy_(torch.where(lost[:, None], state.before, state.theta))
+        chain.tuner.copy_(torch.where(chain.learning, chain.tuner, learned))
+        chain.step_size.copy_(tuner.step_size)
+        lost = ~torch.isfinite(error) & chain.learning
+        chain.begun.copy_(~lost)
+        chain.theta.copy_(torch.where(lost[:, None], chain.before, chain.theta))
         # the turn at random makes a fresh direction of 0; the force at the place left behind is unknown
-        state.momentum.copy_(torch.where(lost[:, None], 0.0, state.momentum))
-        state.work_force.copy_(torch.where(lost[:, None], torch.nan, state.work_force))
+        chain.momentum.copy_(torch.where(lost[:, None], 0.0, chain.momentum))
+        chain.work.force.copy_(torch.where(lost[:, None], torch.nan, chain.work.force))
 
-    def _first_metric(self, state: MCLMCState) -> None:
+    def _first_metric(self, chain: MCLMCState) -> None:
         """From where the chains begin, as for HMC (`adaptation/warm_up.py`)."""
-        state.target.log_likelihood_and_grad(state.theta, state.work_grad, state.work_log_lik)
-        assert state.write_force is not None
-        state.write_force()
-        draws, gradients = Moments(state.draw_moments), Moments(state.gradient_moments)
-        draws.update(state.theta)
-        gradients.update(state.work_force)
-        state.inverse_mass.copy_(diagonal_inverse_mass(draws.variance, gradients.variance, state.inverse_mass))
+        chain.evaluate()
+        scaled_force(chain.target, chain.theta, chain.grad, chain.inverse_mass, chain.work.force)
+        draws, gradients = Moments(chain.draws), Moments(chain.gradients)
+        draws.update(chain.theta)
+        gradients.update(chain.work.force)
+        chain.inverse_mass.copy_(diagonal_inverse_mass(draws.variance, gradients.variance, chain.inverse_mass))
         draws.reset()
         gradients.reset()
 
-    def _learn_metric(self, state: MCLMCState, windows: Windows) -> None:
-        iteration = state.host_counter // self.gradients_per_iteration(state.target) - 1
-        if not windows.is_slow(iteration):
+    def _learn_metric(self, chain: MCLMCState) -> None:
+        iteration = chain.steps.count // self.gradients_per_iteration(chain.target) - 1
+        if not chain.windows.is_slow(iteration):
             return
-        draws, gradients = Moments(state.draw_moments), Moments(state.gradient_moments)
-        draws.update(state.before)
-        gradients.update(state.work_force / state.inverse_mass.sqrt())
-        if not windows.closes(iteration):
+        draws, gradients = Moments(chain.draws), Moments(chain.gradients)
+        draws.update(chain.before)
+        gradients.update(chain.work.force / chain.inverse_mass.sqrt())
+        if not chain.windows.closes(iteration):
             return
         if self.inverse_mass is None:
-            state.inverse_mass.copy_(diagonal_inverse_mass(draws.variance, gradients.variance, state.inverse_mass))
+            chain.inverse_mass.copy_(diagonal_inverse_mass(draws.variance, gradients.variance, chain.inverse_mass))
         if self.decoherence_length is None:
-            spread = (draws.variance / state.inverse_mass).sum().sqrt().double()
+            spread = (draws.variance / chain.inverse_mass).sum().sqrt().double()
             usable = torch.isfinite(spread) & (spread > 0)
-            state.decoherence_length.copy_(torch.where(usable, spread, state.decoherence_length))
+            chain.decoherence_length.copy_(torch.where(usable, spread, chain.decoherence_length))
         draws.reset()
         gradients.reset()
-        state.begun.fill_(False)  # the step under way began in other units
-        self._tuner(state).restart(_FIRST_STEP * math.sqrt(state.target.num_params))
+        chain.begun.fill_(False)  # the step under way began in other units
+        self._tuner(chain).restart(_FIRST_STEP * math.sqrt(chain.target.num_params))

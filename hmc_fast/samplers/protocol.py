@@ -1,24 +1,27 @@
 """What every sampler is: `init(target, theta, seed) -> state`, `step(state) -> (state, info)`.
 
-A state owns its buffers; `step` mutates them in place and returns the same state, so that their addresses
-never change. Info is for reading and is never fed back.
+A state owns its buffers; `step` mutates them in place and returns the same state, so that their addresses never
+change. A checkpoint holds the state's own tensors, and whatever in it has a `state_dict`; scratch lies one level
+deeper, in dataclasses. Info is for reading and is never fed back.
 """
 
 import dataclasses
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from ..dynamics.gradient_step import Graph
 from ..targets.base import Target
 
-__all__ = ["Info", "Sampler", "State", "state_tensors"]
+__all__ = ["Clock", "Info", "Sampler", "State", "buffers", "restore", "state_tensors"]
 
 
 class Info(NamedTuple):
     """Diagnostics of one iteration, a `(C,)` device tensor each."""
 
-    log_likelihood: Tensor  # sum over the data at the new state; SG samplers: the iteration's estimate
+    log_likelihood: Tensor  # sum over the data at the new state; minibatch chains: the iteration's estimate
     log_prior: Tensor
     energy_error: Tensor  # dH of the proposal; NaN where there is no Metropolis test
     accept_prob: Tensor  # min(1, exp(-dH)); NaN where there is no Metropolis test
@@ -26,18 +29,42 @@ class Info(NamedTuple):
     divergent: Tensor
     step_size: Tensor
     kinetic_energy: Tensor  # of the new state and its momentum; NaN where there is no momentum
-    num_leapfrog: int  # of this iteration, the same for all chains
+    num_leapfrog: int  # gradients in this iteration, the same for all chains
+
+    @classmethod
+    def untested(cls, state: "State", log_likelihood: Tensor, step_size: Tensor, num_leapfrog: int) -> "Info":
+        """Of a sampler without a Metropolis test, whose chains diverge where theta is not finite.
+
+        log_likelihood: `(C,)`. step_size: `(C,)` or `(1,)`.
+        """
+        finite = torch.isfinite(state.theta).all(1)
+        nan = torch.full_like(state.theta[:, 0], torch.nan, dtype=torch.float64)
+        return cls(
+            log_likelihood=log_likelihood,
+            log_prior=state.target.log_prior(state.theta),
+            energy_error=nan,
+            accept_prob=nan,
+            accepted=torch.ones_like(finite),
+            divergent=~finite,
+            step_size=step_size.expand(len(finite)).clone(),
+            kinetic_energy=nan,
+            num_leapfrog=num_leapfrog,
+        )
 
 
 class State(Protocol):
     """What the engine needs of a state, whatever the sampler."""
 
-    target: Target
-    theta: Tensor  # (C, D)
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def theta(self) -> Tensor:
+        """`(C, D)`."""
 
 
 class Sampler(Protocol):
-    """A sampler is settings plus two functions."""
+    """A sampler is settings plus two functions. To be inherited from, or merely matched."""
 
     name: str
     has_metropolis_test: bool
@@ -48,7 +75,7 @@ class Sampler(Protocol):
     ) -> Any:
         """State at `theta (C, D)`, which is copied.
 
-        graph: how its steps run, see `gradient_step.Unit`. warm_up_iterations: how many iterations with
+        graph: how its steps run, see `GradientStep`. warm_up_iterations: how many iterations with
         `warming_up=True` will come first, for samplers that adapt in them.
         """
 
@@ -60,12 +87,54 @@ class Sampler(Protocol):
 
     def keeps(self, iteration: int) -> bool:
         """Whether the draw after this iteration may count (cyclical schedules say no at times)."""
+        return True
+
+
+class Clock:
+    """A count that lies on the device, where kernels read it, and on the host, where choices are made.
+
+    `on_device.add_(1)` belongs to the work of a step, which may be captured or compiled; `count` is the host's to
+    move.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.on_device = torch.zeros(1, dtype=torch.int64, device=device)  # (1,)
+        self.count = 0
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"count": self.on_device}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        self.on_device.copy_(tensors["count"])
+        self.count = int(tensors["count"])
 
 
 def state_tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors that a checkpoint must hold: fields whose name does not begin with "work_"."""
-    return {
-        field.name: getattr(state, field.name)
-        for field in dataclasses.fields(state)
-        if isinstance(getattr(state, field.name), Tensor) and not field.name.startswith("work_")
-    }
+    """The tensors that a checkpoint must hold, by name."""
+    tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
+    for name, part in _parts(state):
+        tensors |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
+    return tensors
+
+
+def restore(state: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Copies the tensors of `state_tensors` into a fresh state of the same sampler and target, in place."""
+    for name, value in vars(state).items():
+        if isinstance(value, Tensor):
+            value.copy_(tensors[name])
+    for name, part in _parts(state):
+        prefix = f"{name}."
+        part.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+
+
+def buffers(state: Any) -> list[Tensor]:
+    """Every tensor of the state, scratch included: what it takes of the device's memory."""
+    found = list(state_tensors(state).values())
+    for value in vars(state).values():
+        if dataclasses.is_dataclass(value):
+            found += [tensor for tensor in vars(value).values() if isinstance(tensor, Tensor)]
+    return list({tensor.data_ptr(): tensor for tensor in found}.values())
+
+
+def _parts(state: Any) -> Iterator[tuple[str, Any]]:
+    return ((name, value) for name, value in vars(state).items() if hasattr(value, "state_dict"))

@@ -13,38 +13,40 @@ with g as in SGLD, the gradient of log density over T.
     lambda   damping
 
 G depends on theta, and the dynamics that leave the posterior invariant would add eps/2 Gamma(theta), Gamma_i the
-derivative of G_i by theta_i. It is left out, as in the paper's experiments. While G adapts this biases the law
+derivative of G_i by theta_i. It is left out, as in the paper's experiments. While G adapts this biases the draws
 towards where the gradients are small, by an amount that falls with 1 - alpha (their corollary 2) and not with eps.
-So by default G adapts in burn-in alone: afterwards it is a constant metric, and the law is that of SGLD.
+So by default G adapts in burn-in alone: afterwards it is a constant metric, and the sampler is SGLD.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..compute.random_streams import NOISE
+from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Counter
 from ..targets.base import Target, positive
-from .stochastic import StochasticGradient, StochasticState
+from .minibatch_chain import MinibatchChain, MinibatchSampler
+from .protocol import Info
 
 __all__ = ["PSGLD", "PSGLDState"]
 
 
-@dataclass(kw_only=True)
-class PSGLDState(StochasticState):
-    """C chains, each with its own preconditioner."""
+class PSGLDState(MinibatchChain):
+    """C chains, each with its own preconditioner.
 
-    mean_square: Tensor  # (C, D) V
-    inverse_mass: Tensor  # (C, D) G
-    work_adapts: Tensor  # (1,) 1 while V adapts, 0 afterwards
+    Attributes:
+        mean_square: `(C, D)` V. preconditioner: `(C, D)` G. adapting: `(1,)`, 1 while V adapts and 0 afterwards.
+    """
+
+    def __init__(self, sampler: "PSGLD", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
+        self.mean_square, self.preconditioner = torch.zeros_like(theta), torch.ones_like(theta)
+        self.adapting = theta.new_ones(1)
+        super().__init__(sampler, target, theta, seed, graph)
 
 
-class PSGLD(StochasticGradient[PSGLDState]):
+class PSGLD(MinibatchSampler):
     """SGLD with an RMSprop preconditioner.
 
     Args:
@@ -63,7 +65,6 @@ class PSGLD(StochasticGradient[PSGLDState]):
     name = "psgld"
     has_momentum = False
     step_size_power = 2
-    State = PSGLDState
 
     def __init__(
         self,
@@ -91,38 +92,30 @@ class PSGLD(StochasticGradient[PSGLDState]):
                 f"burn_in {warm_up_iterations} leaves PSGLD no iteration to learn its preconditioner in: give it "
                 "some, or set adapt_after_burn_in=True"
             )
-        return super().init(target, theta, seed=seed, graph=graph, warm_up_iterations=warm_up_iterations)
+        return PSGLDState(self, target, theta, seed, graph)
 
-    def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
-        return {
-            "mean_square": torch.zeros_like(theta),
-            "inverse_mass": torch.ones_like(theta),
-            "work_adapts": theta.new_ones(1),
-        }
+    def step(
+        self, state: PSGLDState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[PSGLDState, Info]:
+        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        state.adapting.fill_(float(warming_up or self.adapt_after_burn_in))
+        return state, state.advance(batch)
 
-    def _begin_iteration(self, state: PSGLDState, iteration: int, *, warming_up: bool) -> None:
-        state.work_adapts.fill_(float(warming_up or self.adapt_after_burn_in))
+    def coefficients(self, chain: PSGLDState, eps: Tensor, explores: Tensor) -> Coefficients:
+        return Coefficients(kick=eps / 2, drift=1.0, decay=0.0, noise=torch.where(explores, 0.0, eps).sqrt())
 
-    def _columns(self, state: PSGLDState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        h = torch.sqrt(step_size)  # as in SGLD: a leapfrog step of length h from a fresh momentum
-        return h, 1 / h, torch.where(explores, 1 / h, 0.5 / h)
-
-    def _update(self, state: PSGLDState) -> None:
+    def update(self, chain: PSGLDState) -> None:
         # A plain mean over the first minibatches: a V that began at 0 would make the first steps far too long.
-        share = torch.clamp_min(1 / (state.counter + 1), 1 - self.decay)
-        squares = (state.work_grad / state.target.num_data).square()
-        state.mean_square.lerp_(squares, (share * state.work_adapts).to(squares.dtype))
-        torch.reciprocal(state.mean_square.sqrt() + self.damping, out=state.inverse_mass)
+        share = torch.clamp_min(1 / (chain.steps.on_device + 1), 1 - self.decay)
+        squares = (chain.grad / chain.target.num_data).square()
+        chain.mean_square.lerp_(squares, (share * chain.adapting).to(squares.dtype))
+        torch.reciprocal(chain.mean_square.sqrt() + self.damping, out=chain.preconditioner)
         ops.kick_drift(
-            state.theta,
-            state.momentum,
-            state.work_grad,
-            state.target.prior,
-            state.hyper,
-            fraction=0.5,
-            inverse_mass=state.inverse_mass,
-            noise=Counter(state.seed, NOISE, state.counter),
+            chain.theta,
+            chain.momentum,
+            chain.grad,
+            chain.target.prior,
+            chain.coefficients,
+            inverse_mass=chain.preconditioner,
+            noise=chain.noise(),
         )
-
-    def _reported(self, step_size: Tensor) -> Tensor:
-        return step_size.square()

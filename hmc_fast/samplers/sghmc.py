@@ -12,23 +12,25 @@
     B        noise_estimate        M^-1     inverse_mass
 
 In the words of optimisers: learning rate eps^2 (on the *sum* over the data), momentum 1 - eps gamma. There
-is no Metropolis test: the law is biased at order eps, and by gradient noise that B leaves uncounted.
+is no Metropolis test: the distribution is biased at order eps, and by gradient noise that B leaves uncounted.
 """
 
 import torch
 from torch import Tensor
 
-from ..compute.random_streams import NOISE
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Counter
-from .stochastic import StochasticGradient, StochasticState, check_friction
+from ..targets.base import Target
+from .minibatch_chain import MinibatchChain, MinibatchSampler, check_friction
+from .protocol import Info
 
 __all__ = ["SGHMC"]
 
 
-class SGHMC(StochasticGradient[StochasticState]):
+class SGHMC(MinibatchSampler):
     """Stochastic-gradient HMC with friction.
 
     Args:
@@ -70,27 +72,32 @@ class SGHMC(StochasticGradient[StochasticState]):
         self.friction, self.noise_estimate = friction, noise_estimate
         self.refresh_interval, self.inverse_mass = refresh_interval, inverse_mass
 
-    def _begin_iteration(self, state: StochasticState, iteration: int, *, warming_up: bool) -> None:
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> MinibatchChain:
+        """Begins at `theta (C, D)`."""
+        return MinibatchChain(self, target, theta, seed, graph)
+
+    def step(
+        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[MinibatchChain, Info]:
+        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        iteration = state.steps.count // self.gradients_per_iteration(state.target)
         if iteration == 0 or (self.refresh_interval and iteration % self.refresh_interval == 0):
-            self._refresh_momentum(state, self.inverse_mass)
+            state.refresh_momentum()
+        return state, state.advance(batch)
 
-    def _columns(
-        self, state: StochasticState, step_size: Tensor, explores: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        friction = torch.full_like(step_size, self.friction)
-        # noise estimate = friction switches the noise off
-        return step_size, friction, torch.where(explores, self.friction, self.noise_estimate)
+    def coefficients(self, chain: MinibatchChain, eps: Tensor, explores: Tensor) -> Coefficients:
+        variance = torch.where(explores, 0.0, 2 * eps * (self.friction - self.noise_estimate))
+        return Coefficients(kick=eps, drift=eps, decay=1 - eps * self.friction, noise=variance.sqrt())
 
-    def _update(self, state: StochasticState) -> None:
+    def update(self, chain: MinibatchChain) -> None:
         ops.kick_drift(
-            state.theta,
-            state.momentum,
-            state.work_grad,
-            state.target.prior,
-            state.hyper,
+            chain.theta,
+            chain.momentum,
+            chain.grad,
+            chain.target.prior,
+            chain.coefficients,
             inverse_mass=self.inverse_mass,
-            noise=Counter(state.seed, NOISE, state.counter),
+            noise=chain.noise(),
         )
-
-    def _kinetic_energy(self, state: StochasticState) -> Tensor:
-        return ops.kinetic_energy(state.momentum, inverse_mass=self.inverse_mass)

@@ -7,24 +7,25 @@
     symbol   argument              symbol   argument
     eps      step_size             M^-1     inverse_mass
 
-With h = sqrt(eps) this is a leapfrog step from a fresh momentum, m = M^(1/2) xi + h/2 g, theta = theta + h M^-1 m,
-and so it runs in the one fused kernel of SGHMC: friction 1/h leaves nothing of the old momentum. There is no
-Metropolis test: the law is biased at order eps, and by the gradient noise, of variance eps^2/4 per step.
+This is one kick from rest and one drift of length 1, and so it runs in the one fused kernel of SGHMC. There is no
+Metropolis test: the distribution is biased at order eps, and by the gradient noise, of variance eps^2/4 per step.
 """
 
 import torch
 from torch import Tensor
 
-from ..compute.random_streams import NOISE
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..kernels import ops
-from ..kernels.ops import Counter
-from .stochastic import StochasticGradient, StochasticState
+from ..targets.base import Target
+from .minibatch_chain import MinibatchChain, MinibatchSampler
+from .protocol import Info
 
 __all__ = ["SGLD"]
 
 
-class SGLD(StochasticGradient[StochasticState]):
+class SGLD(MinibatchSampler):
     """Stochastic-gradient Langevin dynamics.
 
     Args:
@@ -56,24 +57,28 @@ class SGLD(StochasticGradient[StochasticState]):
         super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         self.inverse_mass = inverse_mass
 
-    def _columns(
-        self, state: StochasticState, step_size: Tensor, explores: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        h = torch.sqrt(step_size)
-        # variance of the noise 2 h (gamma - B) = 1 from B = gamma / 2, and 0 from B = gamma
-        return h, 1 / h, torch.where(explores, 1 / h, 0.5 / h)
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> MinibatchChain:
+        """Begins at `theta (C, D)`."""
+        return MinibatchChain(self, target, theta, seed, graph)
 
-    def _update(self, state: StochasticState) -> None:
+    def step(
+        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[MinibatchChain, Info]:
+        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        return state, state.advance(batch)
+
+    def coefficients(self, chain: MinibatchChain, eps: Tensor, explores: Tensor) -> Coefficients:
+        return Coefficients(kick=eps / 2, drift=1.0, decay=0.0, noise=torch.where(explores, 0.0, eps).sqrt())
+
+    def update(self, chain: MinibatchChain) -> None:
         ops.kick_drift(
-            state.theta,
-            state.momentum,
-            state.work_grad,
-            state.target.prior,
-            state.hyper,
-            fraction=0.5,
+            chain.theta,
+            chain.momentum,
+            chain.grad,
+            chain.target.prior,
+            chain.coefficients,
             inverse_mass=self.inverse_mass,
-            noise=Counter(state.seed, NOISE, state.counter),
+            noise=chain.noise(),
         )
-
-    def _reported(self, step_size: Tensor) -> Tensor:
-        return step_size.square()

@@ -14,30 +14,31 @@ thermostats", algorithm 2).
 
 SGHMC with a friction that learns how much noise the minibatches add: while the momentum is hotter than it should be
 xi grows, so the mean of m^T M^-1 m / D is 1 whatever the variance of the gradient, as long as that is alike in all
-coordinates. There is no Metropolis test: the law is biased at order eps.
+coordinates. There is no Metropolis test: the distribution is biased at order eps.
 """
-
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..compute.random_streams import NOISE
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import Graph
 from ..kernels import ops
-from ..kernels.ops import Counter
-from .stochastic import StochasticGradient, StochasticState, check_friction
+from ..targets.base import Target
+from .minibatch_chain import MinibatchChain, MinibatchSampler, check_friction
+from .protocol import Info
 
 __all__ = ["SGNHT", "SGNHTState"]
 
 
-@dataclass(kw_only=True)
-class SGNHTState(StochasticState):
-    """C chains, each with its own thermostat."""
+class SGNHTState(MinibatchChain):
+    """C chains, each with its own `thermostat (C,)` float64, xi."""
 
-    thermostat: Tensor  # (C,) float64 xi
+    def __init__(self, sampler: "SGNHT", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
+        self.thermostat = torch.full_like(theta[:, 0], sampler.friction, dtype=torch.float64)
+        super().__init__(sampler, target, theta, seed, graph)
 
 
-class SGNHT(StochasticGradient[SGNHTState]):
+class SGNHT(MinibatchSampler):
     """Stochastic-gradient Nose-Hoover thermostat.
 
     Args:
@@ -53,7 +54,6 @@ class SGNHT(StochasticGradient[SGNHTState]):
     """
 
     name = "sgnht"
-    State = SGNHTState
 
     def __init__(
         self,
@@ -68,30 +68,35 @@ class SGNHT(StochasticGradient[SGNHTState]):
         super().__init__(step_size, batch_size, steps_per_iteration)
         self.friction, self.inverse_mass = friction, inverse_mass
 
-    def _own_tensors(self, theta: Tensor) -> dict[str, Tensor]:
-        return {"thermostat": torch.full_like(theta[:, 0], self.friction, dtype=torch.float64)}
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> SGNHTState:
+        """Begins at `theta (C, D)`."""
+        return SGNHTState(self, target, theta, seed, graph)
 
-    def _begin_iteration(self, state: SGNHTState, iteration: int, *, warming_up: bool) -> None:
-        if iteration == 0:
-            self._refresh_momentum(state, self.inverse_mass)
+    def step(
+        self, state: SGNHTState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[SGNHTState, Info]:
+        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        if state.steps.count == 0:
+            state.refresh_momentum()
+        return state, state.advance(batch)
 
-    def _columns(self, state: SGNHTState, step_size: Tensor, explores: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # the kernel's noise is that of friction less noise estimate: A, whatever the thermostat says
-        return step_size, state.thermostat, state.thermostat - self.friction
+    def coefficients(self, chain: SGNHTState, eps: Tensor, explores: Tensor) -> Coefficients:
+        noise = (2 * eps * self.friction).sqrt()
+        return Coefficients(kick=eps, drift=eps, decay=1 - eps * chain.thermostat, noise=noise)
 
-    def _update(self, state: SGNHTState) -> None:
+    def update(self, chain: SGNHTState) -> None:
         ops.kick_drift(
-            state.theta,
-            state.momentum,
-            state.work_grad,
-            state.target.prior,
-            state.hyper,
+            chain.theta,
+            chain.momentum,
+            chain.grad,
+            chain.target.prior,
+            chain.coefficients,
             inverse_mass=self.inverse_mass,
-            noise=Counter(state.seed, NOISE, state.counter),
+            noise=chain.noise(),
         )
-        heat = 2 * self._kinetic_energy(state) / state.target.num_params - 1
-        state.thermostat.addcmul_(state.hyper[:, ops.STEP_SIZE].double(), heat)
-        self._set_hyper(state)
-
-    def _kinetic_energy(self, state: SGNHTState) -> Tensor:
-        return ops.kinetic_energy(state.momentum, inverse_mass=self.inverse_mass)
+        kinetic_energy = ops.kinetic_energy(chain.momentum, inverse_mass=self.inverse_mass)
+        heat = 2 * kinetic_energy / chain.target.num_params - 1
+        chain.thermostat.addcmul_(chain.step_size, heat)
+        chain.set_coefficients()

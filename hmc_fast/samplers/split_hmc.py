@@ -21,30 +21,54 @@ without a drift between are one kick: of U_M inside a step, and of U_1 where two
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..dynamics.gradient_step import Graph, Unit
-from ..dynamics.integrators import steps_of
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import GradientStep, Graph
+from ..dynamics.integrators import whole_steps
+from ..dynamics.metropolis import metropolis_test
 from ..dynamics.minibatches import permutation
 from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target, positive
-from .metropolised import Metropolised, MetropolisedState
+from .metropolis_chain import Chain, refuse_batch
+from .protocol import Info, Sampler
 
 __all__ = ["SplitHMC", "SplitHMCState"]
 
 
-@dataclass(kw_only=True)
-class SplitHMCState(MetropolisedState):
-    """C chains. `step` mutates every tensor here, in place."""
+class SplitHMCState(Chain):
+    """C chains, and what a trajectory visits.
 
-    subsets: tuple[Tensor, ...] = ()  # M times int64 (C, N/M), constant
-    indices: "dict[int, Tensor]" = field(default_factory=dict)  # by size: the subset that a visit reads
-    units: "dict[tuple[int, int, bool], Unit]" = field(default_factory=dict)
+    Attributes:
+        subsets: M times int64 `(C, N/M)`, constant. indices: by size, the subset that a visit reads.
+        visits: one gradient step of each kind.
+    """
+
+    def __init__(self, sampler: "SplitHMC", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
+        if sampler.num_splits > target.num_data:
+            raise UserError(
+                f"number of splits {sampler.num_splits} must not exceed the {target.num_data} data points"
+            )
+        super().__init__(target, theta, seed)
+        order = permutation(seed, 0, 1, target.num_data, target.device).expand(len(theta), -1)
+        self.subsets = tuple(part.contiguous() for part in order.tensor_split(sampler.num_splits, dim=1))
+        sizes = {part.shape[1] for part in self.subsets}  # two at most
+        self.indices = {size: torch.empty_like(order[:, :size]) for size in sizes}
+        sampler.coefficients().write(self.coefficients, target.temperature)
+        kinds = {self.kind(visit) for visit in sampler.visits(2)}
+        self.visits = {kind: sampler.visit(self, kind, graph) for kind in kinds}
+
+    @property
+    def step_size(self) -> Tensor:
+        """eps, `(C,)`, of which a drift is one part in 2 (M - 1)."""
+        return super().step_size * 2 * (len(self.subsets) - 1)
+
+    def kind(self, visit: "Visit") -> "Kind":
+        return Kind(self.subsets[visit.subset].shape[1], visit.kicks, visit.drifts)
 
 
 class Visit(NamedTuple):
@@ -55,7 +79,15 @@ class Visit(NamedTuple):
     drifts: bool
 
 
-class SplitHMC(Metropolised[SplitHMCState]):
+class Kind(NamedTuple):
+    """What visits to subsets of one size have in common: compiling and capturing cost the same for any number."""
+
+    size: int
+    kicks: int
+    drifts: bool
+
+
+class SplitHMC(Sampler):
     """HMC whose trajectories see one subset of the data at a time, with an exact test on all data.
 
     Args:
@@ -71,8 +103,8 @@ class SplitHMC(Metropolised[SplitHMCState]):
     """
 
     name = "split_hmc"
-    keeps_gradient = False
-    State = SplitHMCState
+    has_metropolis_test = True
+    batch_size = None  # the test needs the full data
 
     def __init__(
         self,
@@ -86,72 +118,91 @@ class SplitHMC(Metropolised[SplitHMCState]):
         self.step_size, self.inverse_mass = positive("step size", step_size), inverse_mass
         if num_splits < 2:
             raise UserError(f"number of splits {num_splits} must be at least 2: HMC is what 1 would be")
-        if (trajectory_length is None) == (num_leapfrog is None):
+        if trajectory_length is not None and num_leapfrog is None:
+            num_leapfrog = whole_steps(positive("trajectory length", trajectory_length) / step_size)
+        elif num_leapfrog is None or trajectory_length is not None:
             raise UserError("SplitHMC needs either trajectory_length or num_leapfrog, and not both")
-        if num_leapfrog is not None and num_leapfrog < 1:
+        if num_leapfrog < 1:
             raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
-        if trajectory_length is not None:
-            num_leapfrog = steps_of(positive("trajectory length", trajectory_length) / step_size)
-        assert num_leapfrog is not None
-        self.num_splits, self.num_leapfrog = num_splits, num_leapfrog
-        self._drifts = 2 * (num_splits - 1)  # per step
+        self.num_splits, self.trajectory_length, self.num_leapfrog = num_splits, trajectory_length, num_leapfrog
 
-    def gradients_per_iteration(self, target: Target) -> int:
-        """On a subset each."""
-        return self.num_leapfrog * self._drifts + 1
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> SplitHMCState:
+        """Evaluates the target once at `theta (C, D)`."""
+        return SplitHMCState(self, target, theta, seed, graph)
 
-    def _first_step_size(self) -> float:
-        return self.step_size / self._drifts  # kernels drift by what they read
+    def step(
+        self, state: SplitHMCState, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[SplitHMCState, Info]:
+        """One trajectory over the subsets and its test on all data, for every chain."""
+        refuse_batch(self.name, batch)
+        state.call(self.begin)
+        self.trajectory(state)
+        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
+        info = Info._make((*state.call(self.test), self.gradients_per_iteration(state.target)))
+        state.iteration.count += 1
+        return state, info
 
-    def _reported(self, step_size: Tensor) -> Tensor:
-        return step_size * self._drifts
+    def begin(self, state: SplitHMCState) -> None:
+        """m ~ N(0, M), at theta."""
+        state.propose(state.fresh_momentum(self.inverse_mass))
 
-    def _prepare(self, state: SplitHMCState, graph: Graph, warm_up_iterations: int) -> None:
-        target, num_chains = state.target, len(state.theta)
-        if self.num_splits > target.num_data:
-            raise UserError(f"number of splits {self.num_splits} must not exceed the {target.num_data} data points")
-        order = permutation(state.seed, 0, 1, target.num_data, target.device).expand(num_chains, -1)
-        state.subsets = tuple(part.contiguous() for part in order.tensor_split(self.num_splits, dim=1))
-        sizes = {part.shape[1] for part in state.subsets}  # two at most
-        state.indices = {size: torch.empty_like(order[:, :size]) for size in sizes}
-        state.units = {
-            (size, kicks, drifts): self._unit(state, size, kicks, drifts, graph)
-            for size, kicks, drifts in {self._kind(state, visit) for visit in self._visits(2)}
-        }
+    def trajectory(self, state: SplitHMCState) -> None:
+        """Moves the proposal by L steps."""
+        for visit in self.visits(self.num_leapfrog):
+            kind, subset = state.kind(visit), state.subsets[visit.subset]
+            state.indices[kind.size].copy_(subset)
+            state.visits[kind]()
 
-    def _unit(self, state: SplitHMCState, size: int, kicks: int, drifts: bool, graph: Graph) -> Unit:
-        """A visit to a subset of that size: its gradient, one kick or two in one, and a drift. Which subset it is
-        lies in a buffer: compiling and capturing cost the same for any number of subsets."""
-        target, theta, momentum, grad = state.target, state.work_theta, state.work_new_momentum, state.work_grad
-        indices, log_lik = state.indices[size], theta.new_empty(len(theta), size)
-        # Half of eps, in units of h = eps / (2 (M - 1)), times the subset's share of the data
-        fraction = kicks * self._drifts / 2 * size / target.num_data
-
-        def gradient() -> None:
-            target.log_likelihood_and_grad(theta, grad, log_lik, indices)
-
-        def update() -> None:
-            keywords: dict[str, Any] = {"fraction": fraction, "inverse_mass": self.inverse_mass}
-            if drifts:
-                ops.kick_drift(theta, momentum, grad, target.prior, state.hyper, **keywords)
-            else:
-                ops.kick(momentum, grad, theta, target.prior, state.hyper, **keywords)
-
-        return Unit(target, gradient, update, (theta, momentum, grad, log_lik), count=size, graph=graph)
-
-    def _trajectory(self, state: SplitHMCState, num_leapfrog: int) -> None:
-        for visit in self._visits(self.num_leapfrog):
-            subset = state.subsets[visit.subset]
-            state.indices[subset.shape[1]].copy_(subset)
-            state.units[self._kind(state, visit)]()
-
-    def _kind(self, state: SplitHMCState, visit: Visit) -> tuple[int, int, bool]:
-        return state.subsets[visit.subset].shape[1], visit.kicks, visit.drifts
-
-    def _visits(self, num_leapfrog: int) -> Iterator[Visit]:
+    def visits(self, num_leapfrog: int) -> Iterator[Visit]:
+        """The subsets in the order in which a trajectory kicks by them."""
         last = self.num_splits - 1
         for step in range(num_leapfrog):
             for subset in (*range(last + 1), *range(last - 1, 0, -1)):
                 twice = subset == last or (subset == 0 and step > 0)
                 yield Visit(subset, 2 if twice else 1, drifts=True)
         yield Visit(0, 1, drifts=False)
+
+    def coefficients(self) -> Coefficients:
+        """Of one visit: kick(U_k, eps/2), drift(eps / (2 (M - 1)))."""
+        return Coefficients(kick=self.step_size / 2, drift=self.step_size / self._drifts)
+
+    def visit(self, state: SplitHMCState, kind: Kind, graph: Graph) -> GradientStep:
+        """The gradient on a subset, one kick or two in one, and a drift. Which subset it is lies in a buffer."""
+        target, new, c = state.target, state.proposal, state.coefficients
+        theta, momentum, grad, indices = new.theta, new.momentum, new.grad, state.indices[kind.size]
+        log_lik = theta.new_empty(len(theta), kind.size)
+        fraction = kind.kicks * kind.size / target.num_data  # the target scales a subset up to all data
+
+        def gradient() -> None:
+            target.log_likelihood_and_grad(theta, grad, log_lik, indices)
+
+        def update() -> None:
+            if kind.drifts:
+                ops.kick_drift(
+                    theta, momentum, grad, target.prior, c, fraction=fraction, inverse_mass=self.inverse_mass
+                )
+            else:
+                ops.kick(momentum, grad, theta, target.prior, c, fraction=fraction)
+
+        return GradientStep(
+            target, gradient, update, (theta, momentum, grad, log_lik), count=kind.size, graph=graph
+        )
+
+    def test(self, state: SplitHMCState) -> tuple[Tensor, ...]:
+        """theta = theta' with probability min(1, exp(-dH)), the energy on all data."""
+        energy_error = state.energy_error(self.inverse_mass)
+        test = metropolis_test(energy_error, state.uniform())
+        kinetic_energy = ops.kinetic_energy(state.proposal.momentum, inverse_mass=self.inverse_mass)
+        state.take(test.accepted)
+        return state.outcome(energy_error, test, kinetic_energy)
+
+    def gradients_per_iteration(self, target: Target) -> int:
+        """On a subset each."""
+        return self.num_leapfrog * self._drifts + 1
+
+    @property
+    def _drifts(self) -> int:
+        """Of a step: 2 (M - 1)."""
+        return 2 * (self.num_splits - 1)

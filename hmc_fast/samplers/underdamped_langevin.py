@@ -24,18 +24,19 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..compute.random_streams import NOISE
+from ..dynamics.coefficients import Coefficients
+from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Counter
-from ..targets.base import positive
-from .stochastic import StochasticGradient, StochasticState
+from ..targets.base import Target, positive
+from .minibatch_chain import MinibatchChain, MinibatchSampler
+from .protocol import Info
 
 __all__ = ["UnderdampedLangevin"]
 
 
-class UnderdampedLangevin(StochasticGradient[StochasticState]):
+class UnderdampedLangevin(MinibatchSampler):
     """Underdamped Langevin dynamics.
 
     Args:
@@ -68,39 +69,36 @@ class UnderdampedLangevin(StochasticGradient[StochasticState]):
         super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         self.friction, self.inverse_mass = positive("friction", friction), inverse_mass
         self.scheme = self.name = scheme
-        # BAOAB drifts by halves, and a kernel drifts by the step size it reads.
-        self._drift = 0.5 if scheme == "baoab" else 1.0
 
-    def _begin_iteration(self, state: StochasticState, iteration: int, *, warming_up: bool) -> None:
-        if iteration == 0:
-            self._refresh_momentum(state, self.inverse_mass)
+    def init(
+        self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
+    ) -> MinibatchChain:
+        """Begins at `theta (C, D)`."""
+        return MinibatchChain(self, target, theta, seed, graph)
 
-    def _columns(
-        self, state: StochasticState, step_size: Tensor, explores: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        # O in the kernel's terms: a share 1 - h friction is kept, and the noise has variance 2 h (friction - B)
-        h = step_size * self._drift
-        friction = -torch.expm1(-self.friction * step_size) / h
-        excess = -torch.expm1(-2 * self.friction * step_size) / (2 * h)
-        return h, friction, torch.where(explores, friction, friction - excess)
+    def step(
+        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+    ) -> tuple[MinibatchChain, Info]:
+        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        if state.steps.count == 0:
+            state.refresh_momentum()
+        return state, state.advance(batch)
 
-    def _update(self, state: StochasticState) -> None:
-        theta, momentum, grad, inverse_mass = state.theta, state.momentum, state.work_grad, self.inverse_mass
-        prior, hyper = state.target.prior, state.hyper
-        noise = Counter(state.seed, NOISE, state.counter)
+    def coefficients(self, chain: MinibatchChain, eps: Tensor, explores: Tensor) -> Coefficients:
+        decay = torch.exp(-self.friction * eps)
+        noise = torch.where(explores, 0.0, -torch.expm1(-2 * self.friction * eps)).sqrt()  # sqrt(1 - c^2)
+        return Coefficients(kick=eps, drift=eps / 2 if self.scheme == "baoab" else eps, decay=decay, noise=noise)
+
+    def update(self, chain: MinibatchChain) -> None:
+        theta, momentum, grad, inverse_mass = chain.theta, chain.momentum, chain.grad, self.inverse_mass
+        prior, c, noise = chain.target.prior, chain.coefficients, chain.noise()
         if self.scheme == "baoab":
-            ops.kick_drift(theta, momentum, grad, prior, hyper, fraction=2.0, inverse_mass=inverse_mass)  # B A
-            ops.kick_drift(
-                theta, momentum, grad, prior, hyper, fraction=0.0, inverse_mass=inverse_mass, noise=noise
-            )  # O A
+            ops.kick_drift(theta, momentum, grad, prior, c, inverse_mass=inverse_mass)  # B A
+            ops.kick_drift(  # O A
+                theta, momentum, grad, prior, c, fraction=0.0, inverse_mass=inverse_mass, noise=noise
+            )
         else:
-            ops.kick(momentum, grad, theta, prior, hyper, fraction=0.5, inverse_mass=inverse_mass)  # B
-            ops.kick_drift(
-                theta, momentum, grad, prior, hyper, fraction=0.5, inverse_mass=inverse_mass, noise=noise
-            )  # O B A
-
-    def _kinetic_energy(self, state: StochasticState) -> Tensor:
-        return ops.kinetic_energy(state.momentum, inverse_mass=self.inverse_mass)
-
-    def _reported(self, step_size: Tensor) -> Tensor:
-        return step_size / self._drift
+            ops.kick(momentum, grad, theta, prior, c, fraction=0.5)  # B
+            ops.kick_drift(  # O B A
+                theta, momentum, grad, prior, c, fraction=0.5, inverse_mass=inverse_mass, noise=noise
+            )

@@ -9,17 +9,17 @@ import functools
 import numpy as np
 import pytest
 import torch
-from replicates import Replicates
 from scipy import stats
 
 import hmc_fast
+from replicates import Replicates
 
 pytestmark = pytest.mark.statistical
 
 NUM_DATA, DIM = 12, 3
 SAMPLERS = {
     "hmc": lambda: hmc_fast.HMC(0.42, num_leapfrog=4, jitter=0.3),
-    "hmc, two-stage": lambda: hmc_fast.HMC(0.33, num_leapfrog=4, jitter=0.3, integrator="two_stage"),
+    "hmc, two-stage": lambda: hmc_fast.HMC(0.33, num_leapfrog=4, jitter=0.3, integrator=hmc_fast.TWO_STAGE),
     "hmc, density ratio": lambda: hmc_fast.HMC(0.42, num_leapfrog=4, jitter=0.3, acceptance="density_ratio"),
     "ghmc": lambda: hmc_fast.GHMC(0.4, friction=0.6),
     "ghmc, drifting": lambda: hmc_fast.GHMC(0.4, friction=0.6, acceptance_drift=0.3),

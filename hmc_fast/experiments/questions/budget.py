@@ -10,6 +10,7 @@ import pandas as pd
 from ...errors import UserError
 from ...report.drawing import BLUE, GREY, RED
 from ...results.diagnostics import ess_mean
+from ...targets.priors import suggested_trajectory_length
 from ..page import Page, chain_error, scores
 from ..run_cache import Job, Lab, Sample
 
@@ -25,7 +26,7 @@ def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
     if s.draws < 10:
         raise UserError(f"--draws {s.draws} is too few: the budget is split, give at least 10")
-    tau = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
+    tau = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     iterations = s.burn_in + s.draws // 2
     budget = iterations * math.ceil(tau / s.step_size)  # gradients of each chain
 
@@ -56,7 +57,7 @@ def answer(lab: Lab, page: Page) -> None:
         if burn_in < iterations:
             jobs["burn-in", burn_in] = job(f"burn-in {burn_in}", burn_in=burn_in)
     for variance in VARIANCES:
-        length = 0.5 * math.pi * math.sqrt(variance)
+        length = suggested_trajectory_length(variance)
         jobs["prior variance", variance] = job(f"prior variance {variance:g}", length, prior_variance=variance)
     samples = dict(zip(jobs, lab.obtain(list(jobs.values())), strict=True))
     rows = [

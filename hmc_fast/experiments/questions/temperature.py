@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from ...report.drawing import BLUE, GREY, RED
+from ...targets.priors import suggested_trajectory_length
 from ..page import Page, scores
 from ..run_cache import Lab
 
@@ -14,7 +15,7 @@ TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
-    length = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
+    length = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     # The tempered prior is sqrt(T) times as wide, so trajectories are sqrt(T) times as long. Step sizes shrink with
     # the scale of a cold posterior but do not grow with that of a warm one, where large weights make steep
     # functions (on digits, acceptance at T = 3 and 10 was .3 and 0 with steps of .035 and .063).

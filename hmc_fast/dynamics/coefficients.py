@@ -1,0 +1,40 @@
+"""What an update multiplies by, one row of four numbers per chain, in memory that kernels read.
+
+    m     <- decay m + kick g + noise M^(1/2) xi,   g: gradient of log density over T
+    theta <- theta + drift M^-1 m
+
+A sampler says its paper's line in these four numbers; `kernels/reference.py` says what they do.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..kernels import ops
+
+__all__ = ["Coefficients"]
+
+
+class Coefficients(NamedTuple):
+    """Numbers, or tensors `(1,)` or `(C,)` on the chains' device."""
+
+    kick: float | Tensor
+    drift: float | Tensor
+    decay: float | Tensor = 1.0
+    noise: float | Tensor = 0.0
+
+    def write(self, out: Tensor, temperature: float) -> None:
+        """To `out (C, 4)`; nothing is copied from the host, so a captured step may do it."""
+        kick = self.kick / temperature
+        columns = (ops.KICK, kick), (ops.DRIFT, self.drift), (ops.DECAY, self.decay), (ops.NOISE, self.noise)
+        for column, value in columns:
+            if isinstance(value, Tensor):
+                out[:, column] = value
+            else:
+                out[:, column].fill_(value)
+
+    @staticmethod
+    def buffer(theta: Tensor) -> Tensor:
+        """Where to write them for the chains `theta (C, D)`: float64 `(C, 4)`, so that no step size is rounded."""
+        return torch.zeros(len(theta), 4, dtype=torch.float64, device=theta.device)

@@ -1,0 +1,220 @@
+"""How long a trajectory is, given or learned: what HMC and AdjustedMCLMC share.
+
+`adaptation/warm_up.py` says what is learned. Here it is put to work on a chain: step size, metric and number of
+steps are set from it, and read back to the host once per iteration of burn-in, never after it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..adaptation import WarmUp, find_step_size, mean_over_groups
+from ..compute.random_streams import JITTER, host_uniform
+from ..dynamics.integrators import Integrator, whole_steps
+from ..errors import UserError
+from ..targets.base import Target, positive
+from .metropolis_chain import GradientChain
+
+__all__ = [
+    "GUESSED_LEAPFROG",
+    "AdaptiveChain",
+    "TrajectoryLength",
+    "WindowAdaptation",
+    "check_integrator",
+    "check_target_acceptance",
+]
+
+_MAX_LEAPFROG = 1024  # of one adapted trajectory, as many as Stan's deepest tree
+# Before the first metric is learned, and four times as many per window from there on: lengths that follow from a
+# poor metric waste gradients (a regression on a raw predictor took 700 steps in its second window).
+_EARLY_LEAPFROG = 64
+GUESSED_LEAPFROG = 20  # of a length that is yet to be learned, for forecasts
+
+
+@dataclass(frozen=True)
+class TrajectoryLength:
+    """The number of leapfrog steps of each iteration, alike for all chains: settings as for `HMC`, checked.
+
+    owner: whose settings they are, for messages. stages: of the integrator.
+
+    Raises:
+        UserError: see `HMC`.
+    """
+
+    owner: str
+    step_size: float | None
+    trajectory_length: float | None
+    num_leapfrog: int | None
+    jitter: float
+    adapt: bool
+    stages: int
+
+    def __post_init__(self) -> None:
+        if self.step_size is None and not self.adapt:
+            raise UserError(f"{self.owner} needs a step size, or adapt=True to learn one during burn-in")
+        if self.step_size is not None:
+            positive("step size", self.step_size)
+        given = (self.trajectory_length is not None) + (self.num_leapfrog is not None)
+        if given == 2 or (given == 0 and not self.adapt):
+            raise UserError(f"{self.owner} needs either trajectory_length or num_leapfrog, and not both")
+        if self.trajectory_length is not None:
+            positive("trajectory length", self.trajectory_length)
+        if self.num_leapfrog is not None and self.num_leapfrog < 1:
+            raise UserError(f"number of leapfrog steps {self.num_leapfrog} must be at least 1")
+        if not 0 <= self.jitter < 1:
+            raise UserError(f"jitter {self.jitter} must lie in [0, 1)")
+
+    @property
+    def steps(self) -> int | None:
+        """L, given or from a length and a step size; None where it is yet to be learned."""
+        if self.num_leapfrog is not None:
+            return whole_steps(self.num_leapfrog, self.stages)
+        if self.trajectory_length is not None and self.step_size is not None:
+            return whole_steps(self.trajectory_length / self.step_size, self.stages)
+        return None
+
+    def jittered(self, num_leapfrog: int, seed: int, iteration: int) -> int:
+        """L of this iteration, a whole number of the integrator's stages."""
+        if self.jitter == 0:
+            return num_leapfrog
+        uniform = host_uniform(seed, JITTER, iteration)
+        stages = num_leapfrog / self.stages * (1 + self.jitter * (2 * uniform - 1))
+        return max(1, round(stages)) * self.stages
+
+
+class WindowAdaptation:
+    """Learns a chain's step size, metric and number of leapfrog steps during burn-in.
+
+    Args:
+        sampler: with the settings of `HMC`. theta: `(C, D)`, where chains begin.
+        unit_of_length: what the dynamics travels while HMC, at unit mass and scale, travels 1.
+
+    Attributes:
+        inverse_mass: `(D,)` or `(C, D)`, learned in place.
+        num_leapfrog: of the next trajectory, before jitter.
+
+    Raises:
+        UserError: no iteration to learn in.
+    """
+
+    def __init__(self, sampler: Any, theta: Tensor, warm_up_iterations: int, unit_of_length: float) -> None:
+        if warm_up_iterations < 1:
+            raise UserError("adapt=True learns during burn-in: give burn_in iterations, 600 for example")
+        metric = theta.new_ones(1 if sampler.pool else len(theta), theta.shape[1])
+        self.metric_given = sampler.inverse_mass is not None
+        if self.metric_given:
+            metric.copy_(sampler.inverse_mass)
+        self.warm_up = WarmUp(metric, len(theta), warm_up_iterations, sampler.target_acceptance)
+        self.length: TrajectoryLength = sampler.length
+        self.unit_of_length = unit_of_length
+        self.inverse_mass = metric[0] if sampler.pool else metric
+        self.num_leapfrog = self.length.steps or self.length.stages
+
+    def begin(self, chain: GradientChain, trial: Callable[[], Tensor]) -> None:
+        """A first metric and step size, where the chain is. trial: dH `(C,)` of one step at the step sizes set."""
+        if not self.metric_given:
+            self.warm_up.first_metric(chain.theta, _force(chain))
+        self._search_step_size(chain, trial, 0)
+
+    def learn(self, chain: GradientChain, accept_prob: Tensor, trial: Callable[[], Tensor]) -> None:
+        """One lesson of burn-in, and after the last one what was learned is fixed."""
+        iteration, warm_up = chain.iteration.count, self.warm_up
+        if warm_up.learn(iteration, chain.theta, _force(chain), accept_prob):
+            self._search_step_size(chain, trial, iteration + 1)
+            return
+        last = iteration + 1 >= warm_up.warm_up_iterations
+        dual = warm_up.dual_averaging
+        self._set_step_size(chain, dual.averaged if last else dual.step_size)
+
+    def _search_step_size(self, chain: GradientChain, trial: Callable[[], Tensor], iteration: int) -> None:
+        groups = self.warm_up.step_size_groups(iteration)
+
+        def accept_prob(step_size: Tensor) -> Tensor:
+            chain.set_step_size(step_size)
+            probability = torch.exp(-trial().clamp_min(0))
+            return mean_over_groups(torch.nan_to_num(probability, nan=0.0), groups)
+
+        begin = mean_over_groups(chain.step_size.log(), groups).exp()
+        step_size = find_step_size(accept_prob, begin)
+        self.warm_up.dual_averaging.restart(step_size)
+        self._set_step_size(chain, step_size)
+
+    def _set_step_size(self, chain: GradientChain, step_size: Tensor) -> None:
+        """Of every chain, `(C,)`; also the number of steps that goes with it, unless the user gave one."""
+        chain.set_step_size(step_size)
+        if self.length.num_leapfrog is not None:
+            return
+        length = self.length.trajectory_length or self.unit_of_length * float(self.warm_up.trajectory_length)
+        ends = self.warm_up.windows.ends
+        closed = sum(end <= chain.iteration.count for end in ends)
+        # Early on the slowest chain decides: it may have the longest way to go
+        typical = float(step_size.min() if closed == 0 else step_size.log().mean().exp())
+        most = _MAX_LEAPFROG if closed == len(ends) else _EARLY_LEAPFROG * 4**closed
+        self.num_leapfrog = min(whole_steps(length / typical, self.length.stages), most, _MAX_LEAPFROG)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {**self.warm_up.tensors, "num_leapfrog": torch.tensor([self.num_leapfrog])}
+
+    def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
+        for name, tensor in self.warm_up.tensors.items():
+            tensor.copy_(tensors[name])
+        self.num_leapfrog = int(tensors["num_leapfrog"])
+
+
+class AdaptiveChain(GradientChain):
+    """Chains of a sampler with the settings of `HMC`.
+
+    Attributes:
+        adaptation: what burn-in learns with, None where nothing is learned.
+        inverse_mass: `(D,)` or `(C, D)`, None for identity.
+        untested: `(1,)` bool, whether this iteration accepts every finite proposal.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        target: Target,
+        theta: Tensor,
+        seed: int,
+        warm_up_iterations: int,
+        *,
+        unit_of_length: float = 1.0,
+    ) -> None:
+        super().__init__(target, theta, seed)
+        self.adaptation: WindowAdaptation | None = None
+        self.inverse_mass: Tensor | None = sampler.inverse_mass
+        if sampler.adapt:
+            self.adaptation = WindowAdaptation(sampler, theta, warm_up_iterations, unit_of_length)
+            self.inverse_mass = self.adaptation.inverse_mass
+        self.untested = torch.zeros(1, dtype=torch.bool, device=target.device)
+        self._length: TrajectoryLength = sampler.length
+        self.set_step_size(sampler.step_size or 1.0)
+
+    def next_num_leapfrog(self) -> int:
+        """Steps of the next iteration, jitter included."""
+        steps = self.adaptation.num_leapfrog if self.adaptation else self._length.steps
+        return self._length.jittered(steps or self._length.stages, self.seed, self.iteration.count)
+
+
+def check_target_acceptance(target_acceptance: float) -> float:
+    """The number itself; UserError if it is not in (0, 1)."""
+    if not 0 < target_acceptance < 1:
+        raise UserError(f"target acceptance {target_acceptance} must lie between 0 and 1")
+    return target_acceptance
+
+
+def check_integrator(integrator: Integrator) -> Integrator:
+    """The integrator itself; UserError for anything else, such as a name."""
+    if not isinstance(integrator, Integrator):
+        raise UserError(f"integrator {integrator!r} is unknown: use hmc_fast.LEAPFROG or hmc_fast.TWO_STAGE")
+    return integrator
+
+
+def _force(chain: GradientChain) -> Tensor:
+    """Gradient of log density over T where the chain is, `(C, D)`."""
+    force = torch.empty_like(chain.theta)
+    chain.target.force(chain.theta, chain.grad, force)
+    return force
