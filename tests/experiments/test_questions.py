@@ -15,7 +15,7 @@ from hmc_fast.experiments.page import scores
 from hmc_fast.experiments.questions.baselines import _within
 from hmc_fast.experiments.questions.surface import Plane, _evaluate
 from hmc_fast.experiments.run_cache import Lab
-from hmc_fast.experiments.settings import Settings
+from hmc_fast.experiments.settings import ExperimentSettings
 
 TINY = [
     *("--chains", "3", "--burn-in", "2", "--draws", "12", "--long-draws", "12"),
@@ -77,17 +77,17 @@ def test_an_answer_is_a_page_with_tables_and_figures(name: str, cache: Path, tmp
     if name == "surface":
         assert page.count("Plotly.newPlot") >= 2, "a 3-D version of each surface"
     markdown = (tmp_path / "out/results.md").read_text()
-    assert any(word in markdown for word in ("**Holds**", "**Does not hold**"))
+    assert any(word in markdown for word in ("**Supported**", "**Not supported**"))
     assert f"python -m hmc_fast.experiments {name} digits" in markdown
     for file in FILES[name]:
         if file.endswith(".csv"):
             assert len(pd.read_csv(tmp_path / "out" / file)) > 1
 
 
-def settings(cache: Path, **changes: object) -> Settings:
+def settings(cache: Path, **changes: object) -> ExperimentSettings:
     tiny = {"chains": 2, "burn_in": 2, "draws": 5, "step_size": 0.05, "trajectory_length": 0.1, "train_size": 100}
     tiny |= {"test_size": 50, "device": "cpu", "compile": "off", "progress": False}
-    return Settings(cache=cache, **(tiny | changes))
+    return ExperimentSettings(cache=cache, **(tiny | changes))
 
 
 def test_scores_at_equal_compute_take_the_draws_that_were_paid_for(tmp_path: Path) -> None:
