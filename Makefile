@@ -4,17 +4,22 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
+# Tests run side by side, with one torch thread each.
+WORKERS ?= 2
+# What must hold on every path of computation.
+COMPILED := tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py
+
 .PHONY: sample test test-all lint format bench uci clean
 
 sample: $(INSTALLED)
 	$(BIN)/python -m hmc_fast.sample
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not statistical and not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow and not statistical and not gpu"
 
 test-all: $(INSTALLED)
-	$(BIN)/python -m pytest -m "not gpu"
-	$(BIN)/python -m pytest --path compiled tests/test_protocol.py tests/test_laws.py
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --path compiled $(COMPILED)
 
 # hmc_fast.kernels lives in kernels/: the type checker is shown the tree as it is installed.
 lint: $(INSTALLED)

@@ -29,7 +29,7 @@ from .samplers import (
     UnderdampedLangevin,
 )
 from .targets import likelihoods, priors
-from .targets.base import Density
+from .targets.density import Density
 from .targets.likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian
 from .targets.posterior import Posterior
 from .targets.priors import Laplace, Logistic, Mixture, Normal, PerGroup, StudentT

@@ -5,19 +5,18 @@ import time
 from pathlib import Path
 from typing import Any
 
-from .atomic_files import write_json
 from .command_line import Parsed, main_guard, parse
 from .compute.random_streams import check_seed
 from .datasets import Dataset
 from .engine.loop import Interrupted
-from .engine.runner import refuse_existing
+from .engine.output import refuse_existing
 from .presets.build import draw, make_dataset
 from .presets.resolve import resolve, resumed, sample_flags
 from .presets.table import PRESETS
 from .report import write_report
 from .report.first_look import first_look_figure
 from .results.run import Run
-from .results.run_folder import metrics, write_predictions
+from .results.run_folder import write_scores
 
 _PROG = "hmc_fast.sample"
 _DESCRIPTION = """Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.
@@ -62,20 +61,12 @@ def _sample(parsed: Parsed) -> None:
 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
     """Predictions, metrics, figures and the report; returns the metrics."""
-    figures = write_scores(directory, preset, result, dataset)
+    labels = dataset.y_test.numpy()
+    figures = write_scores(directory, preset, result, labels, dataset.y_mean, dataset.y_std)
     images = dataset.grey_images()
     write_report(directory, images=images, class_names=dataset.class_names)
     if dataset.task == "classification":
         first_look_figure(directory, images, dataset.class_names)
-    return figures
-
-
-def write_scores(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
-    """`predictions.npz` and `metrics.json`; returns the metrics."""
-    labels = dataset.y_test.numpy()
-    write_predictions(directory / "predictions.npz", result, labels, dataset.y_mean, dataset.y_std)
-    figures = {"preset": preset} | metrics(result, labels, dataset.y_mean, dataset.y_std)
-    write_json(directory / "metrics.json", figures)
     return figures
 
 

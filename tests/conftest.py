@@ -2,6 +2,9 @@
 
 import os
 
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # read when torch is imported
+
 import pytest
 import torch
 
@@ -19,7 +22,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--path",
         choices=("plain", "compiled", "captured"),
         default="plain",
-        help="how samplers compute; tests/test_protocol.py and tests/test_laws.py must pass on each",
+        help="how samplers compute; the protocol, HMC and SGHMC must pass on each (Makefile: COMPILED)",
     )
 
 

@@ -49,6 +49,17 @@ def skewed() -> Known:
     return Known(density, np.full(2, special.digamma(shape)), np.full(2, special.polygamma(1, shape)))
 
 
+def gaussian(covariance, mean=0.0, **options):
+    """A Gaussian of any covariance `(D, D)`; options: of the Density."""
+    precision = torch.tensor(np.linalg.inv(covariance))
+
+    def log_density(theta):
+        centred = theta - mean
+        return -0.5 * centred @ precision.to(theta.device) @ centred
+
+    return hmc_fast.Density(log_density, len(covariance), dtype=torch.float64, **options)
+
+
 def linear_regression(num_data: int = 64, noise_std: float = 0.5) -> tuple[hmc_fast.Posterior, Known]:
     """Bayesian linear regression, whose posterior is Gaussian in closed form."""
     generator = torch.Generator().manual_seed(1)
@@ -68,6 +79,12 @@ def linear_regression(num_data: int = 64, noise_std: float = 0.5) -> tuple[hmc_f
     mean = covariance @ (x.T @ y).numpy() / noise_std**2
     density = hmc_fast.Density(lambda theta: -theta.sum(), 2)  # unused: moments are what counts here
     return posterior, Known(density, mean, np.diag(covariance))
+
+
+def energy(posterior: hmc_fast.Posterior, theta: Tensor, momentum: Tensor) -> Tensor:
+    """Potential and kinetic energy of every chain, in float64."""
+    potential, _ = posterior.potential_and_grad(theta)
+    return potential + (momentum**2).double().sum(1) / 2
 
 
 def check_moments(draws: np.ndarray, mean: np.ndarray, variance: np.ndarray, bias: float = 0.0) -> None:

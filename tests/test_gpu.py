@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from test_protocol import SAMPLERS
-from test_runner import classifier
 
 import hmc_fast
+from cases import SAMPLERS, classifier
 from hmc_fast.models import lenet5, resnet20
 
 pytestmark = pytest.mark.gpu

@@ -1,6 +1,8 @@
-"""Imports go downward only, and importing the package is light and leaves no trace."""
+"""Imports follow the rule of README's code map; importing the package is light and leaves no trace."""
 
 import ast
+import itertools
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,35 +10,47 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 
-def project_imports(path):
-    """Names of the project's modules that a file imports, relative to the package."""
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
-            found |= set(names)
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hmc_fast"):
-            found.add(".".join(node.module.split(".")[1:2]) or "hmc_fast")
-    return found
+def rule():
+    """Room -> every room that it may import, by README's lines `lower < higher < ...` and `... anywhere`."""
+    section = (ROOT / "README.md").read_text().split("\n## Code map\n")[1].split("\n## ")[0]
+    (anywhere,) = re.findall(r"^ {4}(.*) anywhere$", section, re.M)
+    rooms = [file.stem for file in (ROOT / "hmc_fast").iterdir()]
+    below = {room: set(anywhere.split(", ")) for room in [*rooms, "kernels"]}
+    for line in re.findall(r"^ {4}(\S.* < .*)$", section, re.M):
+        for lower, higher in itertools.pairwise(line.split(" < ")):
+            for room in higher.split(", "):
+                below[room] |= set(lower.split(", "))
+    for _ in below:  # what lies below what lies below
+        below = {room: rooms.union(*(below[r] for r in rooms)) for room, rooms in below.items()}
+    return below
 
 
-def test_samplers_never_import_each_other():
-    for file in (ROOT / "hmc_fast/samplers").glob("*.py"):
-        if file.name != "__init__.py":
-            shared = {"adapting", "protocol", "metropolised", "stochastic", "__init__", file.stem}
-            others = {p.stem for p in file.parent.glob("*.py")} - shared
-            assert not project_imports(file) & others
+def imported(file, package):
+    """Names right below hmc_fast that a file imports."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            module = ".".join([*package[: len(package) - node.level + 1], *filter(None, [node.module])])
+            full = [f"{module if node.level else node.module}.{alias.name}" for alias in node.names]
+        else:
+            full = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        yield from (name.split(".")[1] for name in full if name.startswith("hmc_fast."))
 
 
-def test_kernels_never_import_the_package_and_only_ops_imports_triton_files():
-    for file in (ROOT / "kernels").glob("*.py"):
-        source = file.read_text()
-        assert "import hmc_fast" not in source
-        assert "from hmc_fast" not in source
-        if file.stem in ("ops", "reference", "prior", "__init__"):
-            tree = ast.parse(source)
-            top = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
-            assert not any("triton" in ast.dump(n) for n in top), file.name
+def test_imports_follow_the_rule():
+    below, broken = rule(), set()
+    for folder, name in ((ROOT / "hmc_fast", "hmc_fast"), (ROOT / "kernels", "hmc_fast/kernels")):
+        for file in folder.rglob("*.py"):
+            place = Path(name) / file.relative_to(folder)
+            room = place.parts[1].removesuffix(".py")
+            found = set(imported(file, place.parts[:-1])) & set(below) if room != "__init__" else set()
+            broken |= {(room, other) for other in found - below[room] - {room, "__init__"}}
+    assert not broken
+
+
+def test_operations_and_twins_do_not_need_triton():
+    for name in ("ops", "reference", "prior", "__init__"):
+        top = ast.parse((ROOT / f"kernels/{name}.py").read_text()).body
+        assert not any("triton" in ast.dump(n) for n in top if isinstance(n, ast.Import | ast.ImportFrom)), name
 
 
 def test_importing_is_light_and_touches_nothing():

@@ -10,6 +10,7 @@ pytest.importorskip("benchmarks.uci", reason="the benchmarks are not part of the
 from benchmarks.uci import COLUMNS, main
 
 
+@pytest.mark.slow
 def test_the_command_writes_the_table(tmp_path, capsys):
     rows = np.random.default_rng(0).normal(size=(40, 7))
     np.savetxt(tmp_path / "yacht.txt", rows)

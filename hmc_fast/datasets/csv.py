@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import os
 import warnings
 import zipfile
 import zlib
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..atomic_files import written_atomically
 from ..errors import UserError
 
 __all__ = ["read_csv"]
@@ -108,13 +108,6 @@ def _read_cache(cache: Path, key: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
 
 
 def _write_cache(cache: Path, key: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-    temporary = cache.with_name(f"{cache.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            np.savez(file, key=key, images=images, labels=labels)
-        os.replace(temporary, cache)
-    except OSError:
-        pass  # a read-only directory costs time at the next start, nothing else
-    finally:
-        with contextlib.suppress(OSError):  # where nothing can be written, this fails too
-            temporary.unlink(missing_ok=True)
+    # A read-only directory costs time at the next start, nothing else.
+    with contextlib.suppress(OSError), written_atomically(cache) as temporary:
+        np.savez(temporary, key=key, images=images, labels=labels)

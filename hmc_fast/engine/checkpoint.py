@@ -5,12 +5,12 @@ Nothing random is stored: every random value is a function of the seed and of co
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ..atomic_files import written_atomically
 from ..errors import UserError
 from ..samplers.protocol import restore, state_tensors
 
@@ -42,9 +42,8 @@ def write(
     tensors = {f"state.{name}": t for name, t in state_tensors(state).items()} | extra
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     metadata = {"numbers": json.dumps(numbers), "fingerprint": json.dumps(fingerprint)}
-    temporary = directory / (STATE_FILE + ".tmp")
-    save_file(tensors, temporary, metadata=metadata)
-    os.replace(temporary, directory / STATE_FILE)
+    with written_atomically(directory / STATE_FILE) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def read(directory: Path) -> Checkpoint:

@@ -18,13 +18,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 
 from ..atomic_files import write_json
-from ..compute.gradient import ChainBatching
+from ..compute.operations import count_operations
 from ..errors import UserError
 from ..targets.base import Target
-from ..targets.posterior import Posterior
 
 __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
 
@@ -67,38 +66,6 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-class _Count(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.operations = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        self.operations += 1
-        return func(*args, **(kwargs or {}))
-
-
-def count_work(target: Target, num_chains: int, count: int) -> Work:
-    """The work of a gradient on `count` examples, from one eager pass of one chain over a micro-batch."""
-    from torch.utils.flop_counter import FlopCounterMode  # imports triton, which this package does not
-
-    size = min(count, target.micro_batch_size) if isinstance(target, Posterior) else count
-    target = target.prepared(compiled=False)
-    theta = target.example_row()
-    indices = None
-    if isinstance(target, Posterior):
-        indices = torch.arange(size, device=target.device)[None] % target.num_data
-    log_lik = theta.new_empty(1, size)
-    with FlopCounterMode(display=False) as flops, _Count() as counter:
-        target.log_likelihood_and_grad(theta, torch.empty_like(theta), log_lik, indices)
-    passes = math.ceil(count / size)
-    batched = not isinstance(target, Posterior) or target.chain_batching == "vmap"
-    return Work(
-        operations=counter.operations,
-        flops=int(flops.get_total_flops() * num_chains * count / size),
-        launches=counter.operations * passes * (1 if batched else num_chains),
-    )
-
-
 def choose(target: Target, num_chains: int, count: int, gradients: int, *, compile: Compile = "auto") -> Choice:
     """Decides for a run of `gradients` gradients on `count` examples each.
 
@@ -118,26 +85,35 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
             f"compile; it pays from {_REPAYS:.0f} times that"
         )
     wanted = compile is True or (compile == "auto" and repays)
-    failure = _trial(target) if wanted else None
-    if failure:
-        message = f"torch.compile cannot take this model ({failure})"
+    if wanted and (refusal := _compilation_refusal(target)):
+        message = f"torch.compile cannot take this model ({refusal})"
         if compile is True:
             raise UserError(f"{message}: use compile='auto' or False")
         warnings.warn(f"not compiled: {message}", stacklevel=3)
         wanted = False
-    if not isinstance(target, Posterior):
-        return Choice(target.prepared(compiled=wanted), tuple(reasons))
-
     if num_chains > 1 and target.vmap_refusal:
         reasons.append(f"chains one after the other: vmap refuses this model ({target.vmap_refusal})")
-    several = num_chains > 1 and not target.chain_batching_given and seconds > _MEASURE_FROM_SECONDS
-    if not several and not (wanted and compile == "auto"):
+
+    variants = [target.prepared(compiled=False)]
+    if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and target.chain_batchings():
+        variants = [target.prepared(compiled=False, chain_batching=way) for way in target.chain_batchings()]
+    if target.architecture() is None or (len(variants) == 1 and not (wanted and compile == "auto")):
         return Choice(target.prepared(compiled=wanted), tuple(reasons))
-    best, line = _measured(target, num_chains, count, several, wanted, compile)
-    return Choice(best, (*reasons, line))
+
+    times = _Times(target, num_chains, count)
+    best = min(variants, key=times.of)
+    if wanted:
+        compiled = best.prepared(compiled=True)
+        if compile is True or times.of(compiled) < times.of(best):
+            best = compiled
+    return Choice(best, (*reasons, f"gradient by {_name(best)} ({times.keep()})"))
 
 
-def _trial(target: Target) -> str | None:
+def _name(variant: Target) -> str:
+    return f"{variant.chain_batching} compiled" if variant.compiled else f"{variant.chain_batching}"
+
+
+def _compilation_refusal(target: Target) -> str | None:
     """Why the gradient cannot be compiled, or None: traced for one example, with nothing generated yet."""
     row = target.example_row()[0]
     try:
@@ -147,97 +123,90 @@ def _trial(target: Target) -> str | None:
     return None
 
 
-def _measured(
-    target: Posterior, num_chains: int, count: int, several: bool, wanted: bool, compile: Compile
-) -> tuple[Posterior, str]:
-    """The fastest variant, from the file of earlier measurements or by measuring now.
-
-    Eager ways to batch chains are compared first, if there are `several`; then the best of them is compiled,
-    if that is `wanted`, and stays so if that made it faster (or the user said so).
-    """
-    key = _key(target, num_chains, count)
-    path = _cache_file()
-    try:
-        known: dict[str, dict[str, float]] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        known = {}
-    times = dict(known.get(key, {}))
-    before = dict(times)
-    ways = _ways(target) if several else [target.chain_batching]
-    best = min(ways, key=lambda way: _time(target, way, False, num_chains, count, times))
-    compiled = target.prepared(compiled=True, chain_batching=best)
-    faster = wanted and (compile is True or _time(compiled, best, True, num_chains, count, times) < times[best])
-    origin = f"measured earlier, {path}"
-    if times != before:
-        origin = "measured now"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, known | {key: times})
-        except OSError:
-            origin += f", and not kept: {path} cannot be written"
-    shown = ", ".join(f"{way} {1e3 * value:.3g} ms" for way, value in sorted(times.items(), key=lambda p: p[1]))
-    chosen = compiled if faster else target.prepared(compiled=False, chain_batching=best)
-    word = f"{best}, {'compiled' if faster else 'eager'}"
-    return chosen, f"gradient by {word} ({shown} per micro-batch of {num_chains} chains; {origin})"
+# --- one gradient: counted, and measured ---
 
 
-def _ways(target: Posterior) -> list[ChainBatching]:
-    ways: list[ChainBatching] = ["loop"] if target.vmap_refusal else ["vmap", "loop"]
-    return [*ways, "streams"] if target.device.type == "cuda" else ways
-
-
-def _time(
-    target: Posterior, way: ChainBatching, compiled: bool, num_chains: int, count: int, times: dict[str, float]
-) -> float:
-    """Median seconds of one micro-batch of all chains, kept in `times`; infinite where it cannot run."""
-    name = f"{way} compiled" if compiled else way
-    if name not in times:
-        size = min(count, target.micro_batch_size)
-        variant = target if compiled else target.prepared(compiled=False, chain_batching=way)
-        theta = target.initial("model", num_chains, 0)
-        shared = count == target.num_data
-        indices = (torch.arange(num_chains * size, device=target.device) % target.num_data).view(num_chains, size)
-        grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, size)
-        try:
-            times[name] = _median_seconds(
-                lambda: variant.micro_batch(theta, grad, log_lik, None if shared else indices), target.device
-            )
-        except torch.OutOfMemoryError:
-            times[name] = 1e9  # not inf, which JSON does not know
-    return times[name]
-
-
-def _median_seconds(call: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    samples = []
-    for repeat in range(repeats + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        begin = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if repeat >= 2:
-            samples.append(time.perf_counter() - begin)
-    return statistics.median(samples)
-
-
-def _key(target: Posterior, num_chains: int, count: int) -> str:
-    """Everything that the fastest way may depend on."""
-    parts = (
-        repr(target.flat.module),
-        [tuple(shape) for shape in target.flat.shapes],
-        tuple(target.x.shape[1:]),
-        min(count, target.micro_batch_size),
-        num_chains,
-        target.precision,
-        torch.__version__,
-        torch.cuda.get_device_name(target.device)
-        if target.device.type == "cuda"
-        else f"cpu {torch.get_num_threads()}",
+def count_work(target: Target, num_chains: int, count: int) -> Work:
+    """The work of a gradient on `count` examples, from one eager pass of one chain over a micro-batch."""
+    size = min(count, target.micro_batch_size)
+    one_pass = _micro_batch(target.prepared(compiled=False), target.example_row(), size, shared=False)
+    counted = count_operations(one_pass)
+    together = target.chain_batching in (None, "vmap")
+    return Work(
+        operations=counted.number,
+        flops=int(counted.flops * num_chains * count / size),
+        launches=counted.number * math.ceil(count / size) * (1 if together else num_chains),
     )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
 
-def _cache_file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "hmc_fast" / "measured.json"
+def _micro_batch(target: Target, theta: Tensor, size: int, *, shared: bool) -> Callable[[], None]:
+    """The gradient at `theta (C, D)` on `size` examples: `shared` by all chains, or chosen for each."""
+    target = target.first_examples(size) if shared else target
+    indices = torch.arange(len(theta) * size, device=target.device) % target.num_data
+    chosen = None if shared else indices.view(len(theta), size)
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(len(theta), size)
+    return lambda: target.log_likelihood_and_grad(theta, grad, log_lik, chosen)
+
+
+class _Times:
+    """Seconds that each variant of `target` takes for a micro-batch of all chains: read from the file of earlier
+    measurements, or measured when asked for."""
+
+    def __init__(self, target: Target, num_chains: int, count: int) -> None:
+        self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
+        self.shared = count == target.num_data
+        self.key = self._key(target)
+        self.path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "measured.json"
+        try:
+            self.file: dict[str, dict[str, float]] = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            self.file = {}
+        self.known = dict(self.file.get(self.key, {}))
+
+    def _key(self, target: Target) -> str:
+        """Everything that the fastest way may depend on."""
+        cuda = target.device.type == "cuda"
+        device = torch.cuda.get_device_name(target.device) if cuda else f"cpu {torch.get_num_threads()}"
+        parts = (target.architecture(), self.size, self.shared, self.num_chains, torch.__version__, device)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+
+    def of(self, variant: Target) -> float:
+        if _name(variant) not in self.known:
+            theta = variant.example_row().expand(self.num_chains, -1).clone()
+            call = _micro_batch(variant, theta, self.size, shared=self.shared)
+            self.known[_name(variant)] = _median_seconds(call, variant)
+        return self.known[_name(variant)]
+
+    def keep(self) -> str:
+        """Writes what was measured now to the file, and says what is known and from where."""
+        origin = f"measured earlier, {self.path}"
+        if self.known != self.file.get(self.key, {}):
+            origin = "measured now"
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                write_json(self.path, self.file | {self.key: self.known})
+            except OSError:
+                origin += f", and not kept: {self.path} cannot be written"
+        times = sorted(self.known.items(), key=lambda item: item[1])
+        shown = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in times)
+        return f"{shown} per micro-batch of {self.num_chains} chains; {origin}"
+
+
+def _median_seconds(call: Callable[[], object], variant: Target, repeats: int = 5) -> float:
+    """Of `repeats` calls after two that warm up; 1e9 (JSON knows no infinity) where memory does not suffice."""
+    samples = []
+    try:
+        for _ in range(repeats + 2):
+            _wait(variant.device)
+            begin = time.perf_counter()
+            call()
+            _wait(variant.device)
+            samples.append(time.perf_counter() - begin)
+    except torch.OutOfMemoryError:
+        return 1e9
+    return statistics.median(samples[2:])
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

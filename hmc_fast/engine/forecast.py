@@ -6,9 +6,8 @@ from pathlib import Path
 
 from ..errors import UserError
 from ..results.draw_store import DrawStore
-from ..samplers.protocol import State, buffers, state_tensors
+from ..samplers.protocol import State, buffers
 from ..targets.base import Target
-from ..targets.posterior import Posterior
 
 __all__ = ["check_disk", "forecast", "human"]
 
@@ -26,15 +25,14 @@ def forecast(target: Target, state: State, store: DrawStore, average_bytes: int)
     """One line: what is allocated for the whole run. A model's activations come on top, bounded by
     `micro_batch_size`."""
     chains = sum(tensor.nbytes for tensor in buffers(state))
-    data = target.x.nbytes + target.y.nbytes if isinstance(target, Posterior) else 0
     parts = [
         f"chains {human(chains)}",
         f"ring of {store.capacity} draws {human(store.ring.nbytes)}",
-        f"data {human(data)}",
+        f"data {human(target.nbytes)}",
         f"averages {human(average_bytes)}",
     ]
     where = "on disk" if store.path is not None else "in host memory"
-    total = chains + store.ring.nbytes + data + average_bytes
+    total = chains + store.ring.nbytes + target.nbytes + average_bytes
     return (
         f"memory on {target.device}: {human(total)} ({', '.join(parts)}) and activations; "
         f"all draws {where}: {human(store.nbytes)}"
@@ -54,8 +52,3 @@ def check_disk(path: Path, needed: int) -> None:
             f"the draws take {human(needed)} and {parent} has {human(free)} free: ask for fewer draws or "
             "chains, or another directory"
         )
-
-
-def tensor_bytes(state: State) -> int:
-    """Bytes of the tensors that a checkpoint holds."""
-    return sum(t.nbytes for t in state_tensors(state).values())

@@ -3,6 +3,7 @@
 import signal
 import threading
 from types import FrameType, TracebackType
+from typing import Any
 
 __all__ = ["InterruptGuard"]
 
@@ -16,7 +17,7 @@ class InterruptGuard:
 
     def __init__(self) -> None:
         self.requested = False
-        self._previous: object = None
+        self._previous: Any = None
         self._active = False
 
     def __enter__(self) -> "InterruptGuard":
@@ -29,7 +30,7 @@ class InterruptGuard:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._active:
-            signal.signal(signal.SIGINT, self._previous)  # type: ignore[arg-type]
+            signal.signal(signal.SIGINT, self._previous)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.requested:

@@ -47,13 +47,6 @@ class Progress:
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())
             print(f"{phase} {self._done}/{self._total}  {shown}", file=sys.stderr, flush=True)
 
-    def message(self, text: str) -> None:
-        """A line beside the bar."""
-        if self._bar is not None:
-            self._bar.write(text, file=sys.stderr)
-        elif self._enabled:
-            print(text, file=sys.stderr, flush=True)
-
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -1,31 +1,27 @@
 """`hmc_fast.run`: posterior and sampler in, draws and predictions out."""
 
 import dataclasses
-import hashlib
-import os
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..atomic_files import write_json
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
 from ..results.draw_store import DrawStore, bytes_per_draw, parse_capacity
-from ..results.model_average import StreamedAverage, prediction_shape
 from ..results.run import Run
+from ..results.streamed_predictions import StreamedPredictions
+from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
-from ..targets.base import Target
-from ..targets.posterior import Posterior
-from . import checkpoint
+from ..targets.base import Target, digest
+from .checkpoint import Checkpoint
 from .execution import Compile, choose
-from .forecast import check_disk, forecast
-from .loop import Loop, Plan
+from .forecast import forecast
+from .loop import Loop
+from .output import Output, OutputFolder
 
 __all__ = ["run"]
 
@@ -80,224 +76,144 @@ def run(
         UserError: an option out of its range, a directory that holds a run or cannot be written.
         KeyboardInterrupt: Ctrl-C; with `out`, a checkpoint was written first.
     """
+    # What can be refused is refused here, before anything is written.
     if chains < 1:
         raise UserError(f"chains {chains} must be at least 1")
-    plan = Plan(burn_in, draws, thin)
     check_seed(seed)
-    if device is not None:
-        target = target.to(device)  # type: ignore[attr-defined]
-    directory = None if out is None else Path(out)
+    plan = Plan(burn_in, draws, thin)
+    target = target if device is None else target.to(device)
     theta = target.initial(init, chains, seed)
-    saved = None
-    if resume:
-        if directory is None:
-            raise UserError("resume needs out, the directory whose checkpoint to continue from")
-        saved = checkpoint.read(directory / "checkpoint")
-    elif directory is not None:
-        refuse_existing(directory)
-    draw_dtype = draw_dtype or target.default_draw_dtype
-    draw_size = bytes_per_draw(chains, target.num_params, draw_dtype)
-    capacity = parse_capacity(capacity, draw_size, draws)
-    if directory is not None and saved is None:
-        check_disk(directory, draws * draw_size)
+    output = Output() if out is None else OutputFolder(Path(out))
+    saved = output.read_checkpoint() if resume else None
+    storage = _storage(target, plan, chains, draw_dtype, capacity)
+    if saved is None:
+        output.check_room(draws * storage.draw_bytes)
     target, reasons = _prepared(target, sampler, plan, chains, compile, saved)
     graph = checked_graph(target, graph)
-    fingerprint = _fingerprint(target, sampler, plan, chains, seed, draw_dtype, theta)
+    fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
     if saved is not None:
-        assert directory is not None
-        checkpoint.assert_same_run(saved, fingerprint, directory)
-    average, inputs = _average(target, test, chains, draws)
+        output.assert_same_run(saved, fingerprint)
+    predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
 
     state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
-    if directory is not None:
-        _make_directory(directory)
-        if config is not None and saved is None:
-            write_json(directory / "config.json", config)
+    output.create()
+    if config is not None and saved is None:
+        output.write_config(config)
+    loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
+    if progress:
+        memory = forecast(target, state, loop.store, 0 if predictions is None else predictions.nbytes)
+        print(*reasons, memory, sep="\n", file=sys.stderr)
+    try:
+        loop.run(progress=progress, profile=profile)
+    except UserError:
+        output.remove_start()
+        raise
+    return _publish(loop, seed)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """How draws are stored. capacity: draws in the ring. draw_bytes: of one draw of all chains."""
+
+    dtype: torch.dtype
+    capacity: int
+    draw_bytes: int
+
+
+def _storage(
+    target: Target, plan: Plan, chains: int, dtype: torch.dtype | None, capacity: "int | str | None"
+) -> _Storage:
+    dtype = dtype or target.default_draw_dtype
+    draw_bytes = bytes_per_draw(chains, target.num_params, dtype)
+    return _Storage(dtype, parse_capacity(capacity, draw_bytes, plan.draws), draw_bytes)
+
+
+def _prepared(
+    target: Target, sampler: Sampler, plan: Plan, chains: int, compile: Compile, saved: Checkpoint | None
+) -> tuple[Target, tuple[str, ...]]:
+    """The target, compiled and its chains batched as the rules say, or as the run to resume had it; and why."""
+    if saved is not None and "compiled" in saved.fingerprint:
+        compiled, batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
+        return target.prepared(compiled=compiled, chain_batching=batching), ()
+    gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
+    choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
+    return choice.target, choice.reasons
+
+
+def _fingerprint(
+    target: Target, sampler: Sampler, plan: Plan, theta: Tensor, seed: int, draw_dtype: torch.dtype
+) -> dict[str, Any]:
+    """What determines the draws: a checkpoint is resumed only under the same."""
+    settings = {
+        f"{sampler.name} {name}": digest(value) if isinstance(value, Tensor) else repr(value)
+        for name, value in vars(sampler).items()
+    }
+    return {
+        "sampler": sampler.name,
+        **settings,
+        **dataclasses.asdict(plan),
+        "chains": len(theta),
+        "seed": seed,
+        "draw_dtype": str(draw_dtype),
+        "initial parameters": digest(theta),
+        **target.fingerprint(),
+    }
+
+
+def _open(
+    target: Target,
+    sampler: Sampler,
+    state: Any,
+    plan: Plan,
+    storage: _Storage,
+    predictions: StreamedPredictions | None,
+    output: Output,
+    fingerprint: dict[str, Any],
+    saved: Checkpoint | None,
+) -> Loop:
+    """The loop at its first iteration, or where the checkpoint left it."""
+    chains, kept = len(state.theta), plan.kept_iterations(sampler)
     store = DrawStore(
-        draws,
+        plan.draws,
         chains,
         target.num_params,
-        capacity=capacity,
-        dtype=draw_dtype,
+        capacity=storage.capacity,
+        dtype=storage.dtype,
         device=target.device,
-        path=None if directory is None else _draws_path(directory),
-        count=int(saved.numbers["draws"]) if saved is not None else 0,
+        path=output.draws_path,
+        count=0 if saved is None else int(saved.numbers["draws"]),
     )
     loop = Loop(
         target=target,
         sampler=sampler,
         state=state,
-        store=store,
         plan=plan,
-        average=average,
-        test_inputs=inputs,
-        checkpoint_directory=None if directory is None else directory / "checkpoint",
+        kept=kept,
+        store=store,
+        trace=Trace.empty(kept[-1] + 1, chains),
+        predictions=predictions,
+        output=output,
         fingerprint=fingerprint,
-        trace_path=(directory or Path()) / "profile.json" if profile else None,
     )
     if saved is not None:
         loop.restore(saved)
-    if progress:
-        average_bytes = 0 if average is None else average.sums.nbytes + average.second.nbytes
-        print(*reasons, forecast(target, state, store, average_bytes), sep="\n", file=sys.stderr)
-    try:
-        loop.run(progress=progress)
-    except UserError:
-        if directory is not None and not (directory / "checkpoint" / checkpoint.STATE_FILE).exists():
-            _remove_start(directory)
-        raise
+    return loop
 
-    finished = Run(
-        target=target,
-        sampler=sampler,
-        plan=plan,
+
+def _publish(loop: Loop, seed: int) -> Run:
+    """The finished run, its files under their final names."""
+    loop.save()
+    predictions = loop.predictions
+    return Run(
+        target=loop.target,
+        sampler=loop.sampler,
+        plan=loop.plan,
         seed=seed,
-        draws=store.draws(),
-        test=None if average is None else average.result(),
-        curve=None if average is None else average.curve.cpu().numpy(),
+        draws=loop.output.publish(loop.trace, loop.plan.burn_in, loop.store.draws()),
+        test=None if predictions is None else predictions.average.result(),
+        curve=None if predictions is None else predictions.average.curve.cpu().numpy(),
         function_draws=loop.function_values(),
-        rounding=(int(store.counts[0]), int(store.counts[1])),
+        history=loop.trace,
+        rounding=(int(loop.store.counts[0]), int(loop.store.counts[1])),
         seconds=loop.seconds,
-        _trace=torch.stack(loop.trace).numpy(),
     )
-    if directory is not None:
-        loop.save()
-        finished.draws = _publish(directory, finished)
-    return finished
-
-
-def _prepared(
-    target: Target,
-    sampler: Sampler,
-    plan: Plan,
-    chains: int,
-    compile: Compile,
-    saved: "checkpoint.Checkpoint | None",
-) -> tuple[Target, tuple[str, ...]]:
-    """The target, compiled and its chains batched as the rules say, or as the run to resume had it; and why."""
-    if saved is not None and "compiled" in saved.fingerprint:
-        compiled, chain_batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
-    else:
-        gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
-        choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
-        return choice.target, choice.reasons
-    if isinstance(target, Posterior):
-        return target.prepared(compiled=compiled, chain_batching=chain_batching), ()
-    return target.prepared(compiled=compiled), ()
-
-
-def refuse_existing(directory: Path) -> None:
-    """Raises UserError where a run already lives, or where a directory cannot be."""
-    try:
-        held = [name for name in ("checkpoint", "draws.npy", "config.json") if (directory / name).exists()]
-        above = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
-    except OSError as error:  # such as a name that is too long
-        raise UserError(f"{directory} cannot be written ({error.strerror}): choose another directory") from error
-    if not above.is_dir():
-        raise UserError(f"{directory} cannot be written, {above} is a file: choose another directory")
-    if held:
-        raise UserError(f"{directory} already holds a run ({held[0]}): choose another directory, or resume it")
-
-
-def _make_directory(directory: Path) -> None:
-    try:
-        (directory / "checkpoint").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written ({error.strerror}): choose another directory") from error
-
-
-def _remove_start(directory: Path) -> None:
-    """Takes back what a run without a single checkpoint has written."""
-    shutil.rmtree(directory / "checkpoint")
-    (directory / "config.json").unlink(missing_ok=True)
-    if not any(directory.iterdir()):
-        directory.rmdir()
-
-
-def _draws_path(directory: Path) -> Path:
-    """The file takes its final name when it is complete: nobody mistakes half a run for a whole one."""
-    finished = directory / "draws.npy"
-    return finished if finished.exists() else directory / "checkpoint" / "draws.npy"
-
-
-def _publish(directory: Path, finished: Run) -> np.ndarray:
-    """Writes `trace.csv`, gives `draws.npy` its final name, and returns a view of it."""
-    temporary = directory / "trace.csv.tmp"
-    finished.trace.to_csv(temporary, index=False)
-    os.replace(temporary, directory / "trace.csv")
-    path = _draws_path(directory)
-    if path != directory / "draws.npy":
-        os.replace(path, directory / "draws.npy")
-    return np.load(directory / "draws.npy", mmap_mode="r")
-
-
-def _average(
-    target: Target, test: "Tensor | tuple[Tensor, Tensor] | None", chains: int, draws: int
-) -> tuple[StreamedAverage | None, Tensor | None]:
-    """The streamed average over the test inputs, checked on one of them before any work starts."""
-    if test is None:
-        return None, None
-    if not isinstance(target, Posterior):
-        raise UserError("a bare Density predicts nothing: leave test out")
-    inputs, labels = test if isinstance(test, tuple) else (test, None)
-    inputs = inputs.to(target.device, target.dtype if inputs.is_floating_point() else None)
-    if inputs.shape[1:] != target.x.shape[1:]:
-        raise UserError(
-            f"test inputs have shape {tuple(inputs.shape[1:])} per example, the data {tuple(target.x.shape[1:])}"
-        )
-    if labels is not None:
-        if len(labels) != len(inputs):
-            raise UserError(f"there are {len(inputs)} test inputs and {len(labels)} test labels")
-        labels = labels.to(target.device)
-    width = prediction_shape(target.predict(target.initial("model", 1, 0), inputs[:1]))[2]
-    if labels is not None and target.likelihood.task == "classification":
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= width:
-            raise UserError(f"test labels lie in {low}..{high}: they must be in 0..{width - 1}")
-    average = StreamedAverage(
-        target.likelihood.task,
-        (chains, len(inputs), width),
-        labels=labels,
-        num_draws=draws,
-        device=target.device,
-    )
-    return average, inputs
-
-
-def _fingerprint(
-    target: Target,
-    sampler: Sampler,
-    plan: Plan,
-    chains: int,
-    seed: int,
-    draw_dtype: torch.dtype,
-    theta: Tensor,
-) -> dict[str, Any]:
-    """What determines the draws: a checkpoint is resumed only under the same."""
-    settings = {
-        f"{sampler.name} {name}": _digest(value) if isinstance(value, Tensor) else repr(value)
-        for name, value in vars(sampler).items()
-    }
-    data = {"data": _digest(target.x) + _digest(target.y)} if isinstance(target, Posterior) else {}
-    return {
-        "sampler": sampler.name,
-        **settings,
-        **dataclasses.asdict(plan),
-        "chains": chains,
-        "seed": seed,
-        "draw_dtype": str(draw_dtype),
-        "temperature": target.temperature,
-        "compiled": target.compiled,
-        "chain_batching": target.chain_batching if isinstance(target, Posterior) else None,
-        "prior": [(s.start, s.stop, s.family, s.shape, _scale_name(s.scale)) for s in target.prior],
-        "initial parameters": _digest(theta),
-        **data,
-    }
-
-
-def _scale_name(scale: "float | Tensor") -> str:
-    return _digest(scale) if isinstance(scale, Tensor) else repr(scale)
-
-
-def _digest(tensor: Tensor) -> str:
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -6,7 +6,6 @@ Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are 
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import sys
 import time
@@ -22,7 +21,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import __version__
-from ..atomic_files import write_json
+from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
 from ..engine.checkpoint import STATE_FILE
 from ..errors import UserError
@@ -31,9 +30,10 @@ from ..presets.build import draw, make_dataset, make_posterior
 from ..presets.resolve import resolve
 from ..presets.sampler_arguments import arguments_of
 from ..presets.settings import drawn_from
-from ..presets.table import RunSpecification, quarter_period
-from ..sample import write_scores
+from ..presets.table import RunSpecification
+from ..results.run_folder import write_scores
 from ..targets.posterior import Posterior
+from ..targets.priors import suggested_trajectory_length
 from .approximations import Bag, fit
 from .settings import EPOCHS, ExperimentSettings
 
@@ -77,9 +77,8 @@ class Sample:
         """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
         if not path.exists():
-            temporary = path.with_name("test_probs.tmp.npy")
-            np.save(temporary, self.predict(self.lab.dataset.x_test))
-            os.replace(temporary, path)
+            with written_atomically(path) as temporary:
+                np.save(temporary, self.predict(self.lab.dataset.x_test))
         return np.asarray(np.load(path, mmap_mode="r"))
 
     @property
@@ -152,7 +151,7 @@ class Lab:
         own = ("burn_in", "draws", "step_size", "trajectory_length")
         own_values = {key: getattr(self.settings, key) for key in own}
         if own_values["trajectory_length"] is None:  # the paper's, not that of a preset for a quick look
-            own_values["trajectory_length"] = quarter_period(self.settings.prior_variance)
+            own_values["trajectory_length"] = suggested_trajectory_length(self.settings.prior_variance)
         return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
 
     def sampler(self, name: str, **changes: Any) -> Job:
@@ -180,7 +179,8 @@ class Lab:
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
-        write_scores(directory, self.preset, run, self._runs_on)  # last: its metrics.json says that all is there
+        test = self._runs_on  # last: its metrics.json says that all is there
+        write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
         """A method that trains, see `methods.fit`."""

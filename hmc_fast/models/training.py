@@ -1,7 +1,6 @@
 """Supervised training: fit a network by Adam, score it, and keep its weights in a file."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..atomic_files import written_atomically
 from ..datasets import Dataset
 from ..errors import UserError
 from ..targets.likelihoods import Gaussian, HeteroscedasticGaussian
@@ -144,12 +144,8 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
         for name, tensor in model.state_dict().items()
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
+    with written_atomically(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

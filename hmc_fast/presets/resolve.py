@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..command_line import Flag, flags_of, option
 from ..errors import UserError
+from ..targets.priors import suggested_trajectory_length
 from .sampler_arguments import (
     SAMPLERS,
     argument_types,
@@ -19,7 +20,7 @@ from .sampler_arguments import (
     with_arguments,
 )
 from .settings import FREE_ON_RESUME, SampleSettings
-from .table import PRESETS, RunSpecification, adapting, preset_run, quarter_period
+from .table import PRESETS, RunSpecification, adapting, preset_run
 
 __all__ = ["resolve", "resumed", "sample_flags"]
 
@@ -45,9 +46,11 @@ def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecifica
     variance = changes.get("prior_variance", run.settings.prior_variance)
     if not (math.isfinite(variance) and variance > 0):
         raise UserError(f"--prior-variance {variance} must be a positive number")
-    of_prior = arguments_of(sampler).get("trajectory_length") == quarter_period(run.settings.prior_variance)
+    of_prior = arguments_of(sampler).get("trajectory_length") == suggested_trajectory_length(
+        run.settings.prior_variance
+    )
     if of_prior and not given.keys() & {"trajectory_length", "num_leapfrog"}:
-        given["trajectory_length"] = quarter_period(variance)
+        given["trajectory_length"] = suggested_trajectory_length(variance)
     return RunSpecification(replace(run.settings, **changes), with_arguments(sampler, given))
 
 

@@ -1,17 +1,17 @@
 """The presets: of each, the samplers that were tuned for it and the settings around them."""
 
 import dataclasses
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..dynamics.integrators import whole_steps
 from ..dynamics.schedules import CosineCyclical
 from ..samplers import AMAGOLD, GHMC, HMC, MCLMC, SGHMC, AdjustedMCLMC, Sampler, SplitHMC
+from ..targets.priors import suggested_trajectory_length
 from .sampler_arguments import argument_types, arguments_of, make_sampler
 from .settings import SampleSettings
 
-__all__ = ["PRESETS", "RunSpecification", "adapting", "preset_run", "quarter_period"]
+__all__ = ["PRESETS", "RunSpecification", "adapting", "preset_run"]
 
 ADAPTING_BURN_IN = 200  # iterations: Stan's first and last phase, and two windows for the inverse mass
 
@@ -26,12 +26,6 @@ class RunSpecification:
     def flat(self) -> dict[str, Any]:
         """Every setting by its name."""
         return {"sampler": self.sampler.name, **dataclasses.asdict(self.settings), **arguments_of(self.sampler)}
-
-
-def quarter_period(variance: float) -> float:
-    """The trajectory length pi/2 prior standard deviations (Izmailov et al. 2021, sec. 3.2): of the prior alone,
-    the one at which a draw no longer depends on the draw before."""
-    return 0.5 * math.pi * math.sqrt(variance)
 
 
 _DIGITS = SampleSettings("digits", data="digits", model="mlp", prior_variance=0.2, chains=4, init="prior")
@@ -62,7 +56,7 @@ PRESETS: dict[str, dict[str, RunSpecification]] = {
         # every proposal from the steep place in the prior where they began, and never left it.
         "hmc": RunSpecification(
             replace(_DIGITS, burn_in=25, draws=50),
-            HMC(0.02, trajectory_length=quarter_period(0.2), test_in_burn_in=False),
+            HMC(0.02, trajectory_length=suggested_trajectory_length(0.2), test_in_burn_in=False),
         ),
         # Nine pairs tried, step sizes .002 to .012, frictions 4 to 25. Total variation of one chain from HMC
         # on the test set, after 150 epochs: .066 at (.004, 25), .036 here, .032 at (.008, 4). After 600: .021

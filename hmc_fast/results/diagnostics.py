@@ -18,6 +18,7 @@ __all__ = [
     "ess_tail",
     "mcse_mean",
     "mcse_sd",
+    "per_parameter",
     "plain_rhat",
     "rhat",
     "split_chains",
@@ -25,6 +26,21 @@ __all__ = [
 
 # Values worked on at a time: 8 MiB, which stay near the processor and bound the memory of the transforms.
 _BLOCK = 2**20
+
+# Values read at a time from draws in a file, which may not fit in memory: 128 MiB in float64.
+_VALUES_READ = 2**24
+
+
+def per_parameter(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarray) -> np.ndarray:
+    """`statistic` of every parameter of stored draws `(S, C, D)`, a block of parameters at a time.
+
+    statistic: takes float64 `(C, S, Q)` to `(..., Q)`. Returns `(..., D)`.
+    """
+    num_draws, num_chains, num_params = draws.shape
+    width = max(1, _VALUES_READ // (num_draws * num_chains))
+    blocks = (draws[:, :, begin : begin + width] for begin in range(0, num_params, width))
+    parts = [statistic(np.moveaxis(block, 0, 1).astype(np.float64)) for block in blocks]
+    return np.concatenate(parts, axis=-1)
 
 
 def _by_block(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""The files of a run's directory besides its draws: settings, predictions and metrics, in plain formats."""
+"""The files that a run's scores are written to, `predictions.npz` and `metrics.json`, and what `config.json` says
+of the machine. `run_folder_reader` reads them back."""
 
 import os
 import platform
@@ -11,11 +12,38 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..atomic_files import write_json, written_atomically
+from ..errors import UserError
 from .diagnostics import ess_bulk, rhat
 from .predictions import Classification, Regression
 from .run import Run
 
-__all__ = ["describe_environment", "metrics", "write_predictions"]
+__all__ = ["describe_environment", "metrics", "write_predictions", "write_scores"]
+
+
+def write_scores(
+    directory: Path, preset: str, run: Run, labels: np.ndarray, shift: float, scale: float
+) -> dict[str, Any]:
+    """Writes `predictions.npz` and `metrics.json`; returns the metrics.
+
+    Args:
+        preset: named in the metrics. labels: `(T,)` of the test inputs, as the target was given those of its data.
+        shift, scale: of regression's original units, y = shift + scale * standardised y; else unused.
+
+    Raises:
+        UserError: a run without test inputs.
+    """
+    write_predictions(directory / "predictions.npz", run, labels, shift, scale)
+    scores = {"preset": preset} | metrics(run, labels, shift, scale)
+    write_json(directory / "metrics.json", scores)
+    return scores
+
+
+def _tested(run: Run) -> tuple[Classification | Regression, np.ndarray]:
+    """The average over the test inputs, and its curve."""
+    if run.test is None or run.curve is None:
+        raise UserError("a run without test inputs has no scores: pass test to hmc_fast.run")
+    return run.test, run.curve
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
@@ -50,28 +78,22 @@ def _git_commit() -> str | None:
 
 def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, scale: float) -> None:
     """`predictions.npz`. Regression is in the original units, y = shift + scale * standardised y."""
-    assert run.test is not None
-    assert run.curve is not None
-    chains = run.num_chains
-    curve, single_score, single_loss = (
-        run.curve[:, :2],
-        run.curve[:, 2 : 2 + chains],
-        run.curve[:, 2 + chains :],
-    )
+    (test, curve), chains = _tested(run), run.num_chains
+    pooled, single_score, single_loss = np.split(curve, (2, 2 + chains), axis=1)
     arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": chains * np.arange(1, len(curve) + 1)}
-    if isinstance(run.test, Classification):
+    if isinstance(test, Classification):
         arrays |= {
-            "probs": run.test.probs.astype(np.float32),
-            "chain_probs": run.test.chain_probs.astype(np.float32),
-            "epistemic": run.test.epistemic,
-            "aleatoric": run.test.aleatoric,
-            "curve_accuracy": curve[:, 0],
-            "curve_nll": curve[:, 1],
+            "probs": test.probs.astype(np.float32),
+            "chain_probs": test.chain_probs.astype(np.float32),
+            "epistemic": test.epistemic,
+            "aleatoric": test.aleatoric,
+            "curve_accuracy": pooled[:, 0],
+            "curve_nll": pooled[:, 1],
             "single_accuracy": single_score,
             "single_nll": single_loss,
         }
     else:
-        test = run.test.rescaled(shift, scale)
+        test = test.rescaled(shift, scale)
         arrays |= {
             "labels": labels * scale + shift,
             "mean": test.mean,
@@ -79,15 +101,13 @@ def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, sc
             "epistemic": test.epistemic,
             "aleatoric": test.aleatoric,
             "chain_mean": test.chain_mean,
-            "curve_rmse": curve[:, 0] * scale,
-            "curve_log_likelihood": curve[:, 1] - np.log(scale),
+            "curve_rmse": pooled[:, 0] * scale,
+            "curve_log_likelihood": pooled[:, 1] - np.log(scale),
             "single_rmse": single_score * scale,
             "single_log_likelihood": single_loss - np.log(scale),
         }
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with written_atomically(path) as temporary:
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[str, Any]:
@@ -95,12 +115,10 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
 
     A gradient is one evaluation for one chain, on the full data or on a minibatch.
     """
-    assert run.test is not None
-    assert run.curve is not None
-    chains = run.num_chains
-    single = run.curve[:, 2:]
-    if isinstance(run.test, Regression):
-        test = run.test.rescaled(shift, scale)
+    (test, curve), chains = _tested(run), run.num_chains
+    single = curve[:, 2:]
+    if isinstance(test, Regression):
+        test = test.rescaled(shift, scale)
         original = labels * scale + shift
         scores = {
             "rmse": test.rmse(original),
@@ -110,18 +128,18 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         }
     else:
         scores = {
-            "accuracy": run.test.accuracy(labels),
-            "nll": run.test.nll(labels),
-            "ece": run.test.ece(labels),
-            "brier": run.test.brier(labels),
+            "accuracy": test.accuracy(labels),
+            "nll": test.nll(labels),
+            "ece": test.ece(labels),
+            "brier": test.brier(labels),
             "accuracy_single": float(single[:, :chains].mean()),
             "nll_single": float(single[:, chains:].mean()),
         }
     r_hat = rhat(run.function_draws)
     moving = r_hat[np.isfinite(r_hat)]
     ess = ess_bulk(run.function_draws)
-    energy = None if run.e_bfmi is None else run.e_bfmi[np.isfinite(run.e_bfmi)]
-    temperature = run.kinetic_temperature
+    e_bfmi, temperature = run.diagnostics.e_bfmi, run.diagnostics.kinetic_temperature
+    e_bfmi = None if e_bfmi is None else e_bfmi[np.isfinite(e_bfmi)]
     return {
         **scores,
         "acceptance_rate": run.acceptance_rate,
@@ -129,7 +147,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         "rhat_function_max": float(moving.max()) if len(moving) else None,
         "rhat_function_share_below_1_1": float((moving < 1.1).mean()) if len(moving) else None,
         "ess_function_min": float(np.nanmin(ess)) if len(moving) else None,
-        "e_bfmi_min": float(energy.min()) if energy is not None and len(energy) else None,
+        "e_bfmi_min": float(e_bfmi.min()) if e_bfmi is not None and len(e_bfmi) else None,
         "kinetic_temperature": None if temperature is None else float(temperature.mean()),
         "diagnosis": run.diagnosis(),
         "chains": chains,

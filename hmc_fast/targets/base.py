@@ -1,4 +1,4 @@
-"""What is sampled, as samplers see it: a density over rows of a flat buffer; and the simplest one.
+"""What is sampled, as samplers see it: a density over rows of a flat buffer.
 
     U(w) = -[ sum_i log p(y_i | x_i, w) + log p(w) ] / T
 
@@ -8,25 +8,28 @@ a target hands out the prior as a table.
 """
 
 import copy
+import hashlib
 import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor
 
-from ..compute.compilation import compile_function
+from ..compute.gradient import ChainBatching
 from ..compute.random_streams import COMPONENT, INITIAL
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter, Segment
 from . import priors
+from .likelihoods import Task
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Density", "Target", "positive"]
+__all__ = ["Target", "digest", "positive"]
 
 
 class Target(ABC):
@@ -37,6 +40,10 @@ class Target(ABC):
         prior: segment table covering 0..D. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
         compiled: whether gradients go through `torch.compile`; see `prepared`.
+        chain_batching: how the gradient covers all chains (`compute/gradient.py`); None where there is one way.
+        vmap_refusal: why "vmap" cannot batch this model, or None.
+        micro_batch_size: examples per forward and backward pass.
+        default_init: what `initial` takes "default" for. default_draw_dtype: of stored draws.
     """
 
     num_params: int
@@ -47,6 +54,13 @@ class Target(ABC):
     device: torch.device
     exact_gradient_pass: bool = True
     compiled: bool = False
+    chain_batching: ChainBatching | None = None
+    vmap_refusal: str | None = None
+    micro_batch_size: int = sys.maxsize
+    default_init: str = "prior"
+    default_draw_dtype: torch.dtype = torch.float16
+
+    # --- the density ---
 
     @abstractmethod
     def log_likelihood_and_grad(
@@ -64,28 +78,6 @@ class Target(ABC):
     @abstractmethod
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         """Writes the exact log likelihood of each example, `(C, N)`; no gradient."""
-
-    def prepared(self, *, compiled: bool) -> "Self":
-        """This target with its gradient compiled or not; shares all else."""
-        other = copy.copy(self)
-        other.compiled = compiled
-        return other
-
-    def example_row(self) -> Tensor:
-        """Parameters at which the target can be evaluated, `(1, D)`."""
-        return torch.zeros(1, self.num_params, dtype=self.dtype, device=self.device)
-
-    @abstractmethod
-    def gradient_function(self) -> Callable[[Tensor], object]:
-        """What `torch.compile` must be able to trace: the gradient at one row `(D,)`, on one example."""
-
-    def single_pass(self, num_chains: int, count: int) -> bool:
-        """Whether the gradient on `count` examples is one pass that a compiled unit may contain; else it
-        compiles its own passes."""
-        return True
-
-    default_init = "prior"
-    default_draw_dtype = torch.float16
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
@@ -106,6 +98,114 @@ class Target(ABC):
         """Writes the gradient of log density over T, prior included: `out (C, D)`, from the log likelihood's
         gradient `grad (C, D)` at `theta (C, D)`."""
         ops.force(out, grad, theta, self.prior, 1 / self.temperature)
+
+    # --- how it is computed ---
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> "Self":
+        """This target on another device; itself if it is there already."""
+
+    def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
+        """This target with its gradient compiled or not, and chains batched another way (None: as now); shares
+        all else.
+
+        Raises:
+            UserError: a way to batch chains that this target does not have.
+        """
+        if chain_batching is not None:
+            raise UserError(f"chain_batching {chain_batching!r}: a {type(self).__name__} has one way alone, None")
+        other = copy.copy(self)
+        other.compiled = compiled
+        return other
+
+    def chain_batchings(self) -> tuple[ChainBatching, ...]:
+        """The ways to batch chains from which the fastest may be chosen; fewer than two: no choice is open."""
+        return ()
+
+    def architecture(self) -> tuple[Any, ...] | None:
+        """What the time of a gradient depends on, besides the numbers of chains and examples: two targets that
+        agree here take the same time. None where nothing tells, so that no measurement can be kept."""
+        return None
+
+    def first_examples(self, count: int) -> "Self":
+        """This target on `count` of its examples, at most `micro_batch_size`, to see what one pass takes; a
+        target that makes all of them in one pass is that already."""
+        return self
+
+    def example_row(self) -> Tensor:
+        """Parameters at which the target can be evaluated, `(1, D)`."""
+        return torch.zeros(1, self.num_params, dtype=self.dtype, device=self.device)
+
+    @abstractmethod
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        """What `torch.compile` must be able to trace: the gradient at one row `(D,)`, on one example."""
+
+    def single_pass(self, num_chains: int, count: int) -> bool:
+        """Whether the gradient on `count` examples is one pass that a compiled unit may contain; else it
+        compiles its own passes."""
+        return True
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the data that it holds on its device."""
+        return 0
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What determines the density and its rounding, as values that JSON can hold: two targets with equal
+        fingerprints and the same model give the same draws."""
+        scales = [digest(s.scale) if isinstance(s.scale, Tensor) else repr(s.scale) for s in self.prior]
+        return {
+            "temperature": self.temperature,
+            "compiled": self.compiled,
+            "chain_batching": self.chain_batching,
+            "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
+        }
+
+    # --- what it predicts: nothing, unless it is a model's posterior ---
+
+    @property
+    def task(self) -> Task:
+        """What `predict` returns: class probabilities, mean and variance, or raw outputs."""
+        self._predicts_nothing()
+
+    @property
+    def predicts_softmax(self) -> bool:
+        """Whether predictions are the softmax of `logits`."""
+        return False
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Inputs `(T, ...)` on the target's device and in its dtype.
+
+        Raises:
+            UserError: examples that differ in shape from those of the data.
+        """
+        self._predicts_nothing()
+
+    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`; exact arithmetic."""
+        self._predicts_nothing()
+
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Model outputs `(C, T, K)` of every chain, computed in micro-batches."""
+        self._predicts_nothing()
+
+    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+        """Predictions `(C, T, K)` of every chain: what the likelihood makes of the outputs.
+
+        batch_size: inputs per pass; None: `micro_batch_size`.
+        """
+        self._predicts_nothing()
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the parameters, in the order of a row."""
+        return {"theta": (self.num_params,)}
+
+    def _predicts_nothing(self) -> NoReturn:
+        raise UserError(
+            f"a bare {type(self).__name__} predicts nothing: leave test out, or build a Posterior from a model"
+        )
+
+    # --- where chains begin ---
 
     def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
         """Where the chains begin, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the
@@ -137,60 +237,9 @@ class Target(ABC):
         raise UserError(f"init {init!r} is unknown: use 'prior', 'uniform', 'model' or a tensor")
 
 
-class Density(Target):
-    """A bare log density `fn(theta: (D,)) -> scalar`, up to a constant, vectorised over chains.
-
-    Chains begin uniformly in (-2, 2) unless told otherwise. Its energy is one number per chain, exact to
-    the dtype: use float64 where log densities are large.
-
-    Raises:
-        UserError: a dimension under 1, a temperature that is not positive, or a function that does not
-            return a scalar.
-    """
-
-    def __init__(
-        self,
-        fn: Callable[[Tensor], Tensor],
-        dim: int,
-        *,
-        temperature: float = 1.0,
-        dtype: torch.dtype = torch.float32,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.default_init, self.default_draw_dtype = "uniform", dtype
-        if dim < 1:
-            raise UserError(f"dim {dim} must be at least 1")
-        self.fn, self.num_params, self.num_data = fn, dim, 1
-        self._functions: dict[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
-        self.prior = (Segment(0, dim, ops.FLAT),)
-        self.temperature = positive("temperature", temperature)
-        self.dtype, self.device = dtype, torch.device(device)
-        value = fn(torch.zeros(dim, dtype=dtype, device=device))
-        if not isinstance(value, Tensor) or value.shape != ():
-            got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f"the log density returned {got} for one point: it must return a scalar tensor")
-
-    def to(self, device: torch.device | str) -> "Density":
-        """This density on another device: `fn` must follow its argument's device."""
-        return Density(self.fn, self.num_params, temperature=self.temperature, dtype=self.dtype, device=device)
-
-    def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
-    ) -> None:
-        function = torch.func.vmap(torch.func.grad_and_value(self.fn))
-        if self.compiled and not torch.compiler.is_compiling():
-            if theta.shape not in self._functions:
-                self._functions[theta.shape] = compile_function(function, cpu=not theta.is_cuda)
-            function = self._functions[theta.shape]
-        gradient, value = function(theta)
-        grad.copy_(gradient)
-        log_lik[:, 0] = value
-
-    def gradient_function(self) -> Callable[[Tensor], object]:
-        return torch.func.grad_and_value(self.fn)
-
-    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        log_lik[:, 0] = torch.func.vmap(self.fn)(theta)
+def digest(tensor: Tensor) -> str:
+    """Sixteen hexadecimal digits that tell one tensor's values from another's."""
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 
 def positive(name: str, value: float) -> float:

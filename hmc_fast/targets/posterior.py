@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from ..compute.precision import Precision, arithmetic, check_precision
 from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
-from .base import Target, positive
+from .base import Target, digest, positive
 from .flat_module import FlatModel
 
 if TYPE_CHECKING:
@@ -107,8 +107,22 @@ class Posterior(Target):
     def single_pass(self, num_chains: int, count: int) -> bool:
         return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
 
-    def to(self, device: torch.device | str) -> "Posterior":
-        """This posterior on another device; itself if it is there already."""
+    def chain_batchings(self) -> tuple[ChainBatching, ...]:
+        if self.chain_batching_given:
+            return ()
+        ways: tuple[ChainBatching, ...] = ("loop",) if self.vmap_refusal else ("vmap", "loop")
+        return (*ways, "streams") if self.device.type == "cuda" else ways
+
+    def architecture(self) -> tuple[Any, ...]:
+        shapes = [tuple(shape) for shape in self.flat.shapes]
+        return repr(self.flat.module), shapes, tuple(self.x.shape[1:]), self.precision
+
+    def first_examples(self, count: int) -> "Self":
+        part = copy.copy(self)
+        part.x, part.y, part.num_data = self.x[:count], self.y[:count], count
+        return part
+
+    def to(self, device: torch.device | str) -> "Self":
         device = torch.empty(0, device=device).device
         if device == self.device:
             return self
@@ -119,6 +133,13 @@ class Posterior(Target):
         moved.prior = tuple(_move(segment, device) for segment in self.prior)
         moved._batch_chains(self.chain_batching)
         return moved
+
+    @property
+    def nbytes(self) -> int:
+        return self.x.nbytes + self.y.nbytes
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {**super().fingerprint(), "data": digest(self.x) + digest(self.y)}
 
     def _trainable(self) -> nn.Module:
         module = copy.deepcopy(self.flat.module)
@@ -131,32 +152,39 @@ class Posterior(Target):
             return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
         return super().initial(init, num_chains, seed)
 
+    @property
+    def task(self) -> likelihoods.Task:
+        return self.likelihood.task
+
+    @property
+    def predicts_softmax(self) -> bool:  # a subclass of Categorical may predict otherwise
+        return type(self.likelihood) is likelihoods.Categorical
+
+    def inputs(self, x: Tensor) -> Tensor:
+        if x.shape[1:] != self.x.shape[1:]:
+            raise UserError(
+                f"test inputs have shape {tuple(x.shape[1:])} per example, the data {tuple(self.x.shape[1:])}"
+            )
+        return x.to(self.device, self.dtype if x.is_floating_point() else None)
+
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`; exact arithmetic."""
         with torch.no_grad(), arithmetic("fp32", self.device):
             if self.chain_batching == "vmap":
                 return torch.func.vmap(self.flat, in_dims=(0, None))(theta, x)
             return torch.stack([self.flat(row, x) for row in theta])
 
-    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
-        """Predictions `(C, T, K)` of every chain: what `likelihood.predict` makes of the outputs.
+    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+        return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
 
-        batch_size: inputs per pass; None: `micro_batch_size`.
-        """
+    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
         parts = []
         for chunk in x.split(batch_size or self.micro_batch_size):
             outputs = self.outputs(theta, chunk)
             parts.append(torch.func.vmap(self.likelihood.predict)(outputs))
         return torch.cat(parts, dim=1)
 
-    @property
-    def predicts_softmax(self) -> bool:
-        """Whether predictions are the softmax of `logits`; a subclass of `Categorical` may predict otherwise."""
-        return type(self.likelihood) is likelihoods.Categorical
-
-    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Model outputs `(C, T, K)` of every chain, computed in micro-batches."""
-        return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: tuple(shape) for name, shape in zip(self.flat.names, self.flat.shapes, strict=True)}
 
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None

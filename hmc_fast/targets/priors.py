@@ -17,7 +17,18 @@ from ..kernels import ops
 from ..kernels.ops import Segment
 from .flat_module import FlatModel
 
-__all__ = ["Flat", "Laplace", "Logistic", "Mixture", "Normal", "PerGroup", "Prior", "StudentT", "sample"]
+__all__ = [
+    "Laplace",
+    "Logistic",
+    "Mixture",
+    "Normal",
+    "PerGroup",
+    "Prior",
+    "StudentT",
+    "sample",
+    "segments",
+    "suggested_trajectory_length",
+]
 
 
 @dataclass(frozen=True)
@@ -125,16 +136,6 @@ class Mixture(Prior):
         return (self.weight, self.ratio)
 
 
-class Flat(Prior):
-    """No prior: an improper constant. What a bare log density uses."""
-
-    def family(self) -> int:
-        return ops.FLAT
-
-    def scale(self) -> float:
-        return 1.0
-
-
 @dataclass(frozen=True)
 class PerGroup:
     """Priors by parameter name: `PerGroup({"*.bias": Normal(1.0)}, default=Normal(0.1))`.
@@ -175,28 +176,39 @@ def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
 
     uniform, second: `(C, D)` in (0, 1), independent; the second chooses a mixture's component. On the CPU:
     it happens once per run. Returns float64 `(C, D)`.
-    """
-    from scipy import stats
 
-    u = uniform.double().cpu().numpy()
-    out = torch.empty(uniform.shape, dtype=torch.float64)
+    Raises:
+        UserError: a flat part, which has no distribution to draw from.
+    """
+    u, second = uniform.double().cpu(), second.double().cpu()
+    out = torch.empty_like(u)
     for segment in table:
         part = slice(segment.start, segment.stop)
-        if segment.family == ops.FLAT:
-            raise UserError(
-                "a flat prior cannot be sampled: use init='uniform', or a tensor of shape (chains, parameters)"
-            )
-        a, b = segment.shape
-        if segment.family in (ops.NORMAL, ops.MIXTURE):
-            z = torch.from_numpy(stats.norm.ppf(u[:, part]))
-        elif segment.family == ops.LAPLACE:
-            z = torch.from_numpy(stats.laplace.ppf(u[:, part]))
-        elif segment.family == ops.LOGISTIC:
-            z = torch.from_numpy(stats.logistic.ppf(u[:, part]))
-        else:
-            z = torch.from_numpy(stats.t.ppf(u[:, part], a))
+        z = _quantile(segment, u[:, part])
         if segment.family == ops.MIXTURE:
-            z = torch.where(second[:, part].double().cpu() < a, z, z * b)
+            weight, ratio = segment.shape
+            z = torch.where(second[:, part] < weight, z, z * ratio)
         scale = segment.scale[part].double().cpu() if isinstance(segment.scale, Tensor) else segment.scale
         out[:, part] = z * scale
     return out
+
+
+def _quantile(segment: Segment, u: Tensor) -> Tensor:
+    """Inverse distribution function of the family at unit scale; of a mixture's components for a mixture."""
+    if segment.family in (ops.NORMAL, ops.MIXTURE):
+        return torch.special.ndtri(u)
+    if segment.family == ops.LAPLACE:
+        return torch.where(u < 0.5, (2 * u).log(), -(2 * (1 - u)).log())
+    if segment.family == ops.LOGISTIC:
+        return torch.logit(u)
+    if segment.family == ops.STUDENT_T:
+        from scipy.special import stdtrit  # torch has none
+
+        return torch.from_numpy(stdtrit(segment.shape[0], u.numpy()))
+    raise UserError("a flat prior cannot be sampled: use init='uniform', or a tensor of shape (chains, parameters)")
+
+
+def suggested_trajectory_length(variance: float) -> float:
+    """pi/2 standard deviations of the prior: a quarter of the period with which the prior alone would swing, so
+    that its least constrained directions forget where they were (Izmailov et al. 2021, sec. 3.2)."""
+    return 0.5 * math.pi * math.sqrt(variance)

@@ -9,10 +9,10 @@ import functools
 import numpy as np
 import pytest
 import torch
-from replicates import Replicates
 from scipy import stats
 
 import hmc_fast
+from replicates import Replicates
 
 pytestmark = pytest.mark.statistical
 

@@ -11,6 +11,7 @@ import pandas as pd
 from ...errors import UserError
 from ...report.drawing import BLUE, GREY, RED
 from ...results.diagnostics import ess_mean
+from ...targets.priors import suggested_trajectory_length
 from ..page import Answer, chain_error, scores
 from ..run_cache import Job, Lab, Sample
 
@@ -26,7 +27,7 @@ def answer(lab: Lab, page: Answer) -> None:
     s = lab.settings
     if s.draws < 10:
         raise UserError(f"--draws {s.draws} is too few: the budget is split, give at least 10")
-    tau = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
+    tau = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     iterations = s.burn_in + s.draws // 2
     budget = iterations * math.ceil(tau / s.step_size)  # gradients of each chain
 
@@ -57,7 +58,7 @@ def answer(lab: Lab, page: Answer) -> None:
         if burn_in < iterations:
             jobs["burn-in", burn_in] = job(f"burn-in {burn_in}", burn_in=burn_in)
     for variance in VARIANCES:
-        length = 0.5 * math.pi * math.sqrt(variance)
+        length = suggested_trajectory_length(variance)
         jobs["prior variance", variance] = job(f"prior variance {variance:g}", length, prior_variance=variance)
     samples = dict(zip(jobs, lab.obtain(list(jobs.values())), strict=True))
     rows = [

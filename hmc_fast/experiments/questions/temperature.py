@@ -5,6 +5,7 @@ import math
 import pandas as pd
 
 from ...report.drawing import BLUE, GREY, RED
+from ...targets.priors import suggested_trajectory_length
 from ..page import Answer, scores
 from ..run_cache import Lab
 
@@ -14,7 +15,7 @@ TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 def answer(lab: Lab, page: Answer) -> None:
     s = lab.settings
-    length = s.trajectory_length or 0.5 * math.pi * math.sqrt(s.prior_variance)
+    length = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     # The tempered prior is sqrt(T) times as wide, and so are trajectories. Steps shrink with the cold likelihood's
     # widths, but do not grow with the warm one's: wide weights make steep functions (on digits, steps of .035 and
     # .063 at T = 3 and 10 were accepted with rates .3 and 0).

@@ -1,0 +1,73 @@
+"""What a function asks of torch, counted while it runs once: operations, and the arithmetic of the large ones."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+__all__ = ["Operations", "WatchingMode", "count_operations"]
+
+
+@dataclass(frozen=True)
+class Operations:
+    """number: calls into torch. flops: of matrix products, convolutions and attention, two per multiply-add."""
+
+    number: int
+    flops: int
+
+
+class WatchingMode(TorchDispatchMode):
+    """A dispatch mode that is nowhere compiled, which spares torch from importing Dynamo to say so (over a
+    second, in every run)."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class _Count(WatchingMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.number += 1
+        self.flops += _flops(func._opname, args, result)
+        return result
+
+
+def count_operations(function: Callable[[], object]) -> Operations:
+    """Runs `function` once. torch's own FlopCounterMode would import triton, Dynamo and Inductor first."""
+    with _Count() as count:
+        function()
+    return Operations(count.number, count.flops)
+
+
+_LEFT_FACTOR = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # its place among the arguments
+
+
+def _flops(name: str, args: Any, result: Any) -> int:
+    if name in _LEFT_FACTOR:
+        return 2 * result.numel() * args[_LEFT_FACTOR[name]].shape[-1]
+    if name == "convolution":
+        x, weight, transposed = args[0], args[1], args[6]
+        return _convolution(weight, x if transposed else result)
+    if name == "convolution_backward":
+        (grad, x, weight), transposed, wanted = args[:3], args[7], args[10]
+        return _convolution(weight, x if transposed else grad) * sum(wanted[:2])  # input, weight
+    if name.startswith("_scaled_dot_product"):
+        # Forward: scores and their product with the values; backward: the scores again and four more.
+        query, key, value = args[1:4] if name.endswith("backward") else args[:3]
+        scores = 2 * math.prod(query.shape[:-1]) * key.shape[-2]
+        if name.endswith("backward"):
+            return scores * (3 * query.shape[-1] + 2 * value.shape[-1])
+        return scores * (query.shape[-1] + value.shape[-1])
+    return 0
+
+
+def _convolution(weight: Any, positions: Any) -> int:
+    """Every filter at every position of every image."""
+    return 2 * weight.numel() * positions.shape[0] * math.prod(positions.shape[2:])

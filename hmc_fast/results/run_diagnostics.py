@@ -1,0 +1,129 @@
+"""The figures by which a run is judged: energies, temperatures, divergences, and every weight's R-hat.
+
+Shapes: C chains, I iterations after burn-in, S kept draws, D parameters.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..errors import UserError
+from .diagnosis import Evidence
+from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat
+from .predictions import Classification
+from .trace import Trace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .run import Run
+
+__all__ = ["RunDiagnostics"]
+
+
+@dataclass(frozen=True)
+class RunDiagnostics:
+    """`run.diagnostics`; each figure is computed when it is asked for."""
+
+    run: "Run"
+
+    @property
+    def potential(self) -> np.ndarray:
+        """U = -(log likelihood + log prior) / T of every iteration after burn-in, `(C, I)`; SG samplers:
+        estimated on the iteration's minibatches."""
+        return np.asarray(-self._sampling.log_density.T / self.run.target.temperature)
+
+    @property
+    def e_bfmi(self) -> np.ndarray | None:
+        """Energy Bayesian fraction of missing information of each chain `(C,)`, see `diagnostics.e_bfmi`; of
+        all iterations after burn-in, thinned or not. None without a Metropolis test, or a momentum drawn anew."""
+        kinetic = self._sampling.kinetic_energy.T
+        if not self.run.sampler.has_metropolis_test or np.isnan(kinetic).all():
+            return None
+        return e_bfmi(self.potential + kinetic)
+
+    @property
+    def kinetic_temperature(self) -> np.ndarray | None:
+        """2 K / D of each chain `(C,)`, averaged over the kept iterations: momenta are drawn at unit
+        temperature whatever T, as the potential is divided by T, so 1 is right. None without a momentum."""
+        values = self._kinetic_temperatures()
+        return None if values is None else values.mean(1)
+
+    def _kinetic_temperatures(self) -> np.ndarray | None:
+        kinetic = self.run.history[self._kept].kinetic_energy.T
+        return None if np.isnan(kinetic).all() else np.asarray(2 * kinetic / self.run.target.num_params)
+
+    def configurational_temperature(self, num_draws: int = 20) -> np.ndarray:
+        """Mean of theta . grad U / D of each chain `(C,)` over at most `num_draws` evenly spread draws.
+
+        1 is right, by the virial theorem, wherever the density falls off fast enough to be proper. Costs one
+        full-data gradient per chain and draw, at the stored (by default half-precision) draws.
+
+        Raises:
+            UserError: num_draws under 1.
+        """
+        if num_draws < 1:
+            raise UserError(f"num_draws {num_draws} must be at least 1")
+        draws, target = self.run.draws, self.run.target
+        chosen = np.unique(np.linspace(0, len(draws) - 1, num_draws).astype(np.int64))
+        total = np.zeros(self.run.num_chains)
+        for draw in chosen:
+            theta = torch.from_numpy(np.array(draws[draw])).to(target.device, target.dtype)
+            _, grad = target.potential_and_grad(theta)
+            total += (theta.double() * grad.double()).sum(1).cpu().numpy()
+        return total / (len(chosen) * target.num_params)
+
+    @property
+    def divergent_iterations(self) -> "pd.DataFrame":
+        """Chain, iteration and energy error of each divergent proposal after burn-in."""
+        trace = self.run.trace
+        chosen = (trace["phase"] == "sampling") & (trace["divergent"] == 1)
+        return trace.loc[chosen, ["chain", "iteration", "energy_error"]].reset_index(drop=True)
+
+    @property
+    def test_log_likelihood(self) -> np.ndarray | None:
+        """Mean log likelihood per test example of each single draw, `(C, S)`; None without test labels."""
+        if self.run.curve is None or np.isnan(self.run.curve).all():
+            return None
+        losses = self.run.curve[:, 2 + self.run.num_chains :].T
+        return -losses if isinstance(self.run.test, Classification) else losses
+
+    def weights(self) -> "pd.DataFrame":
+        """Mean, sd, ESS of the mean and plain split R-hat of *every* parameter, one row each.
+
+        From the stored draws, a block of parameters at a time, so memory does not grow with them. R-hat is
+        that of the values, not of their ranks as in `run.summary`, which would have to sort every parameter.
+        """
+        import pandas as pd
+
+        def figures(x: np.ndarray) -> np.ndarray:
+            return np.stack((x.mean((0, 1)), x.std((0, 1), ddof=1), ess_mean(x), plain_rhat(x)))
+
+        columns = ["mean", "sd", "ess_mean", "r_hat"]
+        return pd.DataFrame(per_parameter(figures, self.run.draws).T, columns=columns)
+
+    def evidence(self) -> Evidence:
+        """What `run.diagnosis` judges."""
+        sampling = self._sampling
+        return Evidence(
+            potential=self.potential[:, np.array(self._kept) - self.run.plan.burn_in],
+            energy_errors=sampling.energy_error[sampling.divergent == 1],
+            proposals=sampling.accepted.size,
+            acceptance_rate=self.run.acceptance_rate,
+            e_bfmi=self.e_bfmi,
+            kinetic_temperature=self._kinetic_temperatures(),
+            function=self.run.function_draws,
+            test_score=self.test_log_likelihood,
+            weight_rhat=per_parameter(plain_rhat, self.run.draws),
+        )
+
+    @property
+    def _sampling(self) -> Trace:
+        """The trace after burn-in."""
+        return self.run.history[self.run.plan.burn_in :]
+
+    @property
+    def _kept(self) -> list[int]:
+        return self.run.plan.kept_iterations(self.run.sampler)

@@ -1,0 +1,109 @@
+"""Predictions at the test inputs while draws arrive: their average, and single draws' values for diagnostics."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..targets.base import Target
+from .model_average import StreamedAverage, prediction_shape
+
+__all__ = ["StreamedPredictions"]
+
+# Function values kept per draw for R-hat and ESS: enough test points to speak for the rest.
+_MAX_FUNCTION_VALUES = 1000
+_FUNCTION_WINDOW = 64  # draws whose function values wait on the device
+
+
+class StreamedPredictions:
+    """Predicts with every draw, once per move of the chains.
+
+    Args:
+        target: predicts. num_chains, num_draws: C, S.
+        test: inputs `(T, ...)`, or (inputs, labels), labels `(T,)`.
+
+    Raises:
+        UserError: a target that predicts nothing; inputs or labels that do not fit the data or each other.
+    """
+
+    def __init__(
+        self, target: Target, test: "Tensor | tuple[Tensor, Tensor]", num_chains: int, num_draws: int
+    ) -> None:
+        inputs, labels = test if isinstance(test, tuple) else (test, None)
+        self.target, self.inputs = target, target.inputs(inputs)
+        width = prediction_shape(target.predict(target.initial("model", 1, 0), self.inputs[:1]))[2]
+        if labels is not None:
+            _check_labels(labels, len(inputs), width if target.task == "classification" else None)
+            labels = labels.to(target.device)
+        shape = (num_chains, len(inputs), width)
+        self.average = StreamedAverage(target.task, shape, labels=labels, num_draws=num_draws, device=target.device)
+        count = min(_MAX_FUNCTION_VALUES, len(inputs) * (width if target.task == "classification" else 1))
+        self._values = np.empty((num_chains, num_draws, count), np.float32)
+        self._recent: list[Tensor] = []  # `(C, Q)` each: the latest values, not yet on the host
+        self._last = torch.empty(0)  # `(C, T, K)`: predictions of the latest draw
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the sums, on the target's device."""
+        return self.average.sums.nbytes + self.average.second.nbytes
+
+    def add(self, theta: Tensor, *, moved: bool) -> None:
+        """Averages the predictions at `theta (C, D)`. moved: whether any chain has since the last draw; if none
+        has, its predictions count again and are not computed."""
+        if not moved and self.average.count:
+            self.average.update(self._last)
+        elif self.target.predicts_softmax:
+            self._last = self.average.update_from_logits(self.target.logits(theta, self.inputs))
+        else:
+            self._last = self.target.predict(theta, self.inputs)
+            self.average.update(self._last)
+        values = self._last if self.average.task == "classification" else self._last[..., :1]
+        values = values.flatten(1)[:, : self._values.shape[2]]
+        self._recent.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
+        if len(self._recent) == _FUNCTION_WINDOW:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Moves function values to the host: once per window, so that no iteration waits for its predictions."""
+        if self._recent:
+            first = self.average.count - len(self._recent)
+            self._values[:, first : self.average.count] = torch.stack(self._recent, dim=1).cpu().numpy()
+            self._recent.clear()
+
+    def score(self) -> float:
+        """Accuracy or RMSE of the average so far; NaN without labels or before the first draw."""
+        return float(self.average.curve[self.average.count - 1, 0])
+
+    def function_values(self) -> np.ndarray:
+        """Predicted values of each draw so far at the first test points, float32 `(C, S, Q)`."""
+        self._collect()
+        return self._values[:, : self.average.count]
+
+    # --- checkpoint ---
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {
+            "average.sums": self.average.sums,
+            "average.second": self.average.second,
+            "average.curve": self.average.curve,
+            "average.last": self._last,
+            "function_values": torch.from_numpy(self.function_values()),
+        }
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Continues after the draws of an interrupted run, which `tensors()` gave."""
+        self.average.sums.copy_(tensors["average.sums"])
+        self.average.second.copy_(tensors["average.second"])
+        self.average.curve.copy_(tensors["average.curve"])
+        self._last = tensors["average.last"].to(self.target.device)
+        self.average.count = count = tensors["function_values"].shape[1]
+        self._values[:, :count] = tensors["function_values"].numpy()
+
+
+def _check_labels(labels: Tensor, num_inputs: int, num_classes: int | None) -> None:
+    if len(labels) != num_inputs:
+        raise UserError(f"there are {num_inputs} test inputs and {len(labels)} test labels")
+    if num_classes is not None:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            raise UserError(f"test labels lie in {low}..{high}: they must be in 0..{num_classes - 1}")

@@ -1,0 +1,122 @@
+"""What a run notes of every iteration, by name, and the plan that says which iterations count.
+
+Shapes: I iterations, C chains.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import UserError
+from ..samplers.protocol import Info, Sampler
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["TRACE_COLUMNS", "Plan", "Trace"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How many iterations, and which of them count.
+
+    Raises:
+        UserError: a number below its minimum.
+    """
+
+    burn_in: int
+    draws: int
+    thin: int = 1
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("burn_in", self.burn_in, 0),
+            ("draws", self.draws, 1),
+            ("thin", self.thin, 1),
+        ):
+            if value < least:
+                raise UserError(f"{name} {value} must be at least {least}")
+
+    def kept_iterations(self, sampler: Sampler) -> list[int]:
+        """The iterations whose draws are stored: of those that the sampler keeps, every thin-th."""
+        kept: list[int] = []
+        iteration, eligible = self.burn_in, 0
+        while len(kept) < self.draws:
+            if sampler.keeps(iteration):
+                eligible += 1
+                if eligible % self.thin == 0:
+                    kept.append(iteration)
+            iteration += 1
+        return kept
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trace:
+    """One figure per iteration and chain, float64 `(I, C)` each, in the order of the columns of `trace.csv`.
+
+    `trace[rows]` is the trace of some iterations, its arrays views where numpy's indexing gives views.
+    """
+
+    log_likelihood: np.ndarray  # sum over the data; SG samplers: estimated on the iteration's minibatches
+    log_prior: np.ndarray
+    energy_error: np.ndarray  # dH of the proposal; NaN where there is no Metropolis test
+    accept_prob: np.ndarray  # NaN where there is no Metropolis test
+    accepted: np.ndarray  # 0 or 1
+    divergent: np.ndarray  # 0 or 1
+    step_size: np.ndarray
+    leapfrog_steps: np.ndarray
+    seconds: np.ndarray  # of the iteration, predictions included
+    kinetic_energy: np.ndarray  # NaN where there is no momentum
+
+    @classmethod
+    def empty(cls, iterations: int, chains: int) -> "Trace":
+        """To be filled by `record`; NaN until then."""
+        return cls(**{name: np.full((iterations, chains), np.nan) for name in TRACE_COLUMNS})
+
+    def record(self, iteration: int, info: Info) -> None:
+        """Writes all figures of one iteration but its seconds. The host waits for the device here, once."""
+        told = torch.stack([getattr(info, name).to(torch.float64) for name in _ON_DEVICE]).cpu().numpy()
+        for name, values in zip(_ON_DEVICE, told, strict=True):
+            getattr(self, name)[iteration] = values
+        self.leapfrog_steps[iteration] = info.num_leapfrog
+
+    def __getitem__(self, rows: "slice | list[int] | np.ndarray") -> "Trace":
+        return Trace(**{name: getattr(self, name)[rows] for name in TRACE_COLUMNS})
+
+    def __len__(self) -> int:
+        return len(self.log_likelihood)
+
+    @property
+    def log_density(self) -> np.ndarray:
+        """Log likelihood plus log prior, `(I, C)`."""
+        return np.asarray(self.log_likelihood + self.log_prior)
+
+    def frame(self, burn_in: int) -> "pd.DataFrame":
+        """`trace.csv`: one row per iteration and chain. burn_in: the first iterations that do not count."""
+        import pandas as pd
+
+        iteration, chain = (index.ravel() for index in np.indices(self.log_likelihood.shape))
+        phase = np.where(iteration < burn_in, "burn_in", "sampling")
+        columns = {name: getattr(self, name).ravel() for name in TRACE_COLUMNS}
+        columns |= {name: columns[name].astype(np.int64) for name in ("accepted", "divergent", "leapfrog_steps")}
+        return pd.DataFrame({"chain": chain, "iteration": iteration, "phase": phase} | columns)
+
+    # --- checkpoint ---
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"trace.{name}": torch.from_numpy(getattr(self, name)) for name in TRACE_COLUMNS}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Fills the first rows with those of an interrupted run, which `tensors()` gave."""
+        for name in TRACE_COLUMNS:
+            saved = tensors[f"trace.{name}"].numpy()
+            getattr(self, name)[: len(saved)] = saved
+
+
+TRACE_COLUMNS = tuple(field.name for field in dataclasses.fields(Trace))
+
+# Figures that an Info holds under the same name, as tensors `(C,)`.
+_ON_DEVICE = tuple(name for name in TRACE_COLUMNS if name not in ("leapfrog_steps", "seconds"))

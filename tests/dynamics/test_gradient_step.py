@@ -1,0 +1,147 @@
+"""Gradient steps: recorded without taking a step, refused where they cannot be captured."""
+
+import pytest
+import torch
+from torch import nn
+
+import hmc_fast
+from hmc_fast.dynamics import gradient_step as unit_module
+from hmc_fast.dynamics.gradient_step import GradientStep, checked_graph, waiting_operation
+
+
+class FakeGraph:
+    """What torch.cuda.CUDAGraph and torch.cuda.graph do, seen from a unit: a recording does not take place."""
+
+    def __init__(self):
+        self.recorded, self.replays = None, 0
+
+    def replay(self):
+        self.replays += 1
+        self.recorded()
+
+
+class FakeDevice:
+    type = "cuda"
+
+
+class Target:
+    """As much of a target as a unit looks at."""
+
+    device = FakeDevice()
+    compiled = False
+
+    def single_pass(self, num_chains, count):
+        return True
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    """CUDA's side of a recording; returns what a test may make fail."""
+    fault = {}
+
+    class Recording:
+        def __init__(self, graph):
+            self.graph = graph
+
+        def __enter__(self):
+            if "error" in fault:
+                raise fault["error"]
+
+        def __exit__(self, *_):
+            return False
+
+    class Stream:
+        def wait_stream(self, other):
+            pass
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            return False
+
+    cuda = torch.cuda
+    monkeypatch.setattr(cuda, "CUDAGraph", FakeGraph)
+    monkeypatch.setattr(cuda, "graph", Recording)
+    monkeypatch.setattr(cuda, "Stream", Stream)
+    monkeypatch.setattr(cuda, "stream", lambda stream: stream)
+    monkeypatch.setattr(cuda, "current_stream", Stream)
+    monkeypatch.setattr(cuda, "synchronize", lambda: None)
+    return fault
+
+
+def counting_unit(graph):
+    buffer = torch.zeros(3)
+    made = GradientStep(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
+    return made, buffer
+
+
+def test_a_recording_takes_no_step(fake_cuda):
+    """Warming up and recording leave the buffers as they were; every call after that is one replay."""
+    made, buffer = counting_unit("auto")
+    made._record()
+    assert torch.equal(buffer, torch.zeros(3))
+    made._graph.recorded = made._run
+    for expected in (2, 6, 14):
+        made()
+        assert torch.equal(buffer, torch.full((3,), float(expected)))
+    assert made._graph.replays == 3
+
+
+def test_what_cannot_be_captured_warns_and_runs(fake_cuda):
+    fake_cuda["error"] = RuntimeError("operation not permitted when stream is capturing\nmore")
+    made, buffer = counting_unit("auto")
+    with pytest.warns(UserWarning, match="cannot be captured in a CUDA graph .operation not permitted when stream"):
+        made()
+    assert torch.equal(buffer, torch.full((3,), 2.0)), "the warm-up must be undone, and the step taken once"
+    made()
+    assert torch.equal(buffer, torch.full((3,), 6.0))
+
+
+def test_graph_true_refuses_what_cannot_be_captured(fake_cuda):
+    fake_cuda["error"] = RuntimeError("operation not permitted")
+    made, buffer = counting_unit(True)
+    with pytest.raises(hmc_fast.UserError, match="cannot be captured"):
+        made()
+    assert torch.equal(buffer, torch.zeros(3))
+
+
+class Waits(nn.Module):
+    """A model that a CUDA graph cannot hold."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.linear, self.kind = nn.Linear(2, 1, bias=False).double(), kind
+
+    def forward(self, x):
+        if self.kind == "item":
+            return self.linear(x) * (1.0 if x.sum().item() < 1e9 else 2.0)
+        if self.kind == "mask":
+            return self.linear(x) * torch.ones(len(x[x[:, 0] < 1e9]), 1, dtype=x.dtype)
+        return self.linear(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation"), [("item", "aten._local_scalar_dense"), ("mask", "aten.index.Tensor"), ("fine", None)]
+)
+def test_the_operation_that_waits_is_named(kind, operation):
+    model = Waits(kind)
+    x = torch.ones(4, 2, dtype=torch.float64)
+    assert waiting_operation(lambda: model(x)) == operation
+
+
+def test_a_model_that_waits_is_named_before_the_run(monkeypatch):
+    x = torch.ones(4, 2, dtype=torch.float64)
+    posterior = hmc_fast.Posterior(Waits("mask"), (x, x[:, 0]), "gaussian", chain_batching="loop")
+    assert checked_graph(posterior, "auto") is False  # nothing to capture on a CPU
+    with pytest.raises(hmc_fast.UserError, match="graph=True needs a CUDA device"):
+        checked_graph(posterior, True)
+    with pytest.raises(hmc_fast.UserError, match="graph 'yes' is unknown"):
+        checked_graph(posterior, "yes")
+    monkeypatch.setattr(posterior, "device", FakeDevice())
+    monkeypatch.setattr(posterior, "example_row", lambda: torch.zeros(1, 2, dtype=torch.float64))
+    monkeypatch.setattr(unit_module, "waiting_operation", lambda _: "aten.nonzero")
+    with pytest.warns(UserWarning, match=r"the model calls aten\.nonzero"):
+        assert checked_graph(posterior, "auto") is False
+    with pytest.raises(hmc_fast.UserError, match=r"the model calls aten\.nonzero"):
+        checked_graph(posterior, True)

@@ -1,0 +1,68 @@
+"""Minibatches: whole epochs, unbiased gradients, a function of the step alone, uniform positions."""
+
+import numpy as np
+import pytest
+import torch
+
+import hmc_fast
+from cases import data, network
+from hmc_fast.dynamics.minibatches import Minibatches, permutation
+from targets import linear_regression
+
+
+def test_batches_of_an_epoch_average_to_the_full_gradient():
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 3, 0)
+    batches = Minibatches(posterior.num_data, 16, 3, 7, theta.device)
+    for epoch in range(2):
+        indices = [batches.indices(4 * epoch + k).clone() for k in range(4)]
+        assert (torch.cat(indices, 1).sort(1).values == torch.arange(64, device=theta.device)).all()
+        gradients = [posterior.potential_and_grad(theta, rows)[1] for rows in indices]
+        torch.testing.assert_close(torch.stack(gradients).mean(0), posterior.potential_and_grad(theta)[1])
+        assert not torch.allclose(gradients[0], gradients[1])
+
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("batch_size", [5, 6])
+def test_minibatch_gradients_are_unbiased(batch_size):
+    """The mean over whole epochs of batches is the full gradient, to rounding."""
+    posterior = hmc_fast.Posterior(network(), data(), prior=hmc_fast.Normal(0.2))
+    theta = posterior.initial("prior", 2, 0)
+    batches = Minibatches(20, batch_size, 2, 3, CPU)
+    steps = {5: 4, 6: 10}[batch_size]  # 1 epoch, 3 epochs
+    grads = [posterior.potential_and_grad(theta, batches.indices(step))[1] for step in range(steps)]
+    torch.testing.assert_close(torch.stack(grads).mean(0), posterior.potential_and_grad(theta)[1])
+
+
+@pytest.mark.parametrize(("num_data", "batch_size"), [(12, 4), (10, 3), (7, 7), (5, 1)])
+def test_every_datum_appears_once_per_epoch(num_data, batch_size):
+    batches = Minibatches(num_data, batch_size, 3, 0, CPU)
+    steps = num_data * 3  # a whole number of epochs, however B divides N
+    drawn = torch.cat([batches.indices(step).clone() for step in range(steps)], dim=1)
+    for epoch in drawn.split(num_data, dim=1):
+        assert torch.equal(epoch.sort(1).values, torch.arange(num_data).expand(3, -1))
+    assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_batches_are_a_function_of_the_step_alone():
+    one, other = (Minibatches(10, 3, 2, 5, CPU) for _ in range(2))
+    forward = [one.indices(step).clone() for step in range(12)]
+    for step in (11, 2, 7, 8, 0):
+        assert torch.equal(other.indices(step), forward[step])
+    different = Minibatches(10, 3, 2, 6, CPU)
+    assert not torch.equal(torch.cat(forward), torch.cat([different.indices(s).clone() for s in range(12)]))
+
+
+def test_positions_are_uniform():
+    drawn = torch.cat([permutation(0, epoch, 8, 6, CPU) for epoch in range(400)])  # (3200, 6)
+    counts = np.stack([np.bincount(drawn[:, position], minlength=6) for position in range(6)])
+    chi_square = ((counts - 3200 / 6) ** 2 / (3200 / 6)).sum()
+    assert chi_square < 55  # 25 degrees of freedom: 0.9995 quantile
+
+
+@pytest.mark.parametrize("batch_size", [0, 11])
+def test_batch_size_must_fit(batch_size):
+    with pytest.raises(hmc_fast.UserError, match=f"batch size {batch_size} must lie between 1 and the 10"):
+        Minibatches(10, batch_size, 1, 0, CPU)

@@ -1,0 +1,66 @@
+"""The loop: what it keeps, what it averages, what burn-in leaves out."""
+
+import numpy as np
+import pytest
+import torch
+
+import hmc_fast
+from cases import RUNS, classifier
+from hmc_fast.engine.loop import Plan
+
+
+def test_repeats_are_counted_in_the_average():
+    """With a coarse step many proposals are rejected: the average must weigh each state by its repeats."""
+    posterior, x, y = classifier()
+    run = hmc_fast.run(
+        posterior,
+        hmc_fast.HMC(0.2, num_leapfrog=3),
+        chains=2,
+        burn_in=5,
+        draws=40,
+        test=(x, y),
+        draw_dtype=torch.float32,
+        progress=False,
+    )
+    repeated = (run.draws[1:] == run.draws[:-1]).all(-1)
+    assert 0.1 < repeated.mean() < 0.9
+    with torch.no_grad():
+        every = torch.stack([posterior.predict(torch.tensor(d), x) for d in run.draws])  # (S, C, T, K)
+    np.testing.assert_allclose(run.test.chain_probs, every.double().mean(0).numpy(), atol=1e-6)
+    without_repeats = every[1:][~torch.tensor(repeated).all(1)].double().mean((0, 1)).numpy()
+    assert np.abs(run.test.probs - without_repeats).max() > 1e-3, "the example must be able to tell"
+
+
+def test_burn_in_leaves_the_averages_and_a_first_rejection_keeps_its_last_state():
+    """The first kept iteration may reject: its draw is then where burn-in ended, and the acceptance rate counts
+    kept iterations alone."""
+    posterior, _, _ = classifier()
+    sampler = hmc_fast.HMC(0.15, num_leapfrog=3)
+    options = {"chains": 24, "draw_dtype": torch.float32, "progress": False, "seed": 5}
+    run = hmc_fast.run(posterior, sampler, burn_in=6, draws=4, **options)
+    accepted = run.trace.pivot(index="iteration", columns="chain", values="accepted").to_numpy()
+    rejected = accepted[6] == 0
+    assert 3 < rejected.sum() < 24
+    every = hmc_fast.run(posterior, sampler, burn_in=0, draws=10, **options).draws
+    assert np.array_equal(run.draws[0][rejected], every[5][rejected])
+    assert not (run.draws[0][rejected] == posterior.initial("prior", 24, 5).numpy()[rejected]).all(1).all()
+    assert run.acceptance_rate == accepted[6:].mean() != accepted.mean()
+
+
+def test_a_run_that_blows_up_leaves_nothing(tmp_path):
+    posterior, _, _ = classifier()
+    with pytest.raises(hmc_fast.UserError, match="diverged to NaN or infinity"):
+        hmc_fast.run(
+            posterior,
+            hmc_fast.SGHMC(30.0, friction=0.01, steps_per_iteration=200),
+            out=tmp_path / "run",
+            draws=2,
+            progress=False,
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_kept_iterations_follow_thinning_and_cycles():
+    plan = Plan(burn_in=4, draws=3, thin=2)
+    assert plan.kept_iterations(RUNS["hmc"]()) == [5, 7, 9]
+    assert Plan(4, 4).kept_iterations(RUNS["sghmc"]()) == [4, 5, 7, 8]

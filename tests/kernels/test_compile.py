@@ -1,0 +1,152 @@
+"""Every Triton kernel compiles for an H100 (sm_90), which needs no GPU, and keeps its 16-byte accesses.
+
+The interpreter that other tests use checks neither types nor control flow as the compiler does. Compiling is
+done by this file run as a script, since the interpreter, once on, replaces the compiler in a process.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+F32, F64, I64 = "*fp32", "*fp64", "*i64"
+UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "coefficients_ptr": F64}
+ENERGY = {"theta_ptr": F32, "partials_ptr": F64}
+DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32}
+DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "coefficients_ptr": F64, "scale_ptr": F64}
+AVERAGE = {"logits_ptr": F32, "sums_ptr": F64, "entropies_ptr": F64, "probabilities_ptr": F32}
+NORMAL, LOGISTIC, STUDENT_T, MIXTURE = 1, 3, 4, 5
+
+# name -> (file, kernel, pointers that are not None, constexpr arguments, whether sizes divide by 16)
+VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
+    "kick_drift": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": NORMAL, "DRIFT": True}, True),
+    "kick_drift ragged": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": NORMAL, "DRIFT": True}, False),
+    "kick_drift noise": (
+        "leapfrog",
+        "_kick_kernel",
+        UPDATE | {"step_ptr": I64, "inverse_mass_ptr": F32},
+        {"FAMILY": NORMAL, "DRIFT": True},
+        True,
+    ),
+    "kick float64": ("leapfrog", "_kick_kernel", DOUBLE, {"FAMILY": MIXTURE, "DRIFT": False}, True),
+    "kick logistic": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": LOGISTIC, "DRIFT": False}, True),
+    "force": (
+        "leapfrog",
+        "_kick_kernel",
+        {name: kind for name, kind in UPDATE.items() if name != "coefficients_ptr"},
+        {"FAMILY": NORMAL, "DRIFT": False},
+        True,
+    ),
+    "refresh": ("momentum", "_refresh_kernel", UPDATE | {"partials_ptr": F64, "step_ptr": I64}, {}, True),
+    "log_prior": ("energy", "_energy_kernel", ENERGY | {"scale_ptr": F32}, {"FAMILY": STUDENT_T}, True),
+    "difference": ("energy", "_energy_kernel", DIFFERENCE, {"FAMILY": MIXTURE}, True),
+    "finish": ("reduce", "_finish_kernel", {"partials_ptr": F64, "out_ptr": F64}, {}, True),
+    "select": (
+        "select",
+        "_select_kernel",
+        {"target_ptr": F32, "source_ptr": F32, "mask_ptr": "*i1"},
+        {},
+        True,
+    ),
+    "store": (
+        "store",
+        "_store_kernel",
+        {"slot_ptr": "*fp16", "theta_ptr": F32, "counts_ptr": I64},
+        {},
+        True,
+    ),
+    "store bfloat16": (
+        "store",
+        "_store_kernel",
+        {"slot_ptr": "*bf16", "theta_ptr": F64, "counts_ptr": I64},
+        {},
+        True,
+    ),
+    "average": ("average", "_average_kernel", AVERAGE, {"ROWS": 64, "COLUMNS": 16}, False),
+    "average wide": ("average", "_average_kernel", AVERAGE, {"ROWS": 1, "COLUMNS": 1024}, True),
+    "average float64": (
+        "average",
+        "_average_kernel",
+        AVERAGE | {"logits_ptr": F64, "probabilities_ptr": F64},
+        {"ROWS": 64, "COLUMNS": 16},
+        False,
+    ),
+    "average bfloat16": (
+        "average",
+        "_average_kernel",
+        AVERAGE | {"logits_ptr": "*bf16"},
+        {"ROWS": 8, "COLUMNS": 128},
+        False,
+    ),
+}
+SCALARS = ("key0", "key1", "stream")
+
+
+def compile_variant(
+    module: str, kernel: str, pointers: dict[str, str], constants: dict[str, Any], aligned: bool
+) -> str:
+    """PTX for sm_90."""
+    import importlib
+
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    file = importlib.import_module(f"hmc_fast.kernels.{module}")
+    function = getattr(file, kernel)
+    block, warps = (2048, 8) if module in ("energy", "reduce") else (1024, 4)
+    signature, fixed, attributes = {}, {}, {}
+    for i, parameter in enumerate(function.params):
+        name = parameter.name
+        if parameter.is_constexpr or (name.endswith("_ptr") and name not in pointers):
+            signature[name] = "constexpr"
+            fixed[(i,)] = ({"BLOCK": block} | constants).get(name)
+            continue
+        signature[name] = pointers.get(name) or parameter.annotation_type or "i32"
+        integer = signature[name] == "i32" and name not in SCALARS
+        if name in pointers or (integer and aligned):
+            attributes[(i,)] = [["tt.divisibility", 16]]
+    source = ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=attributes)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    return str(compiled.asm["ptx"])
+
+
+@pytest.fixture(scope="module")
+def accesses(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """Kernel variant -> its loads and stores of global memory, as PTX names them."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__))], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+def test_every_kernel_compiles(accesses: dict[str, list[str]]) -> None:
+    assert set(accesses) == set(VARIANTS)
+    assert all(accesses.values())
+
+
+@pytest.mark.parametrize("name", ["kick_drift", "kick_drift noise", "kick logistic", "select", "average wide"])
+def test_updates_move_16_bytes_per_access(accesses: dict[str, list[str]], name: str) -> None:
+    """1,024 float32 over 128 threads: two 16-byte accesses per buffer and thread."""
+    wide = [a for a in accesses[name] if ".v4.b32" in a]
+    expected = {"kick_drift": (6, 4), "kick_drift noise": (8, 4), "kick logistic": (6, 2), "select": (2, 2)}
+    expected["average wide"] = (2, 2)
+    loads, stores = expected[name]
+    assert sum(a.startswith("ld") for a in wide) == loads
+    assert sum(a.startswith("st") for a in wide) == stores
+
+
+if __name__ == "__main__":
+    pattern = re.compile(r"\b((?:ld|st)\.global[.\w:]*)")
+    print(json.dumps({name: pattern.findall(compile_variant(*v)) for name, v in VARIANTS.items()}))

@@ -1,0 +1,226 @@
+"""The sentences of a diagnosis: each appears where it should and is absent from a healthy run; and the figures
+of a run that they rest on."""
+
+import dataclasses
+
+import arviz
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import hmc_fast
+from hmc_fast.results.diagnosis import Evidence, sentences
+from hmc_fast.results.diagnostics import ess_mean, plain_rhat
+from targets import correlated_gaussian, linear_regression
+
+CHAINS, DRAWS = 4, 500
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+def healthy():
+    """What a run of independent draws knows of itself."""
+    return Evidence(
+        potential=640 + 8 * noise(CHAINS, DRAWS),
+        energy_errors=np.empty(0),
+        proposals=CHAINS * DRAWS,
+        acceptance_rate=0.8,
+        e_bfmi=np.array([1.0, 0.9, 1.1, 0.8]),
+        kinetic_temperature=1 + 0.05 * noise(CHAINS, DRAWS, seed=1),
+        function=noise(CHAINS, DRAWS, 3, seed=2),
+        test_score=-0.3 + 0.01 * noise(CHAINS, DRAWS, seed=3),
+        weight_rhat=np.full(10, 1.001),
+    )
+
+
+def shifted(values, chain, by):
+    values = values.copy()
+    values[chain] += by
+    return values
+
+
+def slow(seed=0):
+    """Chains of one law that remember: their predictions are worth few independent draws."""
+    x = noise(CHAINS, DRAWS, 3, seed=seed)
+    for t in range(1, DRAWS):
+        x[:, t] = 0.9 * x[:, t - 1] + np.sqrt(1 - 0.81) * x[:, t]
+    return x
+
+
+base = healthy()
+CASES = [
+    (
+        {"potential": shifted(base.potential, 2, 172)},
+        "3 of 4 chains agree in their potential; chain 2 sits at a higher one (mean 812",
+    ),
+    ({"potential": shifted(base.potential, 1, -172)}, "chain 1 sits at a lower one"),
+    (
+        {"potential": base.potential + 100 * np.array([0, 0, 1, 1])[:, None]},
+        "The chains' mean potentials run from 6",
+    ),
+    ({"acceptance_rate": 0.21}, "The acceptance rate is 0.21, below 0.4: use a smaller step size"),
+    ({"acceptance_rate": 0.984}, "The acceptance rate is 0.984, above 0.95"),
+    (
+        {"energy_errors": np.array([2e3, 4e3, 6e3, np.nan])},
+        "4 of 2000 proposals after burn-in diverged (median energy error 4e+03, 1 not finite)",
+    ),
+    ({"energy_errors": np.array([np.inf])}, "1 of 2000 proposals after burn-in diverged (no finite energy error)"),
+    ({"e_bfmi": np.array([1.0, 0.12, 0.9, 0.25])}, "E-BFMI is below 0.3 in chains 1, 3 (smallest 0.12)"),
+    ({"kinetic_temperature": base.kinetic_temperature + 0.25}, "The kinetic temperature is 1.2"),
+    ({"function": shifted(base.function, 0, 2.0)}, "of the predictions reaches 1.3"),
+    ({"function": shifted(base.function, 0, 0.4)}, "and is above 1.01 for"),
+    ({"function": slow()}, "The smallest effective sample size of the predictions is"),
+    ({"function": np.ones((CHAINS, DRAWS, 3))}, "No predicted value changed in any chain"),
+    ({"test_score": shifted(base.test_score, 3, 0.05)}, "R-hat of the test log likelihood of single draws is"),
+    (
+        {"weight_rhat": np.array([1.0, 3.1, np.nan])},
+        "R-hat of the weights reaches 3.10 and is above 1.05 for 50 %",
+    ),
+    (
+        {"weight_rhat": np.array([1.0, 3.1]), "function": np.empty((CHAINS, DRAWS, 0)), "test_score": None},
+        "R-hat of the parameters reaches 3.10",
+    ),
+]
+
+
+def test_a_healthy_run_has_one_sentence_that_says_so():
+    (only,) = sentences(healthy())
+    assert only.startswith("No check found anything wrong: R-hat of the predictions is at most 1.0")
+    assert "acceptance 0.80 without divergences, E-BFMI at least 0.80" in only
+
+
+@pytest.mark.parametrize(("changes", "expected"), CASES)
+def test_each_sentence_appears_where_it_should_and_only_there(changes, expected):
+    said = sentences(dataclasses.replace(healthy(), **changes))
+    assert any(expected in sentence for sentence in said), said
+    assert not any(expected in sentence for sentence in sentences(healthy()))
+    assert all(sentence.endswith(".") and "nan" not in sentence for sentence in said)
+
+
+def test_what_is_not_wrong_is_not_said():
+    """A temperature within its error, a rate of few proposals, weights that are bad as the predictions are."""
+    wide = dataclasses.replace(healthy(), kinetic_temperature=1.02 + 0.5 * noise(CHAINS, DRAWS, seed=1))
+    assert not any("temperature" in sentence for sentence in sentences(wide))
+    few = dataclasses.replace(healthy(), acceptance_rate=23 / 24, proposals=24)
+    assert not any("above 0.95" in sentence for sentence in sentences(few))
+    bad = dataclasses.replace(healthy(), weight_rhat=np.array([3.0]), function=shifted(base.function, 0, 2.0))
+    assert not any("harmless" in sentence for sentence in sentences(bad))
+    harmless = sentences(dataclasses.replace(healthy(), weight_rhat=np.array([3.0])))
+    assert harmless[0].startswith("No check found anything wrong")
+    assert "harmless" in harmless[1]
+
+
+def test_one_chain_and_few_draws_are_said_to_tell_little():
+    one = {
+        "potential": base.potential[:1],
+        "e_bfmi": base.e_bfmi[:1],
+        "kinetic_temperature": base.kinetic_temperature[:1],
+        "function": base.function[:1],
+        "test_score": base.test_score[:1],
+    }
+    assert sentences(dataclasses.replace(healthy(), **one))[-1].startswith("One chain cannot be compared")
+    short = {name: values[:, :3] for name, values in vars(healthy()).items() if np.ndim(values) > 1}
+    (only,) = sentences(dataclasses.replace(healthy(), **short))
+    assert only == "3 draws per chain are too few to judge convergence: take at least 4."
+
+
+# --- the figures of real runs ---
+
+
+def sampled(sampler=None, target=None, **options):
+    options = {"chains": 3, "burn_in": 20, "draws": 400, "progress": False, "draw_dtype": torch.float32} | options
+    target = linear_regression()[0] if target is None else target
+    return hmc_fast.run(target, sampler or hmc_fast.HMC(0.08, num_leapfrog=5, jitter=0.3), **options)
+
+
+def test_temperatures_of_a_tempered_posterior_are_1():
+    """T = 3 widens the posterior; the energies are divided by it, so the temperatures stay 1."""
+    density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 50, temperature=3.0, dtype=torch.float64)
+    run = sampled(hmc_fast.HMC(0.5, num_leapfrog=4, jitter=0.3), density, init=torch.zeros(50), draws=150)
+    # 2K/D and theta . grad U / D are chi-square_50 / 50 per draw, of standard deviation 0.2
+    assert run.diagnostics.kinetic_temperature == pytest.approx(1, abs=0.1)
+    assert run.diagnostics.configurational_temperature(150) == pytest.approx(1, abs=0.1)
+    assert run.diagnostics.configurational_temperature() == pytest.approx(1, abs=0.25)
+    assert (run.draws.astype(float) ** 2).mean() == pytest.approx(3, rel=0.08)
+    with pytest.raises(hmc_fast.UserError, match="num_draws 0"):
+        run.diagnostics.configurational_temperature(0)
+
+
+def test_energies_of_the_trace():
+    posterior, _ = linear_regression()
+    posterior.temperature = 3.0
+    run = sampled(target=posterior, thin=2, draws=40)
+    trace = run.trace[run.trace.phase == "sampling"]
+    energy = trace.kinetic_energy - (trace.log_likelihood + trace.log_prior) / run.target.temperature
+    energies = energy.to_numpy().reshape(-1, 3).T
+    assert energies.shape == (3, 80)  # thinned iterations included: successive energies are what counts
+    np.testing.assert_allclose(run.diagnostics.e_bfmi, arviz.bfmi(energies), rtol=1e-6)
+    sghmc = sampled(hmc_fast.SGHMC(0.02, friction=5.0, batch_size=20), draws=20)
+    assert sghmc.diagnostics.e_bfmi is None
+    assert sghmc.diagnostics.kinetic_temperature.shape == (3,)
+
+
+def test_divergent_iterations_are_those_after_burn_in():
+    run = sampled(hmc_fast.HMC(1.5, num_leapfrog=12), draws=30)
+    frame = run.diagnostics.divergent_iterations
+    assert list(frame.columns) == ["chain", "iteration", "energy_error"]
+    assert len(frame) == run.divergences > 0
+    assert (frame.iteration >= 20).all()
+    assert not (frame.energy_error <= 1000).any()
+    said = " ".join(run.diagnosis())
+    assert f"{run.divergences} of 90 proposals after burn-in diverged" in said
+    assert "below 0.4" in said
+    assert len(sampled(draws=30).diagnostics.divergent_iterations) == 0
+
+
+def test_weights_are_judged_all_of_them_whatever_the_block(monkeypatch):
+    run = sampled(target=correlated_gaussian().density, draws=50, init=torch.zeros(3))
+    values = np.moveaxis(run.draws, 0, 1)
+    monkeypatch.setattr("hmc_fast.results.diagnostics._VALUES_READ", 2 * 50 * 3)  # two parameters
+    frame = run.diagnostics.weights()
+    assert len(frame) == 3
+    np.testing.assert_allclose(frame["r_hat"], plain_rhat(values))
+    np.testing.assert_allclose(frame["ess_mean"], ess_mean(values))
+    np.testing.assert_allclose(frame["mean"], values.mean((0, 1)), rtol=1e-5)
+
+
+def network():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(60, 3, generator=generator)
+    y = (x[:, 0] > 0).long()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    return hmc_fast.Posterior(model, (x[:40], y[:40]), prior=hmc_fast.Normal(1.0)), (x[40:], y[40:])
+
+
+def test_single_draws_scores_are_log_likelihoods():
+    posterior, test = network()
+    run = sampled(target=posterior, test=test, draws=12)
+    probs = posterior.predict(torch.tensor(run.draws[7]), test[0])
+    expected = probs.gather(-1, test[1].expand(3, 20)[..., None])[..., 0].log().mean(1)
+    np.testing.assert_allclose(run.diagnostics.test_log_likelihood[:, 7], expected, rtol=1e-4)
+    kinds = run.summary().kind
+    assert (kinds == "test_log_likelihood").sum() == 1
+    assert run.summary().columns.tolist()[-3:] == ["ess_bulk", "ess_tail", "r_hat"]
+    assert sampled(draws=5).diagnostics.test_log_likelihood is None
+
+
+def test_a_chain_left_elsewhere_is_named():
+    """Two wells of unequal depth that no trajectory crosses: the third chain begins in the shallow one."""
+
+    def log_density(theta):
+        return torch.logaddexp(-50 * ((theta - 2) ** 2).sum(), -50 * ((theta + 2) ** 2).sum() - 40)
+
+    density = hmc_fast.Density(log_density, 2, dtype=torch.float64)
+    start = torch.tensor([[2.0, 2.0], [2.0, 2.0], [-2.0, -2.0]])
+    sampler = hmc_fast.HMC(0.15, num_leapfrog=2, jitter=0.3)
+    options = {"burn_in": 5, "draws": 80}
+    said = " ".join(sampled(sampler, density, init=start, **options).diagnosis())
+    assert "2 of 3 chains agree in their potential; chain 2 sits at a higher one" in said
+    assert "R-hat of the parameters reaches" in said
+    together = " ".join(sampled(sampler, density, init=start[0], **options).diagnosis())
+    assert together.startswith("No check found anything wrong: plain R-hat of the parameters is at most"), together

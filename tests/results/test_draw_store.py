@@ -1,0 +1,55 @@
+"""The ring of draws: any capacity, continued files, rounding counted."""
+
+import numpy as np
+import pytest
+import torch
+
+import hmc_fast
+from hmc_fast.results.draw_store import DrawStore, parse_capacity
+
+
+@pytest.mark.parametrize("capacity", [1, 3, 4, 10, 99, "48B", None])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_any_capacity_stores_the_same_draws(capacity, on_disk, tmp_path):
+    draws = torch.randn(10, 2, 4)
+    path = tmp_path / "draws.npy" if on_disk else None
+    store = DrawStore(10, 2, 4, capacity=capacity, path=path)
+    for draw in draws:
+        store.push(draw)
+        assert store.ring.shape[0] <= 10
+    assert np.array_equal(store.draws(), draws.half().numpy())
+    if on_disk:
+        assert np.array_equal(np.load(path), draws.half().numpy())
+
+
+def test_a_file_is_continued(tmp_path):
+    draws = torch.randn(6, 1, 3)
+    first = DrawStore(6, 1, 3, capacity=4, path=tmp_path / "d.npy")
+    for draw in draws[:3]:
+        first.push(draw)
+    first.flush()
+    second = DrawStore(6, 1, 3, capacity=2, path=tmp_path / "d.npy", count=3)
+    for draw in draws[3:]:
+        second.push(draw)
+    assert np.array_equal(second.draws(), draws.half().numpy())
+
+
+def test_rounding_is_counted_and_clamped():
+    store = DrawStore(2, 1, 5, capacity=1)
+    store.push(torch.tensor([[1e5, -7e4, 1e-6, 0.0, 1.0]]))
+    store.push(torch.tensor([[1.0, 2.0, -1e-5, 65504.0, 6.2e-5]]))
+    assert store.counts.tolist() == [2, 2]
+    assert store.draws()[0, 0, :2].tolist() == [65504.0, -65504.0]
+
+
+@pytest.mark.parametrize(
+    ("capacity", "draws"), [(None, 7), (3, 3), ("3", 3), ("1KB", 7), ("250B", 2), (" 0.5 KiB ", 5), ("1GiB", 7)]
+)
+def test_capacity_in_draws_or_bytes(capacity, draws):
+    assert parse_capacity(capacity, 100, 7) == draws
+
+
+@pytest.mark.parametrize("capacity", ["", "x", "-1", "0", 0, "1.5", "10B", "5 parsecs"])
+def test_bad_capacity(capacity):
+    with pytest.raises(hmc_fast.UserError, match="capacity"):
+        parse_capacity(capacity, 100, 7)
