@@ -1,4 +1,4 @@
-"""Chains on one device: what C chains cost beside C times one chain, by each way of batching them.
+"""Chains on one device: the cost of C chains beside C times that of one, by each way of batching them.
 
 python benchmarks/bench_chains.py --out DIR
 """
@@ -25,7 +25,7 @@ def main() -> None:
     if cuda:
         cases.append((workloads.resnet(), (1, 2, 4, 8)))
     for work, counts in cases:
-        say(f"\n{work.name}: ms per leapfrog step of all chains, and as a share of C times one chain")
+        say(f"\n{work.name}: ms per leapfrog step of all chains, and as a fraction of C times one chain")
         single = 0.0
         for chains in counts:
             calls = {}
@@ -42,22 +42,12 @@ def main() -> None:
                 )
                 calls[f"{way}, compiled" if "digits" in work.name and way == "vmap" else way] = step
             samples = interleaved(calls, device, rounds=arguments.rounds, seconds=0.2)
-            figures = {way: quantiles([v / work.num_leapfrog for v in values]) for way, values in samples.items()}
-            single = single or min(median for median, _, _ in figures.values())
+            times = {way: quantiles([1e3 * v / work.num_leapfrog for v in taken]) for way, taken in samples.items()}
+            single = single or min(median for median, _, _ in times.values())
             parts = []
-            for way, (median, low, high) in figures.items():
-                table.add(
-                    work.name,
-                    f"ours {way}",
-                    chains,
-                    "time",
-                    "ms",
-                    median * 1e3,
-                    low * 1e3,
-                    high * 1e3,
-                    samples=arguments.rounds,
-                )
-                parts.append(f"{way} {median * 1e3:9.3f} ({median / (chains * single):.2f})")
+            for way, values in times.items():
+                table.add(work.name, f"ours {way}", chains, "time", "ms", *values, samples=arguments.rounds)
+                parts.append(f"{way} {values[0]:9.3f} ({values[0] / (chains * single):.2f})")
             say(f"  C = {chains:3d}   " + "   ".join(parts))
 
 

@@ -4,7 +4,7 @@
 
 Logistic regression and an MLP on scikit-learn's handwritten digits. Both libraries get the same step size, number
 of leapfrog steps, chains and iterations, and start from the prior, so effective draws per gradient should agree (a
-check that both sample the same law) and those per second compare the programs. Compilation is left out of the
+check that both sample the same posterior) and those per second compare the programs. Compilation is left out of the
 time.
 Rank-normalised bulk ESS, median over class probabilities at 50 test points.
 """

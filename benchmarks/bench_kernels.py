@@ -2,13 +2,13 @@
 
     python benchmarks/bench_kernels.py --out DIR [--sizes 10000 100000 ...] [--chains 1]
 
-Bytes are counted first: the least that an operation must move, whatever its implementation. The floor is
-those bytes at the bandwidth of a large device copy, measured in the same run; every time is printed beside
-it. On a GPU a sample is one replay of a graph of several calls, each on its own buffers, after L2 was
-overwritten, between two device events. Where all the buffers of a replay fit in L2, writes may stay there.
+The floor is a lower bound: the bytes that an operation must move, whatever its implementation, at the bandwidth
+of a large device copy measured in the same run; every time is printed beside it. On a GPU a sample is one
+replay of a graph of several calls, each on its own buffers, after L2 was overwritten, between two device
+events. Where all the buffers of a replay fit in L2, writes may stay there.
 
-Without a GPU the twins alone are timed, at small sizes, against a torch copy: that says what the CPU path
-costs and nothing about the kernels.
+Without a GPU only the twins are timed, at small sizes, against a torch copy: the cost of the CPU path, which
+says nothing about the kernels.
 """
 
 import argparse
@@ -57,13 +57,13 @@ class Operation:
     call: Callable[[Buffers, str], object]
 
 
-# What users write without a flat buffer, and what the compiler makes of the twin: for kick_drift alone.
-RIVALS = ("per tensor", "foreach", "compiled")
+# What users write without a flat buffer, and the compiled twin: for kick_drift alone.
+ALTERNATIVES = ("per tensor", "foreach", "compiled")
 NUM_TENSORS = 65  # as many as ResNet-20 has
 STEP, PRECISION = 1e-3, 4.0
 
 
-def _rival(b: Buffers, impl: str) -> None:
+def _alternative(b: Buffers, impl: str) -> None:
     theta, momentum, grad = b.rows
     if impl == "compiled":
         _compiled(theta, momentum, grad, b.coefficients)
@@ -91,8 +91,8 @@ def _kick(b: "Buffers", impl: str) -> None:
 
 
 def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
-    if impl in RIVALS:
-        _rival(b, impl)
+    if impl in ALTERNATIVES:
+        _alternative(b, impl)
         return
     ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.coefficients, impl=impl, **options)
 
@@ -208,8 +208,8 @@ def main() -> None:
             moved = operation.bytes_per_element * arguments.chains * size
             floor = moved / peak
             table.add(operation.name, "floor", size, "time", "us", *[floor * 1e6] * 3)
-            rivals = RIVALS if operation.name == "kick_drift" else ()
-            for provider in (*providers, *rivals):
+            alternatives = ALTERNATIVES if operation.name == "kick_drift" else ()
+            for provider in (*providers, *alternatives):
                 try:
                     samples = measure(operation, provider, device, arguments.chains, size)
                 except torch.cuda.OutOfMemoryError:

@@ -1,10 +1,10 @@
-"""One leapfrog step: ours eager, compiled, captured, beside the notebook's loop, posteriors, blackjax, numpyro.
+"""One leapfrog step: ours eager, compiled and captured, beside the notebook's loop, posteriors, blackjax, numpyro.
 
     python benchmarks/bench_steps.py --out DIR [--only digits] [--rounds 7]
 
 Times are per leapfrog step of all chains, from whole iterations (momentum refreshment and Metropolis test
-included). Before anything is timed, each rival's gradient of the log posterior is compared with ours. The floor
-is counted flops at the rate of a large matrix product, measured in the same run: no program can be faster.
+included). Before anything is timed, each peer's gradient of the log posterior is compared with ours. The floor is
+a lower bound: FLOPs at the throughput of a large matrix product, measured in the same run.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from hmc_fast.engine.execution import count_work
 
 
 def matrix_rate(device: torch.device, size: int) -> float:
-    """Flops a second of a float32 matrix product, the best of ten."""
+    """FLOP/s of a float32 matrix product, the best of ten."""
     a, b = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
     samples = interleaved({"product": lambda: a @ b}, device, rounds=10, seconds=0.0)["product"]
     return 2 * size**3 / min(samples)
@@ -93,8 +93,8 @@ def run(work: Workload, device: torch.device, chains: int, rounds: int, rate: fl
             f"  {provider:24}{median * 1e3:10.3f}{low * 1e3:10.3f}{high * 1e3:10.3f}{median / floor:9.1f}"
             f"{median / medians[best]:8.2f}"
         )
-        if not provider.startswith("ours"):
-            # the ratio within each round: what a noisy machine leaves comparable
+        if provider != best:
+            # the ratio within each round, which a noisy machine leaves comparable
             ratios = [theirs / mine for theirs, mine in zip(values, samples[best], strict=True)]
             table.add(name, provider, chains, "time over ours", "ratio", *quantiles(ratios), samples=len(ratios))
 

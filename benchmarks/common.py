@@ -1,8 +1,8 @@
 """What the suites share: interleaved timing, quantiles, and the one tidy CSV.
 
-Rivals are timed in turns within one process, a round of all after a round of all, so that a noisy machine
-hits them alike; ratios are of medians over the rounds. (pytest-benchmark times one after the other, which on a
-shared machine compares hours, not programs.)
+Peers are timed in turns within one process, a round of all after a round of all, so that a noisy machine
+hits them alike. (pytest-benchmark times one after the other, which on a shared machine compares hours, not
+programs.)
 """
 
 import csv
@@ -97,7 +97,7 @@ def interleaved(
     samples: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            time.sleep(0.05)  # threads of the rival before stop spinning
+            time.sleep(0.05)  # the previous peer's threads stop spinning
             if repeats[name] > 1:
                 call()
             samples[name].append(_timed(call, repeats[name], device))
@@ -120,5 +120,5 @@ def say(*parts: object) -> None:
 
 
 def missing_peer(error: ImportError) -> None:
-    """Says once that a rival is absent; its rows are then absent too."""
+    """Says once that a peer is absent; its rows are then absent too."""
     print(f"not installed, so not compared: {error.name} (pip install -e '.[peers]')", file=sys.stderr)

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# What a GPU has to prove, in one command that ends inside ten minutes:
+# Every check that needs a GPU, in one command that ends within ten minutes:
 #     benchmarks/gpu_check.sh [OUT]        results, default benchmarks/results/gpu
-# Runs the tests marked `gpu`, protocol and laws with every step captured, then the suites, each with `--out OUT`
+# Runs the tests marked `gpu`, the protocol and distribution tests with every step captured, then the suites, each with `--out OUT`
 # and a time limit. A part that fails is reported and does not hide the rest; the exit status is
 # then 1. Without a CUDA GPU it says so and exits 0. PYTHON names the interpreter (default python3).
 set -uo pipefail

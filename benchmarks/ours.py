@@ -1,4 +1,4 @@
-"""hmc_fast's side of the suites: `(step, gradient)`, like the rivals in peers.py."""
+"""hmc_fast's side of the suites: `(step, gradient)`, like the peers in peers.py."""
 
 from collections.abc import Callable
 

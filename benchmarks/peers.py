@@ -1,8 +1,8 @@
-"""One leapfrog step, or a trajectory of them, as rivals take it: same model, same data, same posterior.
+"""One leapfrog step, or a trajectory of them, as other libraries take it: same model, data and posterior.
 
-Every rival is `(step, gradient)`: a call that does one iteration and waits for it, and the gradient of its log
-posterior at the model's own weights as one flat array, from which the suite checks that the work is the same.
-Rivals get the data on the device and pre-batched; only the notebook's loop loads as it did.
+Every peer is `(step, gradient)`: a call that does one iteration and waits for it, and the gradient of its log
+posterior at the model's own weights as one flat array, by which the suite checks that the work is the same.
+Peers get the data on the device and pre-batched; only the notebook's loop keeps its own data loading.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional as F
 from workloads import Workload
 
-Rival = tuple[Callable[[], object], Callable[[], np.ndarray]]
+Peer = tuple[Callable[[], object], Callable[[], np.ndarray]]
 PRIOR_VARIANCE = 0.2
 STEP_SIZE = 1e-4
 
@@ -36,10 +36,10 @@ class _Images(torch.utils.data.Dataset[Any]):
         return torch.tensor(self.images[index]), torch.tensor(self.labels[index])
 
 
-def notebook(work: Workload, device: torch.device) -> Rival:
-    """Its stochastic leapfrog: two gradients a step, a loop over tensors, a new loader for each gradient.
+def notebook(work: Workload, device: torch.device) -> Peer:
+    """Its stochastic leapfrog: two gradients per step, a loop over tensors, a new loader for each gradient.
 
-    What was wrong in it (the sign, the scale of the likelihood) costs the same right, and is right here.
+    Its mistakes (the sign, the scale of the likelihood) are corrected here, at the same cost.
     """
     model = _copy(work.model, device)
     batch_size = work.batch_size or len(work.x)
@@ -79,7 +79,7 @@ def notebook(work: Workload, device: torch.device) -> Rival:
 # --- posteriors ---
 
 
-def posteriors_sghmc(work: Workload, device: torch.device) -> Rival:
+def posteriors_sghmc(work: Workload, device: torch.device) -> Peer:
     """posteriors' SGHMC, in place."""
     import posteriors
 
@@ -201,8 +201,8 @@ def _jax_gradient(work: Workload, log_posterior: Any, parameters: Any, batch: An
     return gradient
 
 
-def blackjax_sghmc(work: Workload) -> Rival:
-    """blackjax' SGHMC under jit, one integration step a call."""
+def blackjax_sghmc(work: Workload) -> Peer:
+    """blackjax' SGHMC under jit."""
     import blackjax
     import jax
 
@@ -218,7 +218,7 @@ def blackjax_sghmc(work: Workload) -> Rival:
     return step, _jax_gradient(work, log_posterior, parameters, batch)
 
 
-def blackjax_hmc(work: Workload, chains: int) -> Rival:
+def blackjax_hmc(work: Workload, chains: int) -> Peer:
     """blackjax' HMC under jit, chains by vmap."""
     import blackjax
     import jax
@@ -240,7 +240,7 @@ def blackjax_hmc(work: Workload, chains: int) -> Rival:
     return step, _jax_gradient(work, log_posterior, parameters, batch)
 
 
-def numpyro_hmc(work: Workload) -> Rival:
+def numpyro_hmc(work: Workload) -> Peer:
     """numpyro's HMC under jit, one chain, no adaptation."""
     import jax
     from numpyro.infer import HMC

@@ -6,17 +6,25 @@ Where a row was measured several times, the latest counts.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-OURS, THEIRS, FLOOR = "#0b6e4f", "#9aa5b1", "#d1495b"
+from hmc_fast.report.drawing import BLUE, CHAIN_STYLES, GREY, INK, RED, new_figure, note, save, style
+
 KEYS = ["suite", "name", "provider", "size", "metric"]
+# What each axis of the suite `scaling` counts, and what its times are of.
+SCALING = {
+    "against N": ("training examples N", "ms per leapfrog step"),
+    "against D": ("parameters D", "ms per leapfrog step"),
+    "against C": ("chains C", "ms per leapfrog step, all chains"),
+    "against S": ("draws S", "ms per run"),
+}
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -24,83 +32,90 @@ def read(folder: Path) -> pd.DataFrame:
     return table.drop_duplicates(KEYS, keep="last")
 
 
-def plain(axis: Axis, ticks: list[float] | None = None) -> None:
-    """1,000 rather than 10^3, at the given ticks or a few per decade."""
-    axis.set_major_locator(FixedLocator(ticks) if ticks else LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def steps(table: pd.DataFrame) -> Figure:
-    """Time per leapfrog step, one panel per workload, floor marked."""
-    rows = table[(table["suite"] == "steps") & (table["metric"] == "time")]
-    names = list(dict.fromkeys(rows["name"]))
-    columns = 2
-    lines = -(-len(names) // columns)
-    figure = Figure(figsize=(10, 2.4 * lines), layout="constrained")
-    for axes, name in zip(figure.subplots(lines, columns, squeeze=False).flat, names, strict=False):
-        part = rows[rows["name"] == name]
-        floor = part[part["provider"] == "floor"]["median"].iloc[0]
-        part = part[part["provider"] != "floor"].sort_values("median", ascending=False)
-        colours = [OURS if p.startswith("ours") else THEIRS for p in part["provider"]]
-        errors = [part["median"] - part["q20"], part["q80"] - part["median"]]
-        axes.barh(part["provider"], part["median"], color=colours, xerr=np.abs(errors), ecolor="#333", height=0.7)
-        axes.axvline(floor, color=FLOOR, linewidth=1)
-        for y, (value, end) in enumerate(zip(part["median"], part["q80"], strict=True)):
-            axes.text(
-                max(value, end) * 1.08,
-                y,
-                f"{value:.0f}" if value >= 100 else f"{value:.3g}",
-                va="center",
-                fontsize=8,
-            )
-        axes.set(xscale="log", title=name, xlabel="ms per leapfrog step")
-        axes.set_xlim(floor * 0.7, part["q80"].max() * 3)
-        plain(axes.xaxis)
-        axes.title.set_fontsize(9)
-        axes.xaxis.label.set_fontsize(8)
-        axes.tick_params(labelsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-    for axes in figure.axes[len(names) :]:
-        axes.remove()
+def steps(table: pd.DataFrame) -> Any:
+    """Time per leapfrog step relative to ours, by the README table's estimator: the median over rounds of the
+    ratio within a round, and its 20 and 80 % quantiles. Ours, at 1, is our fastest float32 variant."""
+    rows = table[table["suite"] == "steps"]
+    ratios, times = rows[rows["metric"] == "time over ours"], rows[rows["metric"] == "time"]
+    names = list(dict.fromkeys(ratios["name"]))
+    figure = new_figure((9.0, 0.32 * (len(ratios) + len(names)) + 0.9))
+    ax = figure.add_subplot()
+    ticks: dict[int, str] = {}
+    row = 0  # of a workload's name; its providers lie below
+    for name in names:
+        at = times[times["name"] == name].set_index("provider")["median"]
+        ours = at[[p for p in at.index if p.startswith("ours") and "16" not in p and "32" not in p]]
+        others = ratios[(ratios["name"] == name) & (ratios["provider"] != ours.idxmin())].sort_values("median")
+        label = f"{name}: ours {ours.min():.3g} ms"
+        note(ax, label, (0, row), (4, 0), ("axes fraction", "data"), va="center", color=INK)
+        span = [row + 0.4, row + len(others) + 0.4]
+        ax.plot([1, 1], span, color=BLUE, lw=1.6)
+        ax.plot(2 * [at["floor"] / ours.min()], span, color=RED, lw=1.6, ls=(0, (1, 0.8)))
+        for provider, value, low, high in others[["provider", "median", "q20", "q80"]].itertuples(index=False):
+            row += 1
+            look = {"fmt": "o", "ms": 5, "color": BLUE if provider.startswith("ours") else INK, "capsize": 2.5}
+            ax.errorbar(value, row, xerr=[[value - low], [high - value]], **look)
+            note(ax, f"{value:.3g}", (high, row), (7, 0), "data", va="center")
+            ticks[row] = provider
+        row += 1
+    ax.set_yticks(list(ticks), list(ticks.values()))
+    ax.set(ylim=(row - 0.4, -0.6), xscale="log")
+    plain(ax.xaxis)
+    ax.set_xlabel(
+        "time per leapfrog step relative to ours: median of the ratios within each round, bars 20 to 80 %\n"
+        "solid line: ours (fastest float32 variant); dotted: lower bound, FLOPs at measured matmul throughput"
+    )
     return figure
 
 
-def lines(table: pd.DataFrame, suite: str, xlabel: str) -> Figure:
-    """Time against size, log-log, one panel per name."""
+def lines(table: pd.DataFrame, suite: str, axes_of: Callable[[str], tuple[str, str]]) -> Any:
+    """Median time against size, log-log, one panel per name; bars from the 20 to the 80 % quantile."""
     rows = table[(table["suite"] == suite) & (table["metric"] == "time")]
     names = list(dict.fromkeys(rows["name"]))
-    figure = Figure(figsize=(4.2 * len(names), 3.2), layout="constrained")
-    styles = ["o-", "s--", "^:", "d-."]
-    for axes, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
+    figure = new_figure((3.6 * len(names), 3.0))
+    for ax, name in zip(figure.subplots(1, len(names), squeeze=False).flat, names, strict=True):
         part = rows[rows["name"] == name]
-        for style, (provider, values) in zip(styles, part.groupby("provider"), strict=False):
+        for (colour, dashes), marker, (provider, values) in zip(
+            CHAIN_STYLES, "os^D", part.groupby("provider"), strict=False
+        ):
             values = values.sort_values("size")
-            axes.plot(values["size"], values["median"], style, label=provider, markersize=4)
-            axes.fill_between(values["size"], values["q20"], values["q80"], alpha=0.2)
-        axes.set(xscale="log", yscale="log", title=name, xlabel=xlabel, ylabel="ms")
-        plain(axes.xaxis, sorted(part["size"].unique()))
-        plain(axes.yaxis)
-        axes.title.set_fontsize(9)
-        axes.spines[["top", "right"]].set_visible(False)
+            bars = [values["median"] - values["q20"], values["q80"] - values["median"]]
+            look = {"color": colour, "ls": dashes, "marker": marker, "ms": 4.5, "capsize": 2.5, "elinewidth": 1}
+            ax.errorbar(values["size"], values["median"], np.maximum(bars, 0), label=provider, **look)
+        xlabel, ylabel = axes_of(name)
+        ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
+        ax.set_title(name, fontsize=9.5, color=GREY)
+        plain(ax.xaxis, sorted(part["size"].unique()))
+        plain(ax.yaxis)
+        if (part["samples"] == 1).all():
+            note(ax, "one run per point:\nno quantiles", (0.03, 0.97), (0, 0), va="top")
         if part["provider"].nunique() > 1:
-            axes.legend(frameon=False, fontsize=8)
+            ax.legend(loc="upper left")
     return figure
+
+
+def plain(axis: Axis, ticks: list[float] | None = None) -> None:
+    """A logarithmic axis labelled 1,000 rather than 10^3, at the given ticks or at 1, 2 and 5 of each decade."""
+    low, high = axis.get_data_interval() * np.array([0.8, 1.25])
+    decades = [10.0**k for k in range(-6, 9)]
+    axis.set_major_locator(FixedLocator(ticks or [m * d for d in decades for m in (1, 2, 5)]))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_view_interval(low, high, ignore=True)
 
 
 def main() -> None:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent / "results" / "cpu")
     table = read(folder)
-    made = {
+    made: dict[str, Callable[[], Any]] = {
         "steps": lambda: steps(table),
-        "chains": lambda: lines(table, "chains", "chains"),
-        "scaling": lambda: lines(table, "scaling", "size"),
+        "chains": lambda: lines(table, "chains", lambda _: ("chains", "ms per leapfrog step, all chains")),
+        "scaling": lambda: lines(table, "scaling", SCALING.__getitem__),
     }
-    with mpl.rc_context({"font.family": "DejaVu Sans", "axes.grid": False}):
+    with style():
         for suite, make in made.items():
             if (table["suite"] == suite).any():
-                make().savefig(folder / f"{suite}.png", dpi=150)
-                print(folder / f"{suite}.png")
+                print(save(make(), folder / f"{suite}.png"))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..command_line import did_you_mean, flags_of, main_guard, parse
 from ..errors import UserError
 from ..results.run_folder import describe_environment
-from .page import Answer
+from .page import Page
 from .run_cache import Lab
 from .settings import PRESETS, ExperimentSettings
 
@@ -55,11 +55,11 @@ def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -
         f"Preset {preset}: {sizes}, {lab.posterior.num_params:,} parameters; seed{seeds}; "
         f"{environment['device']}, torch {environment['versions']['torch']}."
     )
-    page = Answer(question.QUESTION, directory, command, note)
+    page = Page(question.QUESTION, directory, command, note)
     question.answer(lab, page)
     if stuck := lab.stuck():
         page.claim(
-            "Chains that hardly moved, so that what they say counts for little; a smaller --step-size would tell:",
+            "Chains that hardly moved, whose results mean little; try a smaller --step-size:",
             None,
             "; ".join(f"{sample.name}, acceptance {sample.acceptance_rate:.2f}" for sample in stuck) + ".",
         )
@@ -68,8 +68,7 @@ def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -
     }
     path = page.write({"experiment": name, "preset": preset, **stored, **environment})
     if settings.progress:
-        word = {True: "holds", False: "does not hold", None: "measured"}
-        print(*(f"{word[c.holds]}: {c.text} {c.numbers}" for c in page.claims), sep="\n")
+        print(*(f"{claim.verdict}: {claim.text} {claim.numbers}" for claim in page.claims), sep="\n")
     print(path)
 
 

@@ -1,7 +1,7 @@
-"""What people use in place of a sampler: networks trained once or many times, and Gaussians about them.
+"""Approximations of a posterior by training: SGD, deep ensembles, SWAG, mean-field VI, Laplace.
 
-Every method works on rows of the flat buffer through `posterior.potential_and_grad`, whose gradient on a minibatch
-is that of -log posterior, data scaled to their full number. So all of them approximate the very same posterior.
+All work on rows of the flat buffer through `posterior.potential_and_grad`: on a minibatch, the gradient of -log
+posterior with the likelihood scaled to all data. So all approximate the posterior that the samplers target.
 """
 
 import copy
@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..targets.flat_module import FlatModel
 from ..targets.posterior import Posterior
 
-__all__ = ["METHODS", "Bag", "fit"]
+__all__ = ["METHODS", "Approximation", "approximate"]
 
 BATCH_SIZE = 128
 MOMENTUM = 0.9
@@ -27,14 +27,14 @@ NUM_SAMPLES = 40  # weights drawn from a fitted Gaussian
 
 
 @dataclass(frozen=True)
-class Bag:
-    """Weights `(S, C, D)` float32, and passes over the data spent when the first 1..S draws were there `(S,)`."""
+class Approximation:
+    """Weights `(S, C, D)` float32, and the passes over the data that the first 1..S of them took `(S,)`."""
 
     draws: np.ndarray
     passes: np.ndarray
 
 
-def fit(
+def approximate(
     method: str,
     posterior: Posterior,
     network: Callable[[int], nn.Module],
@@ -43,11 +43,11 @@ def fit(
     epochs: int,
     seed: int = 0,
     members: int = 1,
-) -> Bag:
-    """Runs one of `METHODS`.
+) -> Approximation:
+    """Run one of `METHODS`.
 
     Args:
-        network: makes a fresh network from a seed. epochs: passes over the data per network. members: of
+        network: makes a fresh network from a seed. epochs: passes over the data per network. members: networks of
             "ensemble".
     """
     first = 1000 * seed  # seeds of networks do not overlap between repetitions
@@ -59,8 +59,8 @@ def fit(
 def _batches(
     posterior: Posterior, epochs: int, rows: int, generator: torch.Generator
 ) -> Iterator[tuple[float, Tensor]]:
-    """(share of the training done, indices `(rows, B)`) over `epochs` shuffled passes; the rest that would not fill
-    a batch is left out, another one in each epoch."""
+    """(fraction of the training done, indices `(rows, B)`) over `epochs` shuffled passes; the last, incomplete
+    batch of each is dropped."""
     size = min(BATCH_SIZE, posterior.num_data)
     per_epoch = posterior.num_data // size
     for step in range(epochs * per_epoch):
@@ -73,8 +73,8 @@ def _batches(
 def _descend(
     posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator, *, constant: float | None = None
 ) -> Iterator[None]:
-    """SGD with momentum on -log posterior / N, in place, all rows side by side; the rate falls to 0 along a cosine,
-    or is `constant`. Yields after every epoch."""
+    """SGD with momentum on -log posterior / N, in place, all rows side by side; the learning rate decays to 0 along
+    a cosine, or is `constant`. Yields after every epoch."""
     velocity = torch.zeros_like(theta)
     per_epoch = posterior.num_data // min(BATCH_SIZE, posterior.num_data)
     for step, (done, batch) in enumerate(_batches(posterior, epochs, len(theta), generator)):
@@ -86,17 +86,17 @@ def _descend(
             yield
 
 
-def sgd(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Bag:
-    """The maximum of the posterior, or near it: one network. With several rows: a deep ensemble
-    (Lakshminarayanan et al. 2017, arXiv:1612.01474), one draw per network."""
+def sgd(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
+    """One network near a maximum of the posterior (MAP). With several rows a deep ensemble (Lakshminarayanan et al.
+    2017, arXiv:1612.01474), one draw per network."""
     for _ in _descend(posterior, theta, epochs, generator):
         pass
-    return Bag(_numpy(theta)[:, None], epochs * np.arange(1.0, len(theta) + 1))
+    return Approximation(_numpy(theta)[:, None], epochs * np.arange(1.0, len(theta) + 1))
 
 
-def swag(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Bag:
-    """SWAG (Maddox et al. 2019, arXiv:1902.02476): a Gaussian of the iterates of SGD at a constant rate, its
-    covariance half diagonal and half of the last 20 deviations. Three quarters of the epochs train."""
+def swag(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
+    """SWAG (Maddox et al. 2019, arXiv:1902.02476): a Gaussian fitted to the iterates of SGD at a constant learning
+    rate, its covariance half diagonal, half of rank 20. Three quarters of the epochs train."""
     collecting = max(2, epochs // 4)
     for _ in _descend(posterior, theta, epochs - collecting, generator):
         pass
@@ -110,35 +110,35 @@ def swag(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Gene
     shared = _normals((NUM_SAMPLES, len(deviations)), generator)
     spread = own * diagonal.cpu() + shared @ deviations.cpu() / (len(deviations) - 1) ** 0.5
     draws = mean.cpu() + spread / 2**0.5
-    return Bag(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(epochs)))
+    return Approximation(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(epochs)))
 
 
-def mean_field(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Bag:
-    """Mean-field variational inference (Blundell et al. 2015, arXiv:1505.05424), as in Izmailov et al. 2021: the
-    mean begins at an SGD solution, deviations at .01; Adam. Half of the epochs train that solution."""
+def mean_field(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
+    """Mean-field variational inference (Blundell et al. 2015, arXiv:1505.05424) as in Izmailov et al. 2021: Adam,
+    from means at an SGD solution, which takes half of the epochs, and standard deviations of .01."""
     half = max(1, epochs // 2)
     for _ in _descend(posterior, theta, half, generator):
         pass
     mean = theta[0].clone()
     log_sd = torch.full_like(mean, float(np.log(0.01)))
     optimizer = torch.optim.Adam([{"params": [mean], "lr": 1e-3}, {"params": [log_sd], "lr": 1e-2}])
-    noisy = 4  # weights per gradient, rows of one batched pass
+    noisy = 4  # weight samples per gradient, rows of one batched pass
     steps = (epochs - half) * (posterior.num_data // min(BATCH_SIZE, posterior.num_data))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     for _, batch in _batches(posterior, epochs - half, noisy, generator):
         noise = _normals((noisy, len(mean)), generator).to(mean)
         _, grad = posterior.potential_and_grad(mean + log_sd.exp() * noise, batch)
         mean.grad = grad.mean(0) / posterior.num_data
-        # The entropy of the Gaussian, sum of log_sd, is what keeps it from collapsing.
+        # The -1 is the gradient of minus the Gaussian's entropy, sum of log_sd.
         log_sd.grad = ((grad * noise).mean(0) * log_sd.exp() - 1) / posterior.num_data
         optimizer.step()
         schedule.step()
     draws = mean.cpu() + log_sd.exp().cpu() * _normals((NUM_SAMPLES, len(mean)), generator)
-    return Bag(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(half + noisy * (epochs - half))))
+    return Approximation(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(half + noisy * (epochs - half))))
 
 
-def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Bag:
-    """Laplace's approximation over the last layer at an SGD solution, all its covariance (Daxberger et al. 2021,
+def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
+    """Last-layer Laplace approximation with full covariance at an SGD solution (Daxberger et al. 2021,
     arXiv:2106.14806), by the library of that paper.
 
     Raises:
@@ -152,22 +152,22 @@ def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.G
         pass
     network = copy.deepcopy(posterior.flat.module).requires_grad_(True)
     posterior.flat.set_weights(network, theta[0])
-    variance = posterior.prior[0].scale
-    assert isinstance(variance, float)
+    deviation = posterior.prior[0].scale
+    assert isinstance(deviation, float)
     data = torch.utils.data.TensorDataset(posterior.x, posterior.y)
     fitted = Laplace(
         network,
         "classification",
         subset_of_weights="last_layer",
         hessian_structure="full",
-        prior_precision=1 / variance**2,
+        prior_precision=1 / deviation**2,
     )
     fitted.fit(torch.utils.data.DataLoader(data, batch_size=1024))
     own = torch.Generator(posterior.device).manual_seed(generator.initial_seed())
     last = fitted.sample(NUM_SAMPLES, generator=own)
     draws = theta.expand(NUM_SAMPLES, -1).clone()
     draws[:, -last.shape[1] :] = last
-    return Bag(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(epochs + 1)))
+    return Approximation(_numpy(draws)[:, None], np.full(NUM_SAMPLES, float(epochs + 1)))
 
 
 def _normals(shape: tuple[int, int], generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The methods that several experiments compare, at the settings of a preset."""
+"""The methods that several experiments compare, by key, at the settings of a preset."""
 
 import importlib
 
@@ -9,40 +9,37 @@ __all__ = ["approximations", "check_members", "minibatch_samplers", "missing_lap
 
 
 def minibatch_samplers(lab: Lab, seed: int) -> dict[str, Job]:
-    """SGLD, SG-HMC and cyclical SG-HMC: cycles of 50 epochs as in Izmailov et al. 2021, or three shorter ones; the
-    first is burn-in, the last fifth of each other is kept."""
+    """SGLD, SG-HMC and cyclical SG-HMC by key. Cycles have 50 epochs as in Izmailov et al. 2021, or there are three
+    shorter ones; the first is burn-in, the last fifth of each other is kept."""
     epochs = lab.sampler_epochs
     burn_in = min(epochs // 2, 100)
     own = {"cycle_length": 0, "burn_in": burn_in, "draws": epochs - burn_in, "seed": seed}
-    jobs = {
-        "SGLD": lab.minibatch("SGLD", "sgld", **own),
-        "SG-HMC": lab.minibatch("SG-HMC", "sghmc", **own),
-    }
     cycle = max(2, min(50, epochs // 3))
     keep = max(1, cycle // 5)
-    jobs["cyclical SG-HMC"] = lab.minibatch(
-        "cyclical SG-HMC",
-        "sghmc",
-        seed=seed,
-        burn_in=cycle,
-        draws=max(1, epochs // cycle - 1) * keep,
-        cycle_length=cycle,
-        cycle_keep=keep,
-        cycle_exploration=0.0,
-    )
-    return jobs
+    cyclical = {
+        "burn_in": cycle,
+        "draws": max(1, epochs // cycle - 1) * keep,
+        "cycle_length": cycle,
+        "cycle_keep": keep,
+        "cycle_exploration": 0.0,
+        "seed": seed,
+    }
+    return {
+        "sgld": lab.minibatch("SGLD", "sgld", **own),
+        "sghmc": lab.minibatch("SG-HMC", "sghmc", **own),
+        "cyclical_sghmc": lab.minibatch("cyclical SG-HMC", "sghmc", **cyclical),
+    }
 
 
 def approximations(lab: Lab, seed: int) -> dict[str, Job]:
-    """All but HMC itself, from the cheapest; Laplace where its library is installed."""
-    s = lab.settings
-    jobs = {"SGD": lab.fit("SGD", "sgd", seed=seed)}
+    """The methods of `approximations.py` by key, from the cheapest; Laplace where its library is installed."""
+    members = lab.settings.members
+    jobs = {"sgd": lab.fit("SGD", "sgd", seed=seed)}
     if not missing_laplace():
-        jobs["Laplace (last layer)"] = lab.fit("Laplace", "laplace", seed=seed)
-    jobs["SWAG"] = lab.fit("SWAG", "swag", seed=seed)
-    jobs["mean-field VI"] = lab.fit("mean-field VI", "mean_field", seed=seed, epochs=2 * lab.epochs)
-    name = f"deep ensemble of {s.members}"
-    jobs[name] = lab.fit(name, "ensemble", seed=seed, members=s.members)
+        jobs["laplace"] = lab.fit("Laplace (last layer)", "laplace", seed=seed)
+    jobs["swag"] = lab.fit("SWAG", "swag", seed=seed)
+    jobs["mean_field"] = lab.fit("mean-field VI", "mean_field", seed=seed, epochs=2 * lab.epochs)
+    jobs["ensemble"] = lab.fit(f"deep ensemble of {members}", "ensemble", seed=seed, members=members)
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""An experiment's answer: claims that hold or do not, figures and tables; as a page, CSV, PNG and Markdown."""
+"""What an experiment leaves: claims, each marked supported or not, figures and tables; as HTML, Markdown, CSV."""
 
 import base64
 import dataclasses
@@ -19,15 +19,19 @@ from ..results.predictions import expected_calibration_error
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Answer", "Claim", "chain_error", "scores"]
+__all__ = ["Claim", "Page", "chain_error", "scores"]
 
 
 class Claim(NamedTuple):
-    """A sentence, whether it holds here (None: information), and the numbers that say so."""
+    """A sentence, whether the numbers support it (None: a measurement, no claim), and the numbers."""
 
     text: str
-    holds: bool | None
+    supported: bool | None
     numbers: str
+
+    @property
+    def verdict(self) -> str:
+        return {True: "Supported", False: "Not supported", None: "Measured"}[self.supported]
 
 
 def scores(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
@@ -54,20 +58,20 @@ def chain_error(probs: np.ndarray, labels: np.ndarray, score: str) -> float:
 
 
 @dataclasses.dataclass
-class Answer:
+class Page:
     """Collects what one experiment found; `write` leaves `index.html`, `results.md`, `*.csv` and `*.png`."""
 
     question: str
     directory: Path
     command: str
-    note: str = ""  # what a reader must know of the setting
+    note: str = ""  # data, network, seeds and machine
     claims: list[Claim] = dataclasses.field(default_factory=list)
     figures: list[tuple[str, str, str]] = dataclasses.field(default_factory=list)  # file, title, caption
     tables: "list[tuple[str, str, pd.DataFrame]]" = dataclasses.field(default_factory=list)  # file, title, table
     interactive: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # title, HTML
 
-    def claim(self, text: str, holds: bool | None, numbers: str) -> None:
-        self.claims.append(Claim(text, holds, numbers))
+    def claim(self, text: str, supported: bool | None, numbers: str) -> None:
+        self.claims.append(Claim(text, supported, numbers))
 
     def table(self, name: str, title: str, table: "pd.DataFrame") -> None:
         self.tables.append((name, title, table))
@@ -107,11 +111,10 @@ class Answer:
         return path
 
     def _markdown(self) -> str:
-        """The same without the page: claims, tables and the names of the figures."""
+        """The same as Markdown: claims, tables and links to the figures."""
         lines = [f"# {self.question}", "", f"`{self.command}`", ""]
         lines += [self.note, ""] if self.note else []
-        word = {True: "Holds", False: "Does not hold", None: "Measured"}
-        lines += [f"- **{word[c.holds]}**: {c.text} {c.numbers}" for c in self.claims] + [""]
+        lines += [f"- **{claim.verdict}**: {claim.text} {claim.numbers}" for claim in self.claims] + [""]
         for _, title, table in self.tables:
             lines += [f"**{title}**", "", "| " + " | ".join(map(str, table.columns)) + " |"]
             lines += ["|" + "---|" * len(table.columns)]
@@ -122,7 +125,7 @@ class Answer:
 
 
 def _plain_log_axes(figure: Any) -> None:
-    """Logarithmic axes labelled .1, .2, .5, 1: powers of ten would leave most of them with one label."""
+    """Logarithmic axes labelled .1, .2, .5, 1: powers of ten alone would leave most of them with one label."""
     from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
 
     for ax in figure.axes:

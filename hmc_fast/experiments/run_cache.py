@@ -1,6 +1,6 @@
 """Where experiments get their runs: each is kept in a folder named by its settings, and done once.
 
-Whatever the method, what it leaves is a bag of weights `(S, C, D)`, so all are asked the same questions.
+Every method leaves weights `(S, C, D)`, so all are asked the same questions.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from ..presets.table import RunSpecification
 from ..results.run_folder import write_scores
 from ..targets.posterior import Posterior
 from ..targets.priors import suggested_trajectory_length
-from .approximations import Bag, fit
+from .approximations import Approximation, approximate
 from .settings import EPOCHS, ExperimentSettings
 
 __all__ = ["Job", "Lab", "Sample"]
@@ -183,7 +183,7 @@ class Lab:
         write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
-        """A method that trains, see `methods.fit`."""
+        """A method that trains, see `approximations.approximate`."""
         options = {"epochs": self.epochs, **options}
         identity = {
             "method": method,
@@ -197,8 +197,8 @@ class Lab:
             if directory.exists():
                 shutil.rmtree(directory)
             begin = time.perf_counter()
-            bag = fit(method, self.posterior, self._networks(), self.dataset, seed=seed, **options)
-            self._keep(directory, bag, time.perf_counter() - begin)
+            made = approximate(method, self.posterior, self._networks(), self.dataset, seed=seed, **options)
+            self._keep(directory, made, time.perf_counter() - begin)
 
         return Job(name, identity, make)
 
@@ -208,10 +208,10 @@ class Lab:
             own.model, self.dataset, width=own.width, activation=own.activation, norm=own.norm, seed=seed
         )
 
-    def _keep(self, directory: Path, bag: Bag, seconds: float) -> None:
+    def _keep(self, directory: Path, made: Approximation, seconds: float) -> None:
         directory.mkdir(parents=True)
-        np.save(directory / "draws.npy", bag.draws)
-        np.save(directory / "passes.npy", bag.passes)
+        np.save(directory / "draws.npy", made.draws)
+        np.save(directory / "passes.npy", made.passes)
         write_json(directory / "metrics.json", {"seconds": seconds})
 
     def obtain(self, jobs: Sequence[Job]) -> list[Sample]:

@@ -46,9 +46,8 @@ def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecifica
     variance = changes.get("prior_variance", run.settings.prior_variance)
     if not (math.isfinite(variance) and variance > 0):
         raise UserError(f"--prior-variance {variance} must be a positive number")
-    of_prior = arguments_of(sampler).get("trajectory_length") == suggested_trajectory_length(
-        run.settings.prior_variance
-    )
+    usual = suggested_trajectory_length(run.settings.prior_variance)
+    of_prior = arguments_of(sampler).get("trajectory_length") == usual
     if of_prior and not given.keys() & {"trajectory_length", "num_leapfrog"}:
         given["trajectory_length"] = suggested_trajectory_length(variance)
     return RunSpecification(replace(run.settings, **changes), with_arguments(sampler, given))

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from ..results.run_folder_reader import RunFolder as Run
 from ..results.run_folder_reader import read_run
 
-__all__ = ["Run", "read_run", "write_report"]
+__all__ = ["read_run", "write_report"]
 
 
 def write_report(
@@ -19,7 +18,7 @@ def write_report(
     class_names: Sequence[str] = (),
     images_missing: str = "",
 ) -> Path:
-    """Write `figures/*.png` and `report.html`, one file that needs nothing else, into a run's folder.
+    """Write `figures/*.png` and `report.html`, a self-contained file, into a run's folder.
 
     Args:
         directory: folder of a finished run.

@@ -10,7 +10,8 @@ import numpy as np
 from ..command_line import main_guard
 from ..datasets import Dataset, load
 from ..errors import UserError
-from . import Run, read_run, write_report
+from ..results.run_folder_reader import RunFolder
+from . import read_run, write_report
 from .compare import write_comparison
 
 _PROG = "hmc_fast.report"
@@ -53,7 +54,7 @@ def _report(directories: list[Path], out: Path | None, data_dir: Path | None) ->
     print(write_report(directories[0], images=images, class_names=names, images_missing=missing))
 
 
-def _read(directory: Path) -> Run:
+def _read(directory: Path) -> RunFolder:
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory: name that of a finished run")
     if (directory / "checkpoint").is_dir() and not (directory / "metrics.json").exists():
@@ -63,7 +64,7 @@ def _read(directory: Path) -> Run:
     return read_run(directory)
 
 
-def _dataset(run: Run, data_dir: Path | None) -> tuple[Dataset | None, str]:
+def _dataset(run: RunFolder, data_dir: Path | None) -> tuple[Dataset | None, str]:
     """The data of a classification, where they are at hand and their labels are those of the run; else why not."""
     if not run.is_classification:
         return None, ""

@@ -1,23 +1,22 @@
-"""Panels on the chains themselves: where they went, and what their energies say."""
+"""Panels on the chains themselves: their paths, acceptance and energies."""
 
 from typing import Any
 
 import numpy as np
 
-from . import Run
-from .drawing import BLUE, CHAIN_STYLES, GREY, INK, PALE, RED, note, plain
+from ..results.run_folder_reader import RunFolder
+from .drawing import BLUE, CHAIN_STYLES, GREY, INK, PALE, RED, SHADE, note, plain
 
 __all__ = ["acceptance", "energy", "energy_error", "ranks", "trace"]
 
 
-def _shade_burn_in(ax: Any, run: Run) -> None:
+def _shade_burn_in(ax: Any, run: RunFolder) -> None:
     first, last = run.trace["iteration"].min(), run.trace["iteration"].max()
     ax.set(xlim=(first, max(last, first + 1)), xlabel="iteration")
     if run.burn_in_end > first:
-        ax.axvspan(first, run.burn_in_end, color=PALE, zorder=0, lw=0)
-        if run.burn_in_end - first > 0.12 * (last - first):
-            look = {"ha": "right", "bbox": {"fc": PALE, "lw": 0, "pad": 1}}
-            note(ax, "burn-in", (run.burn_in_end, 0), (-4, 5), ("data", "axes fraction"), **look)
+        ax.axvspan(first, run.burn_in_end, color=SHADE, zorder=0, lw=0)
+        # Said below the axis: beside a burn-in of any length a label inside would meet curves or other labels.
+        ax.set_xlabel("iteration (shaded: burn-in)")
 
 
 def _chain_lines(ax: Any, values: Any) -> None:
@@ -37,7 +36,7 @@ def _chain_lines(ax: Any, values: Any) -> None:
         ax.legend(loc="lower right", bbox_to_anchor=(1.01, 0.99), ncols=4, **look)
 
 
-def trace(ax: Any, run: Run) -> None:
+def trace(ax: Any, run: RunFolder) -> None:
     values = run.per_chain(run.trace["log_likelihood"] + run.trace["log_prior"])
     values = values.where(np.isfinite(values))
     _shade_burn_in(ax, run)
@@ -52,26 +51,23 @@ def trace(ax: Any, run: Run) -> None:
         ax.set_ylim(floor - 0.12 * room, roof + 0.12 * room)
         off = " and ".join(plain(round(value)) for value in (lowest, highest) if not floor <= value <= roof)
         if off:
-            # Where burn-in fills the lower right corner with its own name, the remark goes to the upper one.
-            late = run.burn_in_end > 0.5 * (values.index.min() + values.index.max())
-            corner, offset, va = ((1, 1), (-4, -4), "top") if late else ((1, 0), (-4, 5), "baseline")
-            note(ax, f"burn-in reaches {off}", corner, offset, ha="right", va=va)
+            note(ax, f"burn-in reaches {off}", (1, 0), (-4, 5), ha="right")
     ax.yaxis.set_major_formatter(plain)
     ax.set_ylabel("log posterior + constant (nats)")
 
 
-def acceptance(ax: Any, run: Run) -> None:
+def acceptance(ax: Any, run: RunFolder) -> None:
     # A diverged trajectory may leave its probability empty; it was rejected.
     values = run.per_chain(run.trace["accept_prob"].fillna(0.0))
     window = max(5, len(values) // 10)
     _shade_burn_in(ax, run)
     ax.axhspan(0.6, 0.9, color="#dbe9f4", lw=0, zorder=0.5)
-    note(ax, "usual aim, .6 to .9", (1, 0.6), (-4, -4), ("axes fraction", "data"), ha="right", va="top")
+    note(ax, "typical target .6 to .9", (1, 0.6), (-4, -4), ("axes fraction", "data"), ha="right", va="top")
     _chain_lines(ax, values.rolling(window, min_periods=1).mean())
-    ax.set(ylim=(0, 1.02), ylabel=f"acceptance, mean of {window} iterations")
+    ax.set(ylim=(0, 1.02), ylabel=f"acceptance (running mean of {window})")
 
 
-def energy_error(ax: Any, run: Run) -> None:
+def energy_error(ax: Any, run: RunFolder) -> None:
     values = run.sampled("energy_error")
     values = values[~np.isnan(values)]
     reach = 1.15 * max(np.abs(np.quantile(values[np.isfinite(values)], [0.01, 0.99])).max(), 1e-6)
@@ -79,15 +75,15 @@ def energy_error(ax: Any, run: Run) -> None:
     ax.hist(inside, bins=np.linspace(-reach, reach, 42).tolist(), color=BLUE, alpha=0.85)
     ax.axvline(0, color=INK, lw=1)
     ax.set_ylim(0, 1.15 * ax.get_ylim()[1])
-    note(ax, "energy conserved", (0, 1), (5, -2), ("data", "axes fraction"), va="top")
+    note(ax, "exact", (0, 1), (5, -2), ("data", "axes fraction"), va="top")
     if len(inside) < len(values):
-        ax.set_title(f"{len(values) - len(inside):,} beyond the axis", fontsize=9, color=GREY, loc="right")
+        ax.set_title(f"{len(values) - len(inside):,} outside the plot", fontsize=9, color=GREY, loc="right")
     ax.set(xlabel="energy error ΔH of a trajectory (nats)", ylabel="trajectories")
 
 
-def ranks(ax: Any, run: Run, bins: int = 20) -> None:
+def ranks(ax: Any, run: RunFolder, bins: int = 20) -> None:
     """Rank plot (Vehtari et al. 2021, arXiv:1903.08008, fig. 3): ranks of each chain's log posterior among those of
-    all chains. Chains of one law are level, up to two standard deviations of independent draws (the band)."""
+    all chains. Independent draws from one distribution stay within the band, two standard deviations of a count."""
     values = run.per_chain(run.trace["log_likelihood"] + run.trace["log_prior"])
     kept = values[values.index >= run.burn_in_end].to_numpy()  # (draws, C)
     order = np.argsort(kept, axis=None, kind="stable")
@@ -107,23 +103,26 @@ def ranks(ax: Any, run: Run, bins: int = 20) -> None:
         ax.stairs(counts, edges, color=colour, ls=dashes, lw=1.3, alpha=alpha, baseline=None)
     ax.set(xlim=(0, kept.size), xlabel="rank of the log posterior among all chains", ylabel="draws per bin")
     ax.set_ylim(0, 1.25 * max(ax.get_ylim()[1], level + spread))
-    note(ax, "band: two standard deviations", (1, 1), (-4, -4), ha="right", va="top")
+    note(ax, "band: ±2 standard deviations", (1, 1), (-4, -4), ha="right", va="top")
 
 
-def energy(ax: Any, run: Run) -> None:
-    """Energy plot (Betancourt 2016, arXiv:1604.00695): the spread of the energy, and of its change per iteration.
-
-    A fresh momentum must be able to reach all energies, so the second should not be much narrower."""
+def energy(ax: Any, run: RunFolder) -> None:
+    """Energy plot (Betancourt 2016, arXiv:1604.00695): the distribution of the energy, and of its change per
+    iteration, which should not be much narrower."""
     energies = run.energies()
-    marginal = (energies - energies.mean(0)).ravel()
+    marginal = (energies - np.median(energies, 0)).ravel()
     change = np.diff(energies, axis=0).ravel()
-    reach = 1.1 * float(np.quantile(np.abs(np.concatenate([marginal, change])), 0.995))
+    # Twice the 90 % quantile: three standard deviations of a Gaussian, whatever a short burn-in left at its tail.
+    reach = 2 * float(max(np.quantile(np.abs(values), 0.9) for values in (marginal, change)))
     edges = np.linspace(-reach, reach, 41)
     ax.hist(marginal, edges.tolist(), density=True, color=BLUE, alpha=0.35, label="energy, centred")
+    if outside := int((np.abs(marginal) > reach).sum()):
+        ax.set_title(f"{outside:,} outside the plot", fontsize=9, color=GREY, loc="right")
     counts, _ = np.histogram(change, edges, density=True)
     ax.stairs(counts, edges, color=RED, lw=1.6, ls=(0, (4, 1.2)), label="change per iteration")
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
     ax.legend(loc="upper left")
     low = float(run.e_bfmi().min())
-    note(ax, f"smallest E-BFMI {low:.2f}", (1, 1), (-4, -6), ha="right", va="top", color=INK)
+    if np.isfinite(low):  # it takes four iterations
+        note(ax, f"smallest E-BFMI {low:.2f}", (1, 1), (-4, -6), ha="right", va="top", color=INK)
     ax.set(xlabel="energy (nats)", ylabel="density")

@@ -1,4 +1,4 @@
-"""Several runs side by side on one page: scores, differing settings, chains, calibration, and what it all cost."""
+"""Several runs side by side on one page: scores, settings that differ, chains, calibration and cost."""
 
 import base64
 from collections.abc import Sequence
@@ -10,11 +10,13 @@ import numpy as np
 
 from ..errors import UserError
 from ..results.predictions import agreement, total_variation
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .chain_panels import trace
-from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, note, plain, save, style
-from .html import cost, findings, flat_settings, headline, render
-from .prediction_panels import SCORES, equal_mass_bins
+from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, plain, save, style
+from .findings import findings
+from .html import render
+from .prediction_panels import SCORES, equal_mass_bins, mark_confidence
+from .summary import cost, flat_settings, headline
 
 __all__ = ["write_comparison"]
 
@@ -25,22 +27,22 @@ METRICS = (
     ("nll", "NLL (nats)", -1),
     ("brier", "Brier score", -1),
     ("ece", "ECE", -1),
-    ("accuracy_single", "Accuracy, one draw", 1),
-    ("nll_single", "NLL, one draw", -1),
+    ("accuracy_single", "Accuracy, single draw", 1),
+    ("nll_single", "NLL, single draw", -1),
     ("rmse", "RMSE", -1),
     ("log_likelihood", "Log likelihood (nats)", 1),
     ("acceptance_rate", "Acceptance", 0),
     ("divergences", "Divergences", -1),
     ("rhat_function_max", "Largest R-hat of predictions", -1),
-    ("rhat_function_share_below_1_1", "R-hat below 1.1, share", 1),
+    ("rhat_function_share_below_1_1", "Share of R-hat below 1.1", 1),
     ("ess_function_min", "Smallest ESS of predictions", 1),
     ("e_bfmi_min", "Smallest E-BFMI", 1),
 )
-# Of config.json: what differs between any two runs and says nothing.
+# Settings that differ between any two runs and say nothing about either.
 UNTOLD = ("out", "resume", "progress", "versions.", "git_commit", "data_dir")
 
 
-def write_comparison(runs: Sequence[Run], path: Path) -> Path:
+def write_comparison(runs: Sequence[RunFolder], path: Path) -> Path:
     """Writes the page and returns its path.
 
     Raises:
@@ -58,15 +60,15 @@ def write_comparison(runs: Sequence[Run], path: Path) -> Path:
         metrics=_metrics(runs),
         settings=_differing(runs),
         diagnoses=[findings(run) for run in runs],
-        costs=_costs(runs),
-        matrices=_matrices(runs) if runs[0].is_classification else [],
+        costs=_aligned([cost(run) for run in runs]),
+        matrices=_matrices(runs, names) if runs[0].is_classification else [],
         figures=figures,
     )
     path.write_text(page, encoding="utf-8")
     return path
 
 
-def check_comparable(runs: Sequence[Run]) -> None:
+def check_comparable(runs: Sequence[RunFolder]) -> None:
     first = runs[0]
     for run in runs[1:]:
         if run.is_classification != first.is_classification:
@@ -83,7 +85,7 @@ def check_comparable(runs: Sequence[Run]) -> None:
             )
 
 
-def run_names(runs: Sequence[Run]) -> list[str]:
+def run_names(runs: Sequence[RunFolder]) -> list[str]:
     """The directories' last names, or as much of their paths as tells them apart."""
     for parts in range(1, 6):
         names = ["/".join(run.directory.absolute().parts[-parts:]) for run in runs]
@@ -92,7 +94,7 @@ def run_names(runs: Sequence[Run]) -> list[str]:
     raise UserError(f"{runs[0].directory} is given twice: name each run once")
 
 
-def _metrics(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+def _metrics(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
     """Rows of (label, one cell per run); the best carries a star, as colour alone would not show in print."""
     rows = []
     for key, label, better in METRICS:
@@ -106,29 +108,28 @@ def _metrics(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     return rows
 
 
-def _differing(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    tables = [dict(flat_settings(run.config)) for run in runs]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
-    rows = [(key, [table.get(key, "–") for table in tables]) for key in keys if not key.startswith(UNTOLD)]
-    return [(key, cells) for key, cells in rows if len(set(cells)) > 1]
+def _differing(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
+    rows = _aligned([flat_settings(run.config) for run in runs])
+    return [(key, cells) for key, cells in rows if not key.startswith(UNTOLD) and len(set(cells)) > 1]
 
 
-def _costs(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    tables = [dict(cost(run)) for run in runs]
-    keys = list(dict.fromkeys(key for table in tables for key in table))
-    return [(key, [table.get(key, "–") for table in tables]) for key in keys]
+def _aligned(tables: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, list[str]]]:
+    """Rows of (label, one cell per table) from tables of (label, cell)."""
+    by_label = [dict(table) for table in tables]
+    labels = dict.fromkeys(label for table in by_label for label in table)
+    return [(label, [table.get(label, "–") for table in by_label]) for label in labels]
 
 
-def _matrices(runs: Sequence[Run]) -> list[tuple[str, list[list[str]]]]:
+def _matrices(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Agreement and total variation between the averaged predictions of every two runs."""
     probs = [run.predictions["probs"] for run in runs]
     return [
-        (title, [[f"{measure(p, q):.4f}" for q in probs] for p in probs])
-        for title, measure in (("Agreement of top classes", agreement), ("Total variation", total_variation))
+        (title, [(name, [f"{measure(p, q):.4f}" for q in probs]) for name, p in zip(names, probs, strict=True)])
+        for title, measure in (("Agreement of predicted classes", agreement), ("Total variation", total_variation))
     ]
 
 
-def _figures(runs: Sequence[Run], names: Sequence[str], path: Path) -> dict[str, str]:
+def _figures(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> dict[str, str]:
     """PNGs in base64 by name."""
     first = runs[0].predictions
     score = next(name for name in ("nll", "log_likelihood") if f"curve_{name}" in first)
@@ -158,20 +159,18 @@ def _line(index: int) -> dict[str, Any]:
     return {"color": colour, "ls": dashes, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
 
 
-def _reliability(ax: Any, runs: Sequence[Run], names: Sequence[str]) -> None:
+def _reliability(ax: Any, runs: Sequence[RunFolder], names: Sequence[str]) -> None:
     low = 1.0
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         _, confidence, hit = equal_mass_bins(run, bins=12).T
         ax.plot(confidence, hit, label=name, **_line(index))
         low = min(low, confidence.min(), hit.min())
     ax.plot([low, 1], [low, 1], color=GREY, lw=1, ls=(0, (4, 2)), zorder=0)
-    note(ax, "too modest", (0.03, 0.97), (0, 0), va="top", style="italic")
-    note(ax, "too sure", (0.97, 0.05), (0, 0), ha="right", style="italic")
-    ax.set(xlabel="top probability", ylabel="share correct")
+    mark_confidence(ax)
     _legend(ax, names)
 
 
-def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str, axis: str) -> None:
+def _convergence(ax: Any, runs: Sequence[RunFolder], names: Sequence[str], score: str, axis: str) -> None:
     for index, (run, name) in enumerate(zip(runs, names, strict=True)):
         curve = run.predictions[f"curve_{score}"]
         x = run.predictions["curve_draws"] if axis == "draws" else run.gradients_at_draws() * _share_of_data(run)
@@ -180,13 +179,13 @@ def _convergence(ax: Any, runs: Sequence[Run], names: Sequence[str], score: str,
     ax.xaxis.set_major_formatter(plain)
     ax.xaxis.set_minor_formatter("")
     ax.set(
-        xlabel="draws averaged" if axis == "draws" else "passes over the training data, of all chains",
+        xlabel="draws averaged" if axis == "draws" else "passes over the training data, all chains",
         ylabel=SCORES[score][0],
     )
     _legend(ax, names)
 
 
-def _share_of_data(run: Run) -> float:
+def _share_of_data(run: RunFolder) -> float:
     """What part of the training data one gradient sees."""
     batch, size = run.config.get("batch_size") or 0, run.metrics.get("train_size") or 0
     return min(1.0, batch / size) if batch and size else 1.0

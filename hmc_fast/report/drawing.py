@@ -15,7 +15,7 @@ import numpy as np
 __all__ = ["image_look", "new_figure", "note", "plain", "save", "style"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
-INK, GREY, PALE = "#1f2933", "#616e7c", "#eef1f4"
+INK, GREY, PALE, SHADE = "#1f2933", "#616e7c", "#eef1f4", "#e3e8ed"
 CHAIN_STYLES = [(BLUE, "-"), (RED, (0, (4, 1.2))), (GREEN, (0, (1, 0.8))), (ORANGE, (0, (5, 1, 1, 1)))]
 SIZE = (4.8, 3.2)  # inches: a 9 pt label is 9 to 10 px on a phone and 13 px on a desk
 DPI = 150

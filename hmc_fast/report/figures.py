@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from . import Run, chain_panels
+from ..results.run_folder_reader import RunFolder
+from . import chain_panels
 from . import prediction_panels as predictions
 from .drawing import new_figure, save, style
 
 __all__ = ["write_figures"]
 
 
-def write_figures(run: Run, images: np.ndarray | None, class_names: Sequence[str]) -> dict[str, Path]:
+def write_figures(run: RunFolder, images: np.ndarray | None, class_names: Sequence[str]) -> dict[str, Path]:
     """Write every figure this run has data for; file paths by figure name."""
-    panels: dict[str, Callable[[Any, Run], None]] = {"trace": chain_panels.trace}
+    panels: dict[str, Callable[[Any, RunFolder], None]] = {"trace": chain_panels.trace}
     if run.has_mh_test:
         panels["acceptance"] = chain_panels.acceptance
     if np.isfinite(run.sampled("energy_error")).any():

@@ -1,4 +1,4 @@
-"""One wide figure that shows what a run gives: its chains, its average, its honesty, its doubts."""
+"""One wide figure of a run: its chains, its model average, its calibration, its least certain predictions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from . import Run, checked_images, read_run
+from ..results.run_folder_reader import RunFolder
+from . import checked_images, read_run
 
 __all__ = ["first_look_figure"]
 
@@ -25,7 +26,7 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
 
     run, images = read_run(directory), checked_images(directory, images)
     names = html.checked_names(run, images, class_names)
-    panels: list[tuple[str, Callable[[Any, Run], None]]] = [("Log posterior of the chains", trace)]
+    panels: list[tuple[str, Callable[[Any, RunFolder], None]]] = [("Log posterior of the chains", trace)]
     if run.is_classification:
         panels.append(("Averaging draws", partial(figures.score_curve, name="accuracy")))
         panels.append(("Reliability", figures.reliability))
@@ -44,7 +45,7 @@ def first_look_figure(directory: Path, images: np.ndarray | None, class_names: S
             panel(ax, run)
             _letter(ax, column, title)
         if with_images and images is not None:
-            _doubtful_images(figure, grid[3], run, images, names)
+            _least_certain(figure, grid[3], run, images, names)
         return save(figure, Path(directory) / "figures" / "first_look.png")
 
 
@@ -53,8 +54,9 @@ def _letter(ax: Any, column: int, title: str) -> None:
     ax.set_title(f"{'abcd'[column]}   {title}", loc="left", fontsize=10.5, weight="bold", pad=20)
 
 
-def _doubtful_images(figure: Any, place: Any, run: Run, images: np.ndarray, names: Sequence[str]) -> None:
-    """The four most uncertain images, each with the three classes that share most of its probability."""
+def _least_certain(figure: Any, place: Any, run: RunFolder, images: np.ndarray, names: Sequence[str]) -> None:
+    """The four images of highest predictive entropy, each with its three most probable classes; where the true
+    class is not among them, it takes the place of the third, after an ellipsis."""
     from .drawing import BLUE, GREY, image_look
     from .prediction_panels import most_uncertain
 
@@ -70,10 +72,14 @@ def _doubtful_images(figure: Any, place: Any, run: Run, images: np.ndarray, name
         picture.set_axis_off()
         probs, label = run.predictions["probs"][index], int(run.predictions["labels"][index])
         top = np.argsort(-probs, kind="stable")[:3]
+        skips = label not in top
+        if skips:
+            top[-1] = label
         bars.barh(range(len(top)), probs[top], 0.72, color=[BLUE if k == label else "#c3d3df" for k in top])
         for height, k in enumerate(top):
             look: dict[str, Any] = {"color": BLUE, "weight": "bold"} if k == label else {"color": GREY}
             look |= {"va": "center", "fontsize": 9, "textcoords": "offset points", "annotation_clip": False}
-            bars.annotate(f"{names[k]}  {probs[k]:.2f}", (probs[k], height), (4, 0), **look)
+            gap = "… " if skips and k == label else ""
+            bars.annotate(f"{gap}{names[k]}  {probs[k]:.2f}", (probs[k], height), (4, 0), **look)
         bars.set(xlim=(0, 2.4 * longest), ylim=(2.6, -0.6))
         bars.set_axis_off()

@@ -1,16 +1,17 @@
-"""Panels on the predictions: what averaging gains, and how honest and how sure the average is."""
+"""Panels on the predictions: what averaging gains, calibration and uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from . import Run
+from ..results.run_folder_reader import RunFolder
 from .drawing import BLUE, GREY, INK, RED, image_look, new_figure, note, plain
 
 __all__ = [
     "equal_mass_bins",
     "images_with_predictions",
+    "mark_confidence",
     "most_uncertain",
     "most_wrong",
     "predicted_against_true",
@@ -29,7 +30,7 @@ SCORES = {  # axis label, whether higher is better
 }
 
 
-def score_curve(ax: Any, run: Run, name: str) -> None:
+def score_curve(ax: Any, run: RunFolder, name: str) -> None:
     """A score of the average of the first draws, and of each draw alone, against their number."""
     label, better_is_up = SCORES[name]
     draws, curve = run.predictions["curve_draws"], run.predictions[f"curve_{name}"]
@@ -38,7 +39,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
     if single is not None:
         at = np.broadcast_to(draws[:, None], single.shape)
         ax.plot(at.ravel(), single.ravel(), "o", ms=3, mfc="none", mec=GREY, mew=0.7, alpha=0.6)
-        note(ax, "○ one draw alone", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
+        note(ax, "○ single draws", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
         finite = single[np.isfinite(single)]
         if finite.size:
             shown = np.concatenate([curve, np.quantile(finite, [0.02, 0.98])])  # a stray draw may leave
@@ -49,7 +50,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
         below, above = (0.26, 0.18) if better_is_up else (0.18, 0.26)  # room for the two remarks
         ax.set_ylim(shown.min() - below * room, shown.max() + above * room)
     look = {"ha": "right", "va": near, "color": BLUE, "weight": "bold"}
-    note(ax, "average of the draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
+    note(ax, "average of draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
     if draws[0] > 0 and draws[-1] >= 16 * draws[0]:
         ax.set_xscale("log")
         ticks = [t for p in range(9) for t in (10**p, 2 * 10**p, 5 * 10**p)]
@@ -61,7 +62,7 @@ def score_curve(ax: Any, run: Run, name: str) -> None:
     ax.set(xlabel="draws averaged", ylabel=label)
 
 
-def equal_mass_bins(run: Run, bins: int = 20) -> np.ndarray:
+def equal_mass_bins(run: RunFolder, bins: int = 20) -> np.ndarray:
     """Share of the test points, mean top probability and accuracy of each bin, (bins, 3).
 
     Bins of equal counts, so that none rests on a handful of points; fewer bins than points.
@@ -73,22 +74,27 @@ def equal_mass_bins(run: Run, bins: int = 20) -> np.ndarray:
     return np.array([(len(p) / len(order), probs[p].max(1).mean(), hit[p].mean()) for p in parts])
 
 
-def reliability(ax: Any, run: Run) -> None:
+def reliability(ax: Any, run: RunFolder) -> None:
     share, confidence, hit = equal_mass_bins(run).T
     error = np.sqrt(hit * (1 - hit) / (share * len(run.predictions["labels"])))
     low = max(0.0, np.floor(10 * min(confidence.min(), (hit - error).min())) / 10)
     ax.plot([low, 1], [low, 1], color=GREY, lw=1, ls=(0, (4, 2)))
     ax.errorbar(confidence, hit, error, fmt="o", ms=4.5, color=BLUE, elinewidth=1, mec="white", mew=0.6)
-    note(ax, "too modest", (0.03, 0.97), (0, 0), va="top", style="italic")
-    note(ax, "too sure", (0.97, 0.05), (0, 0), ha="right", style="italic")
+    mark_confidence(ax)
     gap = float(share @ np.abs(confidence - hit))
     note(ax, f"ECE {gap:.3f}", (0.97, 0.13), (0, 0), ha="right", color=BLUE, weight="bold")
     margin = 0.03 * (1 - low)
     ax.set(xlim=(low - margin, 1 + margin), ylim=(low - margin, 1 + margin))
-    ax.set(xlabel="top probability", ylabel="share correct")
 
 
-def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
+def mark_confidence(ax: Any) -> None:
+    """Labels of a reliability diagram: its axes, and what its two sides mean."""
+    note(ax, "underconfident", (0.03, 0.97), (0, 0), va="top", style="italic")
+    note(ax, "overconfident", (0.97, 0.05), (0, 0), ha="right", style="italic")
+    ax.set(xlabel="confidence (top probability)", ylabel="accuracy")
+
+
+def uncertainty(ax: Any, run: RunFolder, most: int = 3000) -> None:
     x, y = run.predictions["aleatoric"], run.predictions["epistemic"]
     hit = run.predictions["probs"].argmax(1) == run.predictions["labels"]
     correct, wrong = {"mec": BLUE, "mfc": "none", "alpha": 0.5}, {"mec": RED, "zorder": 3}
@@ -96,23 +102,25 @@ def uncertainty(ax: Any, run: Run, most: int = 3000) -> None:
         index = np.flatnonzero(chosen)[:: max(1, -(-int(chosen.sum()) // most))]
         ax.plot(x[index], y[index], marker, ms=4, mew=0.9, label=f"{name} ({chosen.sum():,})", **look)
     ax.legend(loc="upper left", bbox_to_anchor=(0, 1.02), handletextpad=0.2, handlelength=1.5)
-    ax.set(xlabel="aleatoric (nats): the data is ambiguous", ylabel="epistemic (nats): the draws disagree")
+    ax.set(xlabel="aleatoric (nats): ambiguous data", ylabel="epistemic (nats): draws disagree")
 
 
-def most_uncertain(run: Run, count: int) -> np.ndarray:
+def most_uncertain(run: RunFolder, count: int) -> np.ndarray:
     """Indices of the test points whose averaged prediction has the highest entropy, highest first."""
     probs = run.predictions["probs"].astype(np.float64)
     entropy = -(probs * np.log(np.clip(probs, 1e-30, None))).sum(1)
     return np.argsort(-entropy, kind="stable")[:count]
 
 
-def most_wrong(run: Run, count: int) -> np.ndarray:
+def most_wrong(run: RunFolder, count: int) -> np.ndarray:
     """Indices of the test points whose true class has the lowest averaged probability, lowest first."""
     probs, labels = run.predictions["probs"], run.predictions["labels"].astype(np.int64)
     return np.argsort(probs[np.arange(len(labels)), labels], kind="stable")[:count]
 
 
-def images_with_predictions(run: Run, images: np.ndarray, class_names: Sequence[str], chosen: np.ndarray) -> Any:
+def images_with_predictions(
+    run: RunFolder, images: np.ndarray, class_names: Sequence[str], chosen: np.ndarray
+) -> Any:
     """A figure of the `chosen` test images, four in a row, each with its class and what was predicted."""
     rows = -(-len(chosen) // 4)
     figure = new_figure((4.8, 0.1 + 1.62 * rows))
@@ -130,7 +138,7 @@ def images_with_predictions(run: Run, images: np.ndarray, class_names: Sequence[
     return figure
 
 
-def predicted_against_true(ax: Any, run: Run, most: int = 300) -> None:
+def predicted_against_true(ax: Any, run: RunFolder, most: int = 300) -> None:
     labels, mean = run.predictions["labels"], run.predictions["mean"]
     deviation = np.sqrt(np.maximum(run.predictions["variance"], 0))
     ends = [min(labels.min(), mean.min()), max(labels.max(), mean.max())]
@@ -142,7 +150,7 @@ def predicted_against_true(ax: Any, run: Run, most: int = 300) -> None:
     ax.set(xlabel="true", ylabel="predicted")
 
 
-def residuals(ax: Any, run: Run) -> None:
+def residuals(ax: Any, run: RunFolder) -> None:
     deviation = np.sqrt(np.maximum(run.predictions["variance"], 1e-300))
     z = (run.predictions["labels"] - run.predictions["mean"]) / deviation
     x = np.linspace(-4, 4, 200)
@@ -152,7 +160,7 @@ def residuals(ax: Any, run: Run) -> None:
     ax.set(xlabel="(true − predicted) / predictive sd", ylabel="density", xlim=(-4.1, 4.1))
 
 
-def score_per_gradient(ax: Any, run: Run, name: str) -> None:
+def score_per_gradient(ax: Any, run: RunFolder, name: str) -> None:
     """A score of the average so far against gradients of the whole run, burn-in included."""
     label, better_is_up = SCORES[name]
     curve, gradients = run.predictions[f"curve_{name}"], run.gradients_at_draws()
@@ -162,10 +170,11 @@ def score_per_gradient(ax: Any, run: Run, name: str) -> None:
         ax.axvline(burned, color=GREY, lw=1, ls=(0, (1, 2)))
         edge = 0.97 if better_is_up else 0.03
         look = {"va": "top" if better_is_up else "bottom", "rotation": 90}
-        note(ax, "burn-in ends", (burned, edge), (-11, 0), ("data", "axes fraction"), **look)
+        side = -11 if burned > 0.1 * gradients[-1] else 3  # a short burn-in leaves no room before the axis
+        note(ax, "burn-in ends", (burned, edge), (side, 0), ("data", "axes fraction"), **look)
     ax.set_xlim(0, 1.02 * gradients[-1])
     if name == "accuracy":
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
     ax.xaxis.set_major_formatter(plain)
     ax.locator_params(axis="x", nbins=5)
-    ax.set(xlabel="gradients, of all chains", ylabel=label)
+    ax.set(xlabel="gradient evaluations, all chains", ylabel=label)

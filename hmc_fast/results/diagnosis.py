@@ -12,11 +12,22 @@ import numpy as np
 
 from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
 
-__all__ = ["Evidence", "sentences"]
+__all__ = ["Evidence", "Sentence", "sentences"]
 
 _RHAT, _RHAT_BAD = 1.01, 1.05
 _ESS_PER_CHAIN = 100
 _FEWEST_DRAWS = 4  # of which halves have a variance
+
+
+class Sentence(str):
+    """A sentence and its kind: "fine", "warning", or "note" for what is harmless or cannot be judged."""
+
+    kind: str
+
+    def __new__(cls, text: str, kind: str) -> "Sentence":
+        sentence = super().__new__(cls, text)
+        sentence.kind = kind
+        return sentence
 
 
 @dataclass
@@ -50,12 +61,12 @@ class Evidence:
         return values[np.isfinite(values)]
 
 
-def sentences(run: Evidence) -> list[str]:
+def sentences(run: Evidence) -> list[Sentence]:
     """One sentence per thing that looks wrong; if none does, one that says which figures were looked at."""
     chains, draws = run.potential.shape
     if draws < _FEWEST_DRAWS:
         few = f"{draws} draws per chain are too few to judge convergence: take at least {_FEWEST_DRAWS}."
-        return [*_acceptance(run), *_divergences(run), few]
+        return [Sentence(text, "warning") for text in (*_acceptance(run), *_divergences(run), few)]
     found = [
         *_potentials(run),
         *_acceptance(run),
@@ -69,7 +80,8 @@ def sentences(run: Evidence) -> list[str]:
         found, notes = found + notes, []
     if chains == 1:
         notes.append("One chain cannot be compared with others, only its halves: run 4 chains to see more.")
-    return [*(found or [_all_fine(run)]), *notes]
+    judged = [Sentence(text, "warning") for text in found] or [Sentence(_all_fine(run), "fine")]
+    return [*judged, *(Sentence(text, "note") for text in notes)]
 
 
 def _potentials(run: Evidence) -> Iterator[str]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from . import arviz_export, diagnosis
+from .diagnosis import Sentence
 from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
 from .model_average import StreamedAverage, prediction_shape
 from .predictions import Classification, Regression
@@ -81,7 +82,7 @@ class Run:
         """E-BFMI, temperatures, divergent iterations, R-hat of all weights, and more."""
         return RunDiagnostics(self)
 
-    def diagnosis(self) -> list[str]:
+    def diagnosis(self) -> list[Sentence]:
         """What looks wrong, one sentence each with its number and a cure; one sentence if nothing does."""
         return diagnosis.sentences(self.diagnostics.evidence())
 

@@ -4,7 +4,7 @@ import torch
 
 from hmc_fast import Gaussian, Normal, Posterior
 from hmc_fast.datasets import Dataset
-from hmc_fast.experiments.approximations import BATCH_SIZE, fit
+from hmc_fast.experiments.approximations import BATCH_SIZE, approximate
 
 
 def linear_regression() -> tuple[Posterior, torch.Tensor, torch.Tensor]:
@@ -23,11 +23,11 @@ def test_sgd_ends_at_the_maximum_and_swag_about_it() -> None:
     posterior, mean, precision = linear_regression()
     sd = precision.inverse().diagonal().sqrt()
     data: Dataset = None  # type: ignore[assignment]  # no method looks at it
-    bag = fit("ensemble", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60, members=2)
+    bag = approximate("ensemble", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60, members=2)
     assert bag.draws.shape == (2, 1, 4)
     assert bag.passes.tolist() == [60, 120]
     assert (torch.from_numpy(bag.draws[:, 0]) - mean).abs().max() < 0.3 * sd.min()
-    swag = fit("swag", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60)
+    swag = approximate("swag", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=60)
     assert (torch.from_numpy(swag.draws).mean((0, 1)) - mean).abs().max() < sd.max()
     assert swag.draws.std(0).min() > 0
 
@@ -36,7 +36,7 @@ def test_mean_field_has_the_exact_mean_and_the_conditional_deviations() -> None:
     """Of a Gaussian law with precision P the best factorised one has variances 1 / P_ii (Bishop 2006, 10.1.2)."""
     posterior, mean, precision = linear_regression()
     data: Dataset = None  # type: ignore[assignment]
-    bag = fit("mean_field", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=600)
+    bag = approximate("mean_field", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=600)
     draws = torch.from_numpy(bag.draws[:, 0]).double()
     expected = precision.diagonal().rsqrt()
     assert (draws.mean(0) - mean).abs().max() < 4 * expected.max() / len(draws) ** 0.5 + 0.3 * expected.min()

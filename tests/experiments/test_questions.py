@@ -77,7 +77,7 @@ def test_an_answer_is_a_page_with_tables_and_figures(name: str, cache: Path, tmp
     if name == "surface":
         assert page.count("Plotly.newPlot") >= 2, "a 3-D version of each surface"
     markdown = (tmp_path / "out/results.md").read_text()
-    assert any(word in markdown for word in ("**Holds**", "**Does not hold**"))
+    assert any(word in markdown for word in ("**Supported**", "**Not supported**"))
     assert f"python -m hmc_fast.experiments {name} digits" in markdown
     for file in FILES[name]:
         if file.endswith(".csv"):

@@ -12,7 +12,7 @@ import pytest
 from finished_run import CLASSES, TEST, grey_images, make_run
 from hmc_fast.errors import UserError
 from hmc_fast.report import read_run, write_report
-from hmc_fast.report.html import findings
+from hmc_fast.report.findings import findings
 
 
 def test_classification_report_is_whole_and_self_contained(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_regression_report(tmp_path: Path) -> None:
         "trace", "acceptance", "energy_error", "ranks", "energy", "predictions", "residuals", "rmse",
         "log_likelihood", "log_likelihood_gradients",
     }  # fmt: skip
-    assert "BMA error (RMSE) 1.61" in html
+    assert "BMA RMSE 1.61" in html
     assert "−2.02" in html
     assert ">ECE<" not in html
 
@@ -64,8 +64,8 @@ def test_sghmc_says_that_nothing_is_rejected(tmp_path: Path) -> None:
     assert figures_of(tmp_path) == {
         "trace", "ranks", "accuracy", "nll", "nll_gradients", "reliability", "uncertainty"
     }  # fmt: skip
-    assert "no accept/reject test" in html
-    assert "keeps every step without a Metropolis-Hastings test" in html
+    assert "no Metropolis test" in html
+    assert "accepts every step without a Metropolis-Hastings test" in html
 
 
 def test_hostile_strings_stay_text(tmp_path: Path) -> None:
@@ -90,8 +90,19 @@ def test_a_poor_run_is_told_what_to_try(tmp_path: Path) -> None:
     change_metrics(tmp_path, acceptance_rate=0.2, divergences=3, rhat_function_share_below_1_1=0.4)
     said = " ".join(finding.text for finding in findings(read_run(tmp_path)))
     assert "A rate of .20 is low" in said
-    assert "Lost trajectories: 3." in said
-    assert "Here many do not yet" in said
+    assert "Diverged trajectories: 3." in said
+    assert "Many values have not converged" in said
+
+
+def test_the_diagnosis_of_a_run_is_marked_by_its_kinds(tmp_path: Path) -> None:
+    """And shown unmarked where the folder is of a version that did not write them."""
+    make_run(tmp_path)
+    said = ["One thing is wrong.", "Another is harmless."]
+    change_metrics(tmp_path, diagnosis=said, diagnosis_kinds=["warning", "note"])
+    assert [(f.good, f.text) for f in findings(read_run(tmp_path))] == [(False, said[0]), (None, said[1])]
+    change_metrics(tmp_path, diagnosis=said, diagnosis_kinds=None)
+    assert [(f.good, f.text) for f in findings(read_run(tmp_path))] == [(None, text) for text in said]
+    assert "Another is harmless." in write_report(tmp_path).read_text(encoding="utf-8")
 
 
 def test_metrics_of_nulls_and_one_short_chain(tmp_path: Path) -> None:

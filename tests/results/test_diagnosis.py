@@ -88,6 +88,7 @@ CASES = [
 
 def test_a_healthy_run_has_one_sentence_that_says_so():
     (only,) = sentences(healthy())
+    assert only.kind == "fine"
     assert only.startswith("No check found anything wrong: R-hat of the predictions is at most 1.0")
     assert "acceptance 0.80 without divergences, E-BFMI at least 0.80" in only
 
@@ -95,7 +96,8 @@ def test_a_healthy_run_has_one_sentence_that_says_so():
 @pytest.mark.parametrize(("changes", "expected"), CASES)
 def test_each_sentence_appears_where_it_should_and_only_there(changes, expected):
     said = sentences(dataclasses.replace(healthy(), **changes))
-    assert any(expected in sentence for sentence in said), said
+    (found,) = (sentence for sentence in said if expected in sentence)
+    assert found.kind == ("note" if "weights" in expected else "warning")
     assert not any(expected in sentence for sentence in sentences(healthy()))
     assert all(sentence.endswith(".") and "nan" not in sentence for sentence in said)
 
@@ -111,6 +113,7 @@ def test_what_is_not_wrong_is_not_said():
     harmless = sentences(dataclasses.replace(healthy(), weight_rhat=np.array([3.0])))
     assert harmless[0].startswith("No check found anything wrong")
     assert "harmless" in harmless[1]
+    assert [sentence.kind for sentence in harmless] == ["fine", "note"]
 
 
 def test_one_chain_and_few_draws_are_said_to_tell_little():

@@ -1,5 +1,4 @@
-"""Trajectory length, step size, burn-in, prior variance and draws at fixed compute (Izmailov et al. 2021, figs. 1
-and 11)."""
+"""How is a fixed number of gradients best spent? (Izmailov et al. 2021, figs. 1 and 11)"""
 
 import math
 from collections.abc import Sequence
@@ -12,18 +11,18 @@ from ...errors import UserError
 from ...report.drawing import BLUE, GREY, RED
 from ...results.diagnostics import ess_mean
 from ...targets.priors import suggested_trajectory_length
-from ..page import Answer, chain_error, scores
+from ..page import Page, chain_error, scores
 from ..run_cache import Job, Lab, Sample
 
-QUESTION = "How is a fixed number of gradients spent best?"
+QUESTION = "How is a fixed number of gradients best spent?"
 LENGTHS = (0.25, 0.5, 1.0, 1.5)  # in units of pi/2 prior standard deviations
 STEPS = (0.25, 0.5, 1.0, 1.5)  # in units of --step-size; twice it diverges on digits, burn-in being untested
 BURN_INS = (0, 5, 10, 25, 50)  # iterations
 VARIANCES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 1 / 2, 1.0)
 
 
-def answer(lab: Lab, page: Answer) -> None:
-    """The budget is that of a run at the settings, half of its draws; asks for a burn-in and 10 draws."""
+def answer(lab: Lab, page: Page) -> None:
+    """The budget is that of a run at the settings with half of its draws; needs at least 10 draws."""
     s = lab.settings
     if s.draws < 10:
         raise UserError(f"--draws {s.draws} is too few: the budget is split, give at least 10")
@@ -32,7 +31,7 @@ def answer(lab: Lab, page: Answer) -> None:
     budget = iterations * math.ceil(tau / s.step_size)  # gradients of each chain
 
     def job(name: str, length: float = tau, step_size: float = s.step_size, **changes: Any) -> Job:
-        """A run that spends the budget; a third of it on burn-in unless told otherwise."""
+        """A run that spends the budget, by default a third of it on burn-in."""
         total = max(3, budget // math.ceil(length / step_size))
         burn_in = min(changes.pop("burn_in", round(total / 3)), total - 1)
         return lab.hmc(
@@ -84,7 +83,7 @@ def answer(lab: Lab, page: Answer) -> None:
 
 
 def _effective_draws(sample: Sample, most: int = 500) -> float:
-    """Median effective sample size of the predictions: of `most` class probabilities, evenly spread over all."""
+    """Median effective sample size of `most` class probabilities, evenly spread over all."""
     probs = sample.probs.reshape(*sample.probs.shape[:2], -1)
     if len(probs) < 4:
         return math.nan
@@ -92,12 +91,12 @@ def _effective_draws(sample: Sample, most: int = 500) -> float:
     return float(np.nanmedian(ess_mean(np.moveaxis(probs[:, :, chosen], 0, 1).astype(np.float64))))
 
 
-def _heatmaps(page: Answer, lab: Lab, samples: "dict[Any, Sample]", note: str) -> None:
+def _heatmaps(page: Page, lab: Lab, samples: "dict[Any, Sample]", note: str) -> None:
     caption = f"{note}; the lowest NLL is framed. Lengths in units of pi/2 prior standard deviations."
     with page.figure(
         "heatmaps", "Trajectory length and step size at fixed compute", caption, (10.2, 3.3)
     ) as figure:
-        # Colours span at least this much, so that one test image more or less is no contrast.
+        # Colours span at least this much, so that one test image more or less makes no contrast.
         panels = (
             ("accuracy", "test accuracy", 0.02),
             ("nll", "test NLL (nats)", 0.1),
@@ -136,11 +135,11 @@ def _value(lab: Lab, sample: Sample, score: str) -> float:
     return scores(sample.bma, lab.labels)[score]
 
 
-def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
+def _curves(page: Page, lab: Lab, samples: "dict[Any, Sample]") -> None:
     caption = (
-        "Left: fewer, longer trajectories at fixed compute, and as many draws whatever they cost. Others at fixed "
-        "compute; draws: the run of the settings, averaged as far as the axis says; dotted: all of it. Bars: a "
-        "standard error, by leaving out one chain at a time."
+        "Left: fewer, longer trajectories at fixed compute, and equally many draws at any cost. Middle: fixed "
+        "compute. Right: the run at the settings, averaged over its first draws; dotted: over all. Bars: a "
+        "jackknife standard error, leaving out one chain at a time."
     )
 
     def plot(ax: Any, keys: list[Any], at: Sequence[float], look: str, colour: str, label: str) -> None:
@@ -174,8 +173,8 @@ def _curves(page: Answer, lab: Lab, samples: "dict[Any, Sample]") -> None:
             ax.margins(y=0.15)
 
 
-def _claims(page: Answer, table: "pd.DataFrame") -> None:
-    """One setting is told from another by two standard errors of their difference."""
+def _claims(page: Page, table: "pd.DataFrame") -> None:
+    """Settings differ where their scores do by two standard errors of the difference."""
 
     def rows(sweep: str, keys: Sequence[Any]) -> "pd.DataFrame":
         return table[table["sweep"] == sweep].set_index("value").loc[[str(key) for key in keys]]
@@ -192,14 +191,15 @@ def _claims(page: Answer, table: "pd.DataFrame") -> None:
         page.claim(
             f"Longer trajectories help at a fixed number of {budget}.",
             bool(short["nll"] - full["nll"] > 2 * np.hypot(short["nll error"], full["nll error"])),
-            f"NLL at {listed(chosen, LENGTHS)} of the full length.",
+            f"NLL by relative length: {listed(chosen, LENGTHS)}.",
         )
     effective = dict(zip(LENGTHS, rows("fixed draws", LENGTHS)["ess"], strict=True))
     page.claim(
-        "Longer trajectories give more effective draws of the predictions at a fixed number of draws.",
+        "Longer trajectories increase the effective sample size of predictions at a fixed number of draws.",
         bool(effective[1.0] > 1.2 * effective[0.25]),
-        "Median ESS at " + ", ".join(f"{f:g}: {n:,.0f}" for f, n in effective.items()) + " of the full length, of "
-        f"{rows('fixed draws', LENGTHS)['draws'].iloc[0]:,} draws.",
+        f"Median ESS of {rows('fixed draws', LENGTHS)['draws'].iloc[0]:,} draws by relative length: "
+        + ", ".join(f"{f:g}: {n:,.0f}" for f, n in effective.items())
+        + ".",
     )
     keys = [k for k in BURN_INS if str(k) in set(table.loc[table["sweep"] == "burn-in", "value"])]
     burned = rows("burn-in", keys)
@@ -207,7 +207,7 @@ def _claims(page: Answer, table: "pd.DataFrame") -> None:
     page.claim(
         "Burn-in beyond ten iterations makes little difference.",
         bool(late.max() < 1.05 * burned["nll"].min()) if len(late) else None,
-        f"NLL after {listed(burned, keys)} iterations of burn-in. Little: 5 %.",
+        f"NLL by iterations of burn-in: {listed(burned, keys)}. Little: 5 %.",
     )
     grid = table[table["sweep"] == "grid"].sort_values("nll")
     best, at = grid.iloc[0], table[table["sweep"] == "prior variance"].sort_values("nll").iloc[0]
@@ -216,7 +216,7 @@ def _claims(page: Answer, table: "pd.DataFrame") -> None:
         "The best settings at this budget:",
         None,
         f"(length, step size) {best['value']} in units of the settings, NLL {best['nll']:.4f} +- "
-        f"{best['nll error']:.4f}, accuracy {best['accuracy']:.4f}, from which {alike - 1} of the other "
-        f"{len(grid) - 1} cells cannot be told apart; prior variance {float(at['value']):g}, NLL {at['nll']:.4f}, "
+        f"{best['nll error']:.4f}, accuracy {best['accuracy']:.4f}, indistinguishable from {alike - 1} of the "
+        f"other {len(grid) - 1} cells; prior variance {float(at['value']):g}, NLL {at['nll']:.4f}, "
         f"accuracy {at['accuracy']:.4f}.",
     )

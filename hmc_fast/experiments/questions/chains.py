@@ -1,19 +1,19 @@
-"""One chain or several (Izmailov et al. 2021, fig. 2): at equal draws per chain, and at equal total compute."""
+"""Do several chains predict better than one, at equal draws or equal compute? (Izmailov et al. 2021, fig. 2)"""
 
 import numpy as np
 import pandas as pd
 
 from ...errors import UserError
 from ...report.drawing import CHAIN_STYLES, GREY
-from ..page import Answer, scores
+from ..page import Page, scores
 from ..run_cache import Lab, Sample
 
 QUESTION = "Do several chains predict better than one?"
 PANELS = (("accuracy", "test accuracy"), ("log_likelihood", "test log likelihood (nats)"), ("ece", "ECE"))
 
 
-def answer(lab: Lab, page: Answer) -> None:
-    """Asks for at least 3 chains, and draws left after burn-in when a budget is split over them."""
+def answer(lab: Lab, page: Page) -> None:
+    """Needs at least 3 chains, and draws left after burn-in when one chain's iterations are split over them."""
     s = lab.settings
     most = s.chains
     if most < 3:
@@ -51,8 +51,8 @@ def answer(lab: Lab, page: Answer) -> None:
 
 
 def _mean_over_choices(sample: Sample, m: int, draws: int, labels: np.ndarray) -> dict[str, float]:
-    """Scores of the average of m chains' first draws; the mean over the ways to take m neighbours in the circle of
-    chains, which spares noise."""
+    """Scores of the average of m chains' first draws, averaged over the ways to take m neighbours in the circle of
+    chains to reduce noise."""
     chains = sample.probs.shape[1]
     per_chain = sample.probs[:draws].mean(0, dtype=np.float64)  # (C, T, K)
     found = []
@@ -68,10 +68,10 @@ def _signed(found: list[dict[str, float]]) -> dict[str, float]:
     return {**mean, "log_likelihood": -mean.pop("nll")}
 
 
-def _draw(page: Answer, table: pd.DataFrame) -> None:
+def _draw(page: Page, table: pd.DataFrame) -> None:
     caption = (
         "Bayesian model averages, mean over seeds; bars: one standard deviation over seeds. Dotted: a single draw. "
-        "Equal compute: burn-in counts, so four chains share what one had."
+        "Equal compute: all chains together have the iterations of one, burn-in included."
     )
     with page.figure("chains", "One chain or several", caption, (9.6, 3.2)) as figure:
         axes = figure.subplots(1, 3)
@@ -107,7 +107,7 @@ def _draw(page: Answer, table: pd.DataFrame) -> None:
         axes[0].legend(loc="center right")
 
 
-def _claims(page: Answer, every: pd.DataFrame, table: pd.DataFrame, split: dict[int, int]) -> None:
+def _claims(page: Page, every: pd.DataFrame, table: pd.DataFrame, split: dict[int, int]) -> None:
     def at(budget: str, chains: int) -> pd.Series:
         chosen = (table["budget"] == budget) & (table["chains"] == chains)
         return table[chosen].iloc[0]
@@ -115,7 +115,7 @@ def _claims(page: Answer, every: pd.DataFrame, table: pd.DataFrame, split: dict[
     one, single = at("equal draws per chain", 1), at("one draw alone", 1)
     gain = 100 * (one["accuracy"] - single["accuracy"])
     page.claim(
-        "The average over draws beats single draws by a wide margin.",
+        "Averaging over draws beats single draws by a wide margin.",
         bool(gain > 1 and one["log_likelihood"] > single["log_likelihood"]),
         f"One chain's average: accuracy {one['accuracy']:.4f}, log likelihood {one['log_likelihood']:.4f}; "
         f"one draw: {single['accuracy']:.4f}, {single['log_likelihood']:.4f}.",
@@ -126,12 +126,12 @@ def _claims(page: Answer, every: pd.DataFrame, table: pd.DataFrame, split: dict[
         difference = wide[3] - wide[1]
         count = len(difference)
         error = f"standard error {100 * difference.std() / np.sqrt(count):.2f}" if count > 1 else "one seed"
-        margin = single["accuracy"] - one["accuracy"]  # what averaging itself is worth, the yardstick
+        margin = single["accuracy"] - one["accuracy"]  # minus what averaging itself gains
         page.claim(
             f"One long chain is nearly as good as three, at {budget}.",
             bool(abs(three["accuracy"] - one["accuracy"]) < 0.25 * abs(margin)),
             f"Accuracy {one['accuracy']:.4f} with one, {three['accuracy']:.4f} with three ({three['draws']} "
             f"draws): difference {100 * difference.mean():+.2f} points, {error}; "
             f"log likelihood {one['log_likelihood']:.4f} and "
-            f"{three['log_likelihood']:.4f}. Nearly: within a quarter of what averaging gains over one draw.",
+            f"{three['log_likelihood']:.4f}. Nearly: within a quarter of the gain of averaging over one draw.",
         )

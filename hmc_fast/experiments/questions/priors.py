@@ -1,16 +1,16 @@
-"""Families of priors at equal variance (Izmailov et al. 2021); `budget` sweeps the variance."""
+"""Does the prior family matter, at equal variance? (Izmailov et al. 2021; `budget` sweeps the variance)"""
 
 import pandas as pd
 
 from ...report.drawing import BLUE, GREY
-from ..page import Answer, scores
+from ..page import Page, scores
 from ..run_cache import Lab
 
-QUESTION = "Does the prior's family matter?"
-FAMILIES = ("normal", "mixture", "logistic")  # the paper's; with heavier tails this step size moves no chain
+QUESTION = "Does the prior family matter?"
+FAMILIES = ("normal", "mixture", "logistic")  # the paper's; under heavier tails no chain moves at this step size
 
 
-def answer(lab: Lab, page: Answer) -> None:
+def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
     jobs = [
         lab.hmc(f"HMC, prior {f}", prior=f, seed=s.seed) if f != "normal" else lab.hmc(seed=s.seed)
@@ -31,7 +31,7 @@ def answer(lab: Lab, page: Answer) -> None:
         )
     table = pd.DataFrame(rows)
     page.table("priors", f"Prior families, all of variance {s.prior_variance:g}", table)
-    caption = "Filled: the average of all draws; open: a single draw. Each prior has the same variance."
+    caption = "Filled: the model average; open: single draws. All priors have the same variance."
     with page.figure("priors", "Prior families at equal variance", caption, (8.2, 2.3)) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (score, label) in zip(
@@ -47,7 +47,7 @@ def answer(lab: Lab, page: Answer) -> None:
     gap = table["accuracy"].max() - table["accuracy"].min()
     margin = table["accuracy"][0] - table["accuracy single"][0]
     page.claim(
-        "Gaussian, mixture and logistic priors of equal variance predict nearly the same.",
+        "Gaussian, mixture and logistic priors of equal variance give nearly the same predictions.",
         bool(gap < max(0.01, 0.25 * margin)),
         "; ".join(f"{r['prior']}: {r['accuracy']:.4f}, NLL {r['nll']:.4f}" for _, r in table.iterrows())
         + f". Accuracies span {100 * gap:.2f} points.",

@@ -1,4 +1,6 @@
-"""The posterior on the plane through three draws (Izmailov et al. 2021, fig. 4; Garipov et al. 2018).
+"""What does the posterior look like on the plane through three draws? (Izmailov et al. 2021, fig. 4)
+
+After Garipov et al. 2018, arXiv:1802.10026:
 
     w(a, b) = w1 + a |u| u^ + b |v| v^,   u = w2 - w1,   v = w3 - w1 made orthogonal to u
 
@@ -13,10 +15,10 @@ import torch
 
 from ...errors import UserError
 from ...report.drawing import INK, RED
-from ..page import Answer
+from ..page import Page
 from ..run_cache import Lab
 
-QUESTION = "What does the posterior look like between three draws?"
+QUESTION = "What does the posterior look like on the plane through three draws?"
 GRID, LOW, HIGH = 50, -0.75, 1.75
 ROWS = 50  # grid points evaluated side by side
 SURFACES = ("log posterior", "log likelihood", "log prior")
@@ -24,7 +26,7 @@ SURFACES = ("log posterior", "log likelihood", "log prior")
 
 @dataclass(frozen=True)
 class Plane:
-    """An origin and two orthogonal directions `(D,)`, each as long as the unit of its axis."""
+    """An origin and two orthogonal directions `(D,)`, whose lengths are the units of the axes."""
 
     origin: np.ndarray
     along: np.ndarray
@@ -38,12 +40,12 @@ class Plane:
         v = (w3 - w1) - u * ((w3 - w1) @ u) / max(u @ u, 1e-300)
         if not (u @ u > 0 and v @ v > 1e-12 * (u @ u)):
             raise UserError(
-                "the three draws lie on one line, a chain that moves no more: take more or longer draws"
+                "the three draws lie on one line, so the chain has stopped moving: take more or longer draws"
             )
         return Plane(w1, u, v)
 
     def project(self, points: np.ndarray) -> np.ndarray:
-        """Coordinates (a, b) of the feet of `points (n, D)` on the plane, `(n, 2)`."""
+        """Coordinates (a, b) of the orthogonal projections of `points (n, D)` onto the plane, `(n, 2)`."""
         centred = points.astype(np.float64) - self.origin
         return np.stack([centred @ d / (d @ d) for d in (self.along, self.across)], axis=1)
 
@@ -51,8 +53,8 @@ class Plane:
         return self.origin + a[:, None] * self.along + b[:, None] * self.across
 
 
-def answer(lab: Lab, page: Answer) -> None:
-    """Asks for 3 chains, and 3 draws of one."""
+def answer(lab: Lab, page: Page) -> None:
+    """Needs 3 chains, and 3 draws of one."""
     s = lab.settings
     if s.chains < 3:
         raise UserError(f"--chains {s.chains} is too few: a plane needs one draw of each of 3 chains")
@@ -90,7 +92,7 @@ def answer(lab: Lab, page: Answer) -> None:
         _draw(page, name, title, axis, relative, where, labels, [plane.project(path) for path in paths])
         page.interactive.append(
             (
-                f"{title}, to turn",
+                f"{title}, in 3-D",
                 _solid(axis, values, where, at_points, labels, script=not page.interactive),
             )
         )
@@ -127,7 +129,7 @@ def _evaluate(lab: Lab, rows: np.ndarray) -> np.ndarray:
 
 
 def _draw(
-    page: Answer,
+    page: Page,
     name: str,
     title: str,
     axis: np.ndarray,
@@ -137,9 +139,9 @@ def _draw(
     paths: list[np.ndarray],
 ) -> None:
     caption = (
-        "Filled contours in nats relative to the first of the three draws, every colour spanning the same number "
-        "of grid points; dots: the draws, where they really are; thin lines: the chains' draws projected on the "
-        "plane, most of which lie far from it, above the middle."
+        "Filled contours in nats relative to the first of the three draws, every colour covering the same number "
+        "of grid points. Dots: the three draws. Thin lines: all draws of the chains projected onto the plane, most "
+        "of which lie far from it."
     )
     with page.figure(name, title, caption, (11.4, 3.15)) as figure:
         from matplotlib.colors import BoundaryNorm
@@ -173,13 +175,13 @@ def _draw(
 def _solid(
     axis: np.ndarray, values: np.ndarray, where: np.ndarray, heights: np.ndarray, labels: list[str], *, script: bool
 ) -> str:
-    """The three surfaces `(3, GRID, GRID)` as a plotly figure with a button each; `script` puts plotly itself into
-    the page, which needs no network."""
+    """The three surfaces `(3, GRID, GRID)` as a plotly figure with a button each; `script` includes plotly itself,
+    so that the page needs no network."""
     import plotly.graph_objects as go
 
     figure, buttons = go.Figure(), []
     for index, (name, z, height) in enumerate(zip(SURFACES, values, heights, strict=True)):
-        floor = np.quantile(z, 0.15)  # the corners fall off by orders of magnitude and would flatten the rest
+        floor = np.quantile(z, 0.15)  # the corners are lower by orders of magnitude and would flatten the rest
         figure.add_surface(
             x=axis,
             y=axis,
@@ -223,7 +225,7 @@ def _solid(
     return str(figure.to_html(full_html=False, include_plotlyjs=script, config=config))
 
 
-def _claims(page: Answer, table: pd.DataFrame) -> None:
+def _claims(page: Page, table: pd.DataFrame) -> None:
     for name, told in (("one_chain", "draws of one chain"), ("three_chains", "draws of three chains")):
         chosen = table[table["plane"] == name].set_index("surface")
         at, half_way = ["at 1", "at 2", "at 3"], ["between 1, 2", "between 2, 3", "between 1, 3"]
@@ -231,10 +233,10 @@ def _claims(page: Answer, table: pd.DataFrame) -> None:
         at_draws = chosen[at].loc["log posterior"].to_numpy(float).max()
         on_grid = float(chosen["grid max"].to_numpy(float)[0])
         page.claim(
-            f"Half way between {told} the log likelihood falls: a valley of the data lies between them.",
+            f"The log likelihood drops half way between {told}: a region of low likelihood separates them.",
             bool(between.max() < points.min()),
             f"Log likelihood at the draws {', '.join(f'{v:,.0f}' for v in points)}, between pairs "
-            f"{', '.join(f'{v:,.0f}' for v in between)} nats. The log posterior is best off the "
-            f"draws: {on_grid:,.0f} on the grid against {at_draws:,.0f}, since the "
-            "prior's density grows towards the origin while its mass lies far out.",
+            f"{', '.join(f'{v:,.0f}' for v in between)} nats. The log posterior peaks away "
+            f"from the draws: {on_grid:,.0f} on the grid against {at_draws:,.0f}, because the "
+            "prior density is highest at the origin while its mass lies far out.",
         )

@@ -1,4 +1,4 @@
-"""The posterior at other temperatures (Izmailov et al. 2021, fig. 12): is a cold one better?"""
+"""Is there a cold posterior effect? (Izmailov et al. 2021, fig. 12)"""
 
 import math
 
@@ -6,19 +6,19 @@ import pandas as pd
 
 from ...report.drawing import BLUE, GREY, RED
 from ...targets.priors import suggested_trajectory_length
-from ..page import Answer, scores
+from ..page import Page, scores
 from ..run_cache import Lab
 
 QUESTION = "Is there a cold posterior effect?"
 TEMPERATURES = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def answer(lab: Lab, page: Answer) -> None:
+def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
     length = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
-    # The tempered prior is sqrt(T) times as wide, and so are trajectories. Steps shrink with the cold likelihood's
-    # widths, but do not grow with the warm one's: wide weights make steep functions (on digits, steps of .035 and
-    # .063 at T = 3 and 10 were accepted with rates .3 and 0).
+    # The tempered prior is sqrt(T) times as wide, so trajectories are sqrt(T) times as long. Step sizes shrink with
+    # the scale of a cold posterior but do not grow with that of a warm one, where large weights make steep
+    # functions (on digits, acceptance at T = 3 and 10 was .3 and 0 with steps of .035 and .063).
     jobs = [
         lab.hmc(
             f"HMC, T = {t:g}",
@@ -45,8 +45,10 @@ def answer(lab: Lab, page: Answer) -> None:
             }
         )
     table = pd.DataFrame(rows)
-    page.table("temperature", "Scores of the average against temperature", table)
-    caption = "Average of all draws; the dotted line marks T = 1, the posterior itself. Below it the cold side."
+    page.table("temperature", "Scores of the model average against temperature", table)
+    caption = (
+        "Model average and single draws. Dotted: T = 1, the posterior itself; cold posteriors are to its left."
+    )
     with page.figure("temperature", "Scores against temperature", caption, (9.6, 3.0)) as figure:
         axes = figure.subplots(1, 3)
         panels = (("accuracy", "test accuracy"), ("nll", "test NLL (nats)"), ("ece", "ECE"))
@@ -65,10 +67,10 @@ def answer(lab: Lab, page: Answer) -> None:
     at_one = table[table["temperature"] == 1].iloc[0]
     top = table.sort_values("accuracy").iloc[-1]
     page.claim(
-        "T = 1 is near the best.",
+        "T = 1 is near-optimal in accuracy.",
         bool(at_one["accuracy"] >= top["accuracy"] - 0.01),
         f"Accuracy {at_one['accuracy']:.4f} at T = 1, best {top['accuracy']:.4f} at T = {top['temperature']:g}. "
-        "Near: within one point of accuracy.",
+        "Near-optimal: within one point.",
     )
     page.claim(
         "T = 1 has the best log likelihood.",
