@@ -9,14 +9,12 @@ from typing import Literal
 
 import pytest
 
-from hmc_fast import HMC, MCLMC, SGHMC, TWO_STAGE, CosineCyclical, sample, samplers, train
+from hmc_fast import SGHMC, sample, train
 from hmc_fast.command_line import Parsed, flags_of, main_guard, parse, setting
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import main as experiments_main
 from hmc_fast.experiments.settings import PRESETS as QUESTIONS
-from hmc_fast.presets.resolve import resolve, sample_flags
-from hmc_fast.presets.sampler_arguments import SAMPLERS, argument_types, arguments_of, make_sampler, with_arguments
-from hmc_fast.presets.settings import FREE_ON_RESUME, SampleSettings
+from hmc_fast.presets.resolve import sample_flags
 from hmc_fast.presets.table import PRESETS
 
 
@@ -204,125 +202,3 @@ def test_help_of_sample_is_that_of_the_preset_and_the_sampler(capsys, monkeypatc
     text = shown_by(capsys, sample.main, "fashion-lenet", "--sampler", "hmc", "--help")
     assert "Settings of hmc:" in text
     assert "(default: 0.0005)" in text
-
-
-def test_every_public_sampler_is_on_the_command_line():
-    assert set(SAMPLERS.values()) == set(samplers.SAMPLERS)
-    cycle = {"cycle_length", "cycle_keep", "cycle_exploration"}
-    for name, kind in SAMPLERS.items():
-        arguments = set(inspect.signature(kind).parameters)
-        expected = arguments - {"inverse_mass", "schedule", "scheme"} | (
-            cycle if "schedule" in arguments else set()
-        )
-        assert set(argument_types(name)) == expected
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_every_preset_has_every_sampler_and_reads_it_back(preset, name):
-    """From its own settings a sampler is made again with every attribute alike, as `--resume` needs."""
-    run = resolve(preset, {"sampler": name})
-    assert run.sampler.name == name
-    assert run.settings.preset == preset
-    assert run.settings.chains * run.settings.draws > 1
-    again = make_sampler(name, arguments_of(run.sampler))
-    assert vars(again) == vars(run.sampler)
-    assert set(run.flat()) == {f.name for f in dataclasses.fields(SampleSettings)} | {
-        "sampler",
-        *argument_types(name),
-    }
-
-
-def test_what_was_given_wins_over_the_preset():
-    usual, run = resolve("digits"), resolve("digits", {"chains": 7, "step_size": 0.5})
-    assert (run.settings.chains, run.sampler.step_size) == (7, 0.5)
-    assert run.settings == dataclasses.replace(usual.settings, chains=7)
-    assert run.sampler.trajectory_length == usual.sampler.trajectory_length
-
-
-def test_lengths_follow_what_was_given():
-    usual = resolve("digits")
-    wide = resolve("digits", {"prior_variance": 0.8})
-    assert wide.sampler.trajectory_length == pytest.approx(2 * usual.sampler.trajectory_length)
-    own = resolve("digits", {"prior_variance": 0.8, "trajectory_length": 0.3})
-    assert own.sampler.trajectory_length == 0.3
-    steps = resolve("digits", {"num_leapfrog": 5})
-    assert (steps.sampler.trajectory_length, steps.sampler.num_leapfrog) == (None, 5)
-    lenet = resolve("fashion-lenet", {"sampler": "hmc", "prior_variance": 1.0})
-    assert lenet.sampler.trajectory_length == 0.01  # a length of the preset's own
-
-
-def test_adapting_leaves_open_what_is_learned():
-    run = resolve("digits", {"adapt": True})
-    assert run.sampler.adapt
-    assert (run.sampler.step_size, run.sampler.trajectory_length, run.sampler.jitter) == (None, None, 0.5)
-    assert run.sampler.test_in_burn_in
-    assert run.settings.burn_in == 200
-    given = resolve("digits", {"adapt": True, "burn_in": 30, "trajectory_length": 0.5})
-    assert (given.settings.burn_in, given.sampler.trajectory_length) == (30, 0.5)
-
-
-def test_mclmc_learns_a_step_size_where_none_is_given():
-    learned, given = (
-        resolve("digits", {"sampler": "mclmc"}),
-        resolve("digits", {"sampler": "mclmc", "step_size": 0.3}),
-    )
-    assert (learned.sampler.adapt, arguments_of(learned.sampler)["step_size"]) == (True, None)
-    assert (given.sampler.adapt, arguments_of(given.sampler)["step_size"]) == (False, 0.3)
-    both = with_arguments(MCLMC(), {"step_size": 0.3, "adapt": True})
-    assert (both.adapt, arguments_of(both)["step_size"]) == (True, 0.3)
-
-
-def test_cycles_are_a_schedule():
-    run = resolve("digits", {"sampler": "sghmc", "cycle_length": 5, "cycle_exploration": 0.5})
-    assert run.sampler.schedule == CosineCyclical(5, keep=1, exploration=0.5)
-    assert resolve("fashion-lenet", {"cycle_length": 0}).sampler.schedule is None
-    assert resolve("fashion-lenet", {"cycle_keep": 1}).sampler.schedule == CosineCyclical(5, 1, 0.6)
-
-
-def test_an_integrator_is_given_by_name():
-    run = resolve("digits", {"integrator": "two_stage"})
-    assert run.sampler.integrator is TWO_STAGE
-    assert run.flat()["integrator"] == "two_stage"
-    assert vars(make_sampler("hmc", arguments_of(run.sampler))) == vars(run.sampler)
-
-
-@pytest.mark.parametrize(
-    ("sampler", "given", "message"),
-    [
-        ("sghmc", {"adapt": True}, "--adapt is not a setting of --sampler sghmc: .* hmc, adjusted_mclmc, mclmc$"),
-        ("sghmc", {"adapt": False}, "--adapt is not a setting"),  # given, though it changes nothing
-        ("hmc", {"batch_size": 64}, "--batch-size is not a setting of --sampler hmc: .* sghmc, sgld, psgld, sgnht"),
-        ("sghmc", {"jitter": 0.1}, "--jitter .* sghmc: leave it out, or use one of hmc, adjusted_mclmc$"),
-        ("sgld", {"friction": 1.0}, "--friction .* use one of ghmc, amagold, sghmc, sgnht, baoab, obabo$"),
-        ("sgld", {"refresh_interval": 2}, "--refresh-interval is not"),
-        ("sgnht", {"cycle_length": 3}, "--cycle-length is not"),
-        ("baoab", {"damping": 0.1}, "--damping is not .* psgld"),
-        ("sghmc", {"num_leapfrog": 3}, "--num-leapfrog is not"),
-        ("hmc", {"steps_per_iteration": 3}, "--steps-per-iteration is not"),
-    ],
-)
-def test_a_setting_of_another_sampler_is_refused(sampler, given, message):
-    with pytest.raises(UserError, match=message):
-        resolve("digits", {"sampler": sampler, **given})
-
-
-@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_prior_variance_that_is_not_positive(value):
-    with pytest.raises(UserError, match=r"--prior-variance .* must be a positive number"):
-        resolve("digits", {"prior_variance": value})
-
-
-def test_what_changes_no_draw():
-    free = {"out", "resume", "device", "capacity", "progress", "micro_batch_size", "data_dir", "graph", "profile"}
-    assert free == FREE_ON_RESUME
-
-
-def test_both_commands_know_the_same_presets():
-    assert set(PRESETS) == set(train.PRESETS)
-    for preset, settings in train.PRESETS.items():
-        of_sample = resolve(preset).settings
-        assert (settings.data, settings.model) == (of_sample.data, of_sample.model)
-    assert next(iter(PRESETS)) == "digits"
-    assert isinstance(resolve("digits").sampler, HMC)
-    assert isinstance(resolve("fashion-lenet").sampler, SGHMC)

@@ -518,6 +518,7 @@ def broken_run(here, no_pictures, ctrl_c, capsys):
         ("--step-size=0.5", "--step-size 0.5 differs"),
         ("--prior-variance 3", "--prior-variance 3.0 differs"),
         ("--data mine:points", "--data mine:points differs"),
+        ("--batch-size 30", "--batch-size is not a setting of --sampler hmc"),
     ],
 )
 def test_resume_with_other_settings_is_refused(broken_run, here, capsys, flags, words):

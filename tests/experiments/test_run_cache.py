@@ -27,6 +27,8 @@ def test_a_run_that_two_experiments_need_is_done_once(tmp_path: Path) -> None:
     assert again.directory == last.directory == first.directory != other.directory
     assert (first.directory / "metrics.json").stat().st_mtime_ns == made
     assert len(list(tmp_path.glob("*/metrics.json"))) == 2
+    assert lab.hmc(micro_batch_size=50, out=tmp_path).folder == lab.hmc().folder, "what changes no draw"
+    assert lab.hmc(temperature=2.0).folder != lab.hmc().folder
 
 
 def test_passes_count_every_gradient_of_every_chain(tmp_path: Path) -> None:
@@ -60,6 +62,14 @@ def test_on_a_part_of_the_data_steps_and_epochs_follow(tmp_path: Path) -> None:
     assert job["step_size"] == pytest.approx(0.015)
     assert job["friction"] == pytest.approx(usual.friction / 2, rel=0.01)
     assert part.minibatch("SGLD", "sgld").identity["step_size"] == pytest.approx(2 * 0.03**2)
+
+
+def test_a_sampler_has_the_values_of_its_preset_where_none_are_given(tmp_path: Path) -> None:
+    lab = Lab("digits", settings(tmp_path, chains=2, prior_variance=0.5))
+    job = lab.sampler("as the preset", sampler="sghmc", chains=None, friction=3.0).identity
+    usual = resolve("digits", {"sampler": "sghmc"})
+    assert job["chains"] == usual.settings.chains != 2
+    assert (job["friction"], job["step_size"], job["prior_variance"]) == (3.0, usual.sampler.step_size, 0.5)
 
 
 def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
