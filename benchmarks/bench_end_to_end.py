@@ -7,7 +7,6 @@ says so and ends.
 """
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 
@@ -17,8 +16,8 @@ from common import Table, say
 
 import hmc_fast
 from hmc_fast.compute.device import resolve_device
-from hmc_fast.presets.settings import Settings, resolve
-from hmc_fast.sample import make_dataset, make_posterior, make_sampler
+from hmc_fast.presets.build import make_dataset, make_posterior
+from hmc_fast.presets.resolve import resolve
 
 
 def main() -> None:
@@ -32,14 +31,15 @@ def main() -> None:
     if not any(arguments.data_dir.glob("*-ubyte.gz")) and not any(arguments.data_dir.glob("fashion-mnist_*.csv")):
         say(f"no Fashion-MNIST in {arguments.data_dir}: nothing measured")
         return
-    settings = resolve(arguments.preset, Settings(data_dir=arguments.data_dir))
+    specification = resolve(arguments.preset, {"data_dir": arguments.data_dir})
+    settings = specification.settings
     device = resolve_device(settings.device)
     table, dataset = Table(arguments.out, "end to end", device), make_dataset(settings)
     posterior, init = make_posterior(settings, dataset, device)
     begin = time.perf_counter()
     run = hmc_fast.run(
         posterior,
-        make_sampler(settings),
+        specification.sampler,
         **{name: getattr(settings, name) for name in ("chains", "burn_in", "draws", "thin", "seed")},
         init=init,
         test=(dataset.x_test, dataset.y_test),
@@ -50,7 +50,7 @@ def main() -> None:
     kept = finished[run.plan.kept_iterations(run.sampler)]
     accuracy, nll = run.curve[:, 0], run.curve[:, 1]
     reached = np.flatnonzero(accuracy >= arguments.accuracy)
-    name = f"{arguments.preset}, {dataclasses.asdict(settings)['chains']} chains"
+    name = f"{arguments.preset}, {settings.chains} chains"
     table.add(name, "ours", len(accuracy), "BMA accuracy", "", float(accuracy[-1]))
     table.add(name, "ours", len(accuracy), "BMA NLL", "", float(nll[-1]))
     table.add(name, "ours", len(accuracy), "whole run", "s", seconds)

@@ -1,72 +1,117 @@
-"""Command lines of the form `prog [PRESET] [--flags]`, from a dataclass of settings and a table of presets.
+"""Command lines of the form `prog [PRESET] [--flags]`, from flags described as data.
 
-tyro reads types, defaults and help from the dataclass. A mistake is one line on stderr and exit status 2.
+`parse` returns only what was given, so that a command can tell a choice of the user's from a default. A mistake is
+one line on stderr and exit status 2.
 """
 
-import contextlib
+import argparse
 import dataclasses
 import difflib
-import io
-import itertools
-import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NoReturn, TypeVar
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from .errors import UserError
 
-__all__ = ["main_guard", "parse"]
+__all__ = ["Flag", "did_you_mean", "flags_of", "main_guard", "option", "parse", "setting"]
 
-S = TypeVar("S")
+Given = dict[str, Any]  # by the setting's name: the values that the user gave
+
+
+class Parsed(NamedTuple):
+    """What a command line asks for."""
+
+    preset: str
+    given: Given
+    names_preset: bool  # False: the preset is the default
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One setting as an option of a command.
+
+    Attributes:
+        name: the setting's, with underscores.
+        type: float, int, bool, str, Path, a Literal of strings, or one of these or None.
+        help: what `--help` says; each line is a paragraph.
+        topic: the group of `--help` that it stands in.
+        default: shown by `--help`, unless it is None.
+        unit: of the value, shown after the default.
+    """
+
+    name: str
+    type: Any
+    help: str
+    topic: str
+    default: Any = None
+    unit: str = ""
+
+
+def setting(default: Any, help: str, *, topic: str, unit: str = "", affects_draws: bool = True) -> Any:
+    """A field of a dataclass of settings, with what its flag needs.
+
+    affects_draws: False for what may differ between a run and its resumption.
+    """
+    metadata = {"help": help, "topic": topic, "unit": unit, "affects_draws": affects_draws}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def flags_of(settings: Any) -> list[Flag]:
+    """The flags of an instance of a dataclass of settings, its values as defaults."""
+    types = get_type_hints(type(settings))
+    return [
+        Flag(
+            f.name,
+            types[f.name],
+            f.metadata["help"],
+            f.metadata["topic"],
+            getattr(settings, f.name),
+            f.metadata["unit"],
+        )
+        for f in dataclasses.fields(settings)
+        if "topic" in f.metadata
+    ]
 
 
 def parse(
-    settings_type: type[S],
-    presets: Mapping[str, S],
+    flags: Callable[[str, Given], Sequence[Flag]],
+    presets: Iterable[str],
     *,
     prog: str,
     description: str,
-    argv: list[str] | None,
-    shown: Callable[[str, S], S] = lambda preset, settings: settings,
-) -> tuple[str, S]:
-    """The chosen preset's name, and its settings with the flags applied.
+    argv: Sequence[str] | None = None,
+) -> Parsed:
+    """Reads arguments.
 
     Args:
+        flags: of a preset and the values given; these say what `--help` lists, and no more than that.
         presets: the first one is the default.
         argv: arguments; None takes those of the process.
-        shown: maps a preset to the settings whose values `--help` prints as defaults.
 
     Exits with status 0 after `--help`, 2 after a mistake.
     """
-    import tyro
-
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    preset = next(iter(presets))
-    if arguments and not arguments[0].startswith("-"):
-        preset = arguments.pop(0)
-        if preset not in presets:
-            near = difflib.get_close_matches(preset, presets, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f": use one of {', '.join(presets)}"
-            _fail(prog, f"unknown preset {preset!r}{hint}")
-    wants_help = "-h" in arguments or "--help" in arguments
-    captured = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(captured):
-            settings, unknown = tyro.cli(
-                settings_type,
-                default=shown(preset, presets[preset]) if wants_help else presets[preset],
-                args=arguments,
-                prog=f"python -m {prog} [PRESET]",
-                description=f"{description}\n\nPresets: {', '.join(presets)}. Defaults shown: {preset}.",
-                return_unknown_args=True,
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        _fail(prog, _one_line(captured.getvalue()))
+    arguments, presets = list(sys.argv[1:] if argv is None else argv), list(presets)
+    names_preset = bool(arguments) and not arguments[0].startswith("-")
+    preset = arguments.pop(0) if names_preset else presets[0]
+    if preset not in presets:
+        hint = did_you_mean(preset, presets) or f": use one of {', '.join(presets)}"
+        _fail(prog, f"unknown preset {preset!r}{hint}")
+    known = {option(flag.name): flag for flag in flags(preset, {})}
+    parser = _Parser(prog, known.values())
+    given, unknown = parser.parse_known_args(_normalised(arguments, known))
+    values = vars(given)
+    wants_help = values.pop("help", False)
     if unknown:
-        _fail(prog, _unknown(unknown, settings_type, presets))
-    return preset, settings
+        _fail(prog, _unknown(unknown, list(known.values()), presets))
+    if wants_help:
+        text = f"{description}\n\nPresets: {', '.join(presets)}. Defaults shown: {preset}."
+        _Parser(prog, flags(preset, values), text).print_help()
+        raise SystemExit(0)
+    return Parsed(preset, values, names_preset)
 
 
 def main_guard(function: Callable[[], None], prog: str) -> int:
@@ -81,36 +126,151 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
     return 0
 
 
+def option(name: str) -> str:
+    """How a setting is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """A hint at the nearest of the known words; empty where none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse, with our words for mistakes, and flags that are absent unless given."""
+
+    def __init__(self, prog: str, flags: Iterable[Flag], description: str = "") -> None:
+        super().__init__(
+            prog=prog,
+            usage=f"python -m {prog} [PRESET] [--flags]",
+            description=description,
+            formatter_class=_Help,
+            add_help=False,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+        )
+        groups: dict[str, Any] = {}
+        for flag in flags:
+            if flag.topic not in groups:
+                groups[flag.topic] = self.add_argument_group(flag.topic)
+            kind, text = _kind(flag.type), _with_default(flag).replace("%", "%%")
+            if kind is bool:
+                groups[flag.topic].add_argument(
+                    option(flag.name), dest=flag.name, help=text, action=argparse.BooleanOptionalAction
+                )
+            else:
+                groups[flag.topic].add_argument(
+                    option(flag.name), dest=flag.name, help=text, type=_reader(kind), metavar=_metavar(kind)
+                )
+        self.add_argument_group("Help").add_argument(
+            "-h", "--help", action="store_true", help="Show this and stop."
+        )
+
+    def error(self, message: str) -> NoReturn:
+        _fail(self.prog, f"{message.removeprefix('argument ')} (see --help)")
+
+
+class _Help(argparse.HelpFormatter):
+    """Help in which every line is a paragraph of its own."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(textwrap.fill(paragraph, width) for paragraph in text.splitlines())
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        paragraphs = text.splitlines()
+        indent = "  " if len(paragraphs) > 1 else ""
+        return [line for text in paragraphs for line in textwrap.wrap(text, width, subsequent_indent=indent)]
+
+
+def _kind(annotation: Any) -> Any:
+    """The type without None."""
+    if get_origin(annotation) in (Union, UnionType):
+        (annotation,) = (kind for kind in get_args(annotation) if kind is not NoneType)
+    return annotation
+
+
+def _reader(kind: Any) -> Callable[[str], Any]:
+    """What makes a value of an argument; a wrong one is told with the type that was meant."""
+
+    def read(text: str) -> Any:
+        if get_origin(kind) is Literal:
+            choices = get_args(kind)
+            if text not in choices:
+                hint = did_you_mean(text, choices) or f": use one of {', '.join(choices)}"
+                raise argparse.ArgumentTypeError(f"{text!r} is unknown{hint}")
+            return text
+        try:
+            return kind(text)
+        except ValueError:
+            meant = {int: "a whole number", float: "a number"}[kind]
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meant}") from None
+
+    return read
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        choices = "{" + ",".join(get_args(kind)) + "}"
+        return choices if len(choices) < 40 else "NAME"
+    return {int: "INT", float: "FLOAT", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _with_default(flag: Flag) -> str:
+    if flag.default is None:
+        return flag.help
+    default = f"{flag.default:.6g}" if isinstance(flag.default, float) else str(flag.default)
+    if isinstance(flag.default, bool):
+        default = "on" if flag.default else "off"
+    first, *others = flag.help.split("\n")
+    return "\n".join([f"{first} (default: {default}{flag.unit and ' ' + flag.unit})", *others])
+
+
+def _normalised(arguments: Iterable[str], known: Mapping[str, Flag]) -> list[str]:
+    """What argparse reads as we mean it: known options with dashes, `--flag true` as `--flag`, and `--flag -1e-3`,
+    which it would take for two options, as `--flag=-1e-3`."""
+    switches = {name for name, flag in known.items() if _kind(flag.type) is bool}
+    result: list[str] = []
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        dashed, before = name.replace("_", "-"), result[-1] if result else ""
+        if dashed in switches and value.lower() in ("true", "false"):
+            result.append(_switched(dashed, value))
+        elif before in switches and argument.lower() in ("true", "false"):
+            result[-1] = _switched(before, argument)
+        elif before in known and before not in switches and argument.startswith("-") and _is_number(argument):
+            result[-1] += f"={argument}"
+        elif dashed in known or dashed.replace("--no-", "--", 1) in switches:
+            result.append(dashed + equals + value)
+        else:
+            result.append(argument)
+    return result
+
+
+def _switched(switch: str, value: str) -> str:
+    return switch if value.lower() == "true" else f"--no-{switch[2:]}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _fail(prog: str, message: str) -> NoReturn:
     print(f"{prog}: error: {message}", file=sys.stderr)
     raise SystemExit(2)
 
 
-def _unknown(arguments: list[str], settings_type: Any, presets: Iterable[str]) -> str:
+def _unknown(arguments: Sequence[str], flags: Iterable[Flag], presets: Iterable[str]) -> str:
     """What to say of arguments that no setting takes; the first option among them is the culprit."""
-    option = next((argument for argument in arguments if argument.startswith("-")), None)
-    if option is None:
+    culprit = next((argument for argument in arguments if argument.startswith("-")), None)
+    if culprit is None:
         hint = ": the preset comes first" if arguments[0] in presets else " (see --help)"
         return f"unexpected argument {arguments[0]!r}{hint}"
-    option = option.split("=")[0]
-    near = difflib.get_close_matches(option.replace("_", "-"), _flags(settings_type), n=1)
-    return f"unknown option {option}" + (f"; did you mean {near[0]}?" if near else " (see --help)")
-
-
-def _flags(settings_type: Any) -> list[str]:
-    names = [field.name.replace("_", "-") for field in dataclasses.fields(settings_type)]
-    return [f"--{name}" for name in names] + [f"--no-{name}" for name in names]
-
-
-def _one_line(text: str) -> str:
-    """The first paragraph of the box that tyro draws: below the title, above the first rule."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    _, *lines = [line.strip(" │|") for line in plain.strip().splitlines() or [""]]
-    if lines and re.match("-{4}", lines[0]):  # without UTF-8 the title has a rule of its own
-        lines.pop(0)
-    paragraph = itertools.takewhile(lambda line: not re.match(r"[─-]{4}|[╰+]|Got errors:", line), lines)
-    message = " ".join(" ".join(paragraph).split()).rstrip(".")
-    # A setting that may be left open is "{None}|TYPE" to tyro; whoever gave a value means the type.
-    message = re.sub(r"no type matching \{None\}\|(\w+).* from \['(.*)'\]", r"'\2' is not of type \1", message)
-    message = message.removeprefix("Error parsing ").replace(". Expected 1 values", "")
-    return f"{message[:1].lower()}{message[1:]} (see --help)"
+    known = [option(flag.name) for flag in flags]
+    known += [f"--no-{option(flag.name)[2:]}" for flag in flags if _kind(flag.type) is bool]
+    culprit = culprit.split("=")[0]
+    return f"unknown option {culprit}{did_you_mean(culprit, known) or ' (see --help)'}"

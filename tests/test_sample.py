@@ -14,13 +14,15 @@ import torch
 
 from hmc_fast import sample, train
 from hmc_fast.engine.loop import Loop
-from hmc_fast.presets.settings import Settings
+from hmc_fast.presets import build
+from hmc_fast.presets.resolve import resolve
+from hmc_fast.presets.settings import SampleSettings
 from hmc_fast.results.predictions import expected_calibration_error
 
 TINY = "--train-size 100 --chains 2 --burn-in 2 --draws 4 --step-size 0.02 --trajectory-length 0.1 --init prior"
 TINY_SGHMC = (
     "--sampler sghmc --train-size 100 --chains 2 --burn-in 2 --draws 4 --thin 2 --step-size 0.002 --friction 20 "
-    "--batch-size 30 --num-leapfrog 5"
+    "--batch-size 30 --steps-per-iteration 5"
 )
 
 USER_CODE = """
@@ -120,7 +122,7 @@ def test_a_run_on_digits_leaves_files_that_agree(here, capsys):
     assert "<html" in (directory / "report.html").read_text()
     config, metrics, predictions, trace, draws = read(directory)
 
-    assert {field.name for field in dataclasses.fields(Settings)} <= set(config)
+    assert {field.name for field in dataclasses.fields(SampleSettings)} <= set(config)
     assert config["preset"] == "digits"
     assert (config["seed"], config["step_size"], config["burn_in"], config["out"]) == (3, 0.02, 2, "runs/one")
     assert all(config[name] is not None for name in ("chains", "prior_variance", "init", "model", "data", "jitter"))
@@ -178,9 +180,9 @@ def test_a_run_on_digits_leaves_files_that_agree(here, capsys):
 def test_draws_give_the_predictions_back(here, no_pictures):
     assert command("digits --out run --draw-dtype float32 --no-progress", TINY) == 0
     config, _, predictions, _, draws = read(here / "run")
-    settings = sample.resolve("digits", dataclasses.replace(sample.PRESETS["digits"], train_size=100))
-    dataset = sample.make_dataset(settings)
-    posterior, _ = sample.make_posterior(settings, dataset, torch.device("cpu"))
+    settings = resolve("digits", {"train_size": 100}).settings
+    dataset = build.make_dataset(settings)
+    posterior, _ = build.make_posterior(settings, dataset, torch.device("cpu"))
     probs = np.mean([posterior.predict(torch.tensor(row), dataset.x_test).mean(0).numpy() for row in draws], axis=0)
     np.testing.assert_allclose(probs, predictions["probs"], rtol=1e-3, atol=1e-5)
     assert config["draw_dtype"] == "float32"
@@ -285,7 +287,7 @@ def draws_of(name, *arguments):
 
 TINY_PSGLD = (
     "--sampler psgld --train-size 100 --chains 2 --burn-in 2 --draws 4 --step-size 1e-6 --damping 0.01 "
-    "--batch-size 30 --num-leapfrog 5"
+    "--batch-size 30 --steps-per-iteration 5"
 )
 
 
@@ -491,7 +493,7 @@ def test_ctrl_c_while_loading_is_130_and_leaves_nothing(here, capsys, monkeypatc
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sample, "load", stop)
+    monkeypatch.setattr(build, "load", stop)
     before = snapshot(here)
     assert command(TINY, OUT) == 130
     assert snapshot(here) == before

@@ -1,18 +1,17 @@
 """`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: a question in, a page of figures and tables out."""
 
 import dataclasses
-import difflib
 import importlib
 import shlex
 import sys
 from pathlib import Path
 
-from ..command_line import main_guard, parse
+from ..command_line import did_you_mean, flags_of, main_guard, parse
 from ..errors import UserError
 from ..results.run_folder import describe_environment
 from .page import Page
 from .run_cache import Lab
-from .settings import PRESETS, Settings
+from .settings import PRESETS, ExperimentSettings
 
 _PROG = "hmc_fast.experiments"
 
@@ -27,22 +26,22 @@ def main(argv: list[str] | None = None) -> int:
         print(f"{_PROG}: error: name an experiment: {', '.join(NAMES)}", file=sys.stderr)
         return 2
     if name is not None and name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f": use one of {', '.join(NAMES)}"
+        hint = did_you_mean(name, NAMES) or f": use one of {', '.join(NAMES)}"
         print(f"{_PROG}: error: unknown experiment {name!r}{hint}", file=sys.stderr)
         return 2
-    preset, settings = parse(
-        Settings,
+    preset, given, _ = parse(
+        lambda preset, given: flags_of(PRESETS[preset]),
         PRESETS,
         prog=f"{_PROG} {name or 'NAME'}",
         description=f"Ask one question of a network's posterior.\n\nNAME: {', '.join(NAMES)}.",
         argv=arguments,
     )
     command = f"python -m {_PROG} {shlex.join([name or '', *arguments])}".rstrip()
+    settings = dataclasses.replace(PRESETS[preset], **given)
     return main_guard(lambda: answer(str(name), preset, settings, command), _PROG)
 
 
-def answer(name: str, preset: str, settings: Settings, command: str) -> None:
+def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -> None:
     """Runs what is missing and writes the answer; prints its claims and the page's path."""
     question = importlib.import_module(f".questions.{name}", __package__)
     directory = settings.out or Path("runs/experiments") / preset / name

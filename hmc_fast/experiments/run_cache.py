@@ -25,33 +25,24 @@ from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
 from ..engine.checkpoint import STATE_FILE
 from ..errors import UserError
-from ..presets import settings as run_presets
+from ..models import build
+from ..presets.build import draw, make_dataset, make_posterior
+from ..presets.resolve import resolve
+from ..presets.sampler_arguments import arguments_of
+from ..presets.settings import drawn_from
+from ..presets.table import RunSpecification
 from ..results.run_folder import write_scores
-from ..sample import draw, make_dataset, make_posterior
 from ..targets.posterior import Posterior
 from ..targets.priors import suggested_trajectory_length
 from .approximations import Approximation, approximate
-from .settings import EPOCHS, Settings
+from .settings import EPOCHS, ExperimentSettings
 
 __all__ = ["Job", "Lab", "Sample"]
-
-# What changes no draw, and so not the name of a run's folder.
-_NOT_IN_NAME = {
-    "out",
-    "resume",
-    "device",
-    "capacity",
-    "progress",
-    "micro_batch_size",
-    "data_dir",
-    "graph",
-    "profile",
-}
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run to be had: its name for people, what identifies it, and what makes it in a folder."""
+    """A run specification: its display name, what identifies it, and what makes it in a folder."""
 
     name: str
     identity: dict[str, Any]
@@ -116,7 +107,7 @@ class Lab:
         UserError: a preset whose data are not classes, or settings out of range.
     """
 
-    def __init__(self, preset: str, settings: Settings, *, all_data: bool = False) -> None:
+    def __init__(self, preset: str, settings: ExperimentSettings, *, all_data: bool = False) -> None:
         self.preset, self.settings = preset, settings
         self.obtained: dict[str, Sample] = {}  # by folder
         for name in ("chains", "draws", "long_draws", "seeds", "epochs", "sampler_epochs", "members"):
@@ -126,15 +117,11 @@ class Lab:
         if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
             raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
         self.device = resolve_device(settings.device)
-        self._own = run_presets.PRESETS[preset]
-        common = {
-            name: getattr(settings, name)
-            for name in ("data_dir", "device", "precision", "compile", "chains", "seed")
-        }
-        self.base = dataclasses.replace(self._own, prior_variance=settings.prior_variance, progress=False, **common)
-        if self.base.device == "auto":
-            self.base = dataclasses.replace(self.base, device=str(self.device))
-        full = make_dataset(self.base)
+        common = ("prior_variance", "data_dir", "precision", "compile", "chains", "seed")
+        self._common = {name: getattr(settings, name) for name in common}
+        self._common |= {"device": str(self.device), "progress": False}
+        own = self._specification().settings
+        full = make_dataset(own)
         if full.task != "classification":
             raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")
         train_size = len(full.y_train) if all_data or not settings.train_size else settings.train_size
@@ -145,14 +132,16 @@ class Lab:
             asked or round(usual / self.share)
             for asked, usual in zip((settings.epochs, settings.sampler_epochs), EPOCHS[preset], strict=True)
         )
-        self.posterior: Posterior = make_posterior(self._resolved(), self.dataset, self.device)[0]
+        self.posterior: Posterior = make_posterior(own, self.dataset, self.device)[0]
 
     @property
     def labels(self) -> np.ndarray:
         return self.dataset.y_test.numpy()
 
-    def _resolved(self, **changes: Any) -> run_presets.Settings:
-        return run_presets.resolve(self.preset, dataclasses.replace(self.base, **changes))
+    def _specification(self, **changes: Any) -> RunSpecification:
+        """The preset's run with these changes; None is the preset's own value."""
+        given = self._common | changes
+        return resolve(self.preset, {name: value for name, value in given.items() if value is not None})
 
     def _identity(self) -> dict[str, Any]:
         return {"preset": self.preset, "train_size": len(self.dataset.y_train)}
@@ -167,27 +156,26 @@ class Lab:
 
     def sampler(self, name: str, **changes: Any) -> Job:
         """A sampler of the command line at its preset's values, with changes."""
-        resolved = self._resolved(**changes)
-        stored = {k: v for k, v in dataclasses.asdict(resolved).items() if k not in _NOT_IN_NAME}
-        identity = {"method": resolved.sampler, **stored, **self._identity()}
-        return Job(name, identity, partial(self._draw, resolved))
+        specification = self._specification(**changes)
+        identity = {"method": specification.sampler.name, **drawn_from(specification.flat()), **self._identity()}
+        return Job(name, identity, partial(self._draw, specification))
 
     def minibatch(self, name: str, sampler: str, **changes: Any) -> Job:
         """A minibatch sampler. Its step size and friction at a preset are for all training data. On a part they
         follow HMC's step size, which is known to be stable there: half of it, for sgld twice its square."""
         if self.share < 1:
-            step_size, friction = self.settings.step_size, self._resolved(sampler=sampler).friction
+            step_size = self.settings.step_size
+            friction = arguments_of(self._specification(sampler=sampler).sampler).get("friction")
             changes = {"step_size": 2 * step_size**2 if sampler == "sgld" else 0.5 * step_size, **changes}
             changes |= {"friction": friction * self.share**0.5} if friction is not None else {}
         return self.sampler(name, sampler=sampler, **changes)
 
-    def _draw(self, settings: run_presets.Settings, directory: Path) -> None:
+    def _draw(self, specification: RunSpecification, directory: Path) -> None:
         resume = (directory / "checkpoint" / STATE_FILE).exists()
         if directory.exists() and not resume:
             shutil.rmtree(directory)  # broken off before its first checkpoint
-        run = draw(
-            self.preset, dataclasses.replace(settings, resume=resume, out=directory), directory, self._runs_on
-        )
+        settings = dataclasses.replace(specification.settings, resume=resume)
+        run = draw(dataclasses.replace(specification, settings=settings), directory, self._runs_on)
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
@@ -215,11 +203,9 @@ class Lab:
         return Job(name, identity, make)
 
     def _networks(self) -> Callable[[int], torch.nn.Module]:
-        from ..models import build
-
-        own = self._own
+        own = self._specification().settings
         return lambda seed: build(
-            str(own.model), self.dataset, width=own.width, activation=own.activation, norm=own.norm, seed=seed
+            own.model, self.dataset, width=own.width, activation=own.activation, norm=own.norm, seed=seed
         )
 
     def _keep(self, directory: Path, made: Approximation, seconds: float) -> None:

@@ -15,7 +15,7 @@ from hmc_fast.experiments.page import scores
 from hmc_fast.experiments.questions.baselines import _within
 from hmc_fast.experiments.questions.surface import Plane, _evaluate
 from hmc_fast.experiments.run_cache import Lab
-from hmc_fast.experiments.settings import Settings
+from hmc_fast.experiments.settings import ExperimentSettings
 
 TINY = [
     *("--chains", "3", "--burn-in", "2", "--draws", "12", "--long-draws", "12"),
@@ -84,10 +84,10 @@ def test_an_answer_is_a_page_with_tables_and_figures(name: str, cache: Path, tmp
             assert len(pd.read_csv(tmp_path / "out" / file)) > 1
 
 
-def settings(cache: Path, **changes: object) -> Settings:
+def settings(cache: Path, **changes: object) -> ExperimentSettings:
     tiny = {"chains": 2, "burn_in": 2, "draws": 5, "step_size": 0.05, "trajectory_length": 0.1, "train_size": 100}
     tiny |= {"test_size": 50, "device": "cpu", "compile": "off", "progress": False}
-    return Settings(cache=cache, **(tiny | changes))
+    return ExperimentSettings(cache=cache, **(tiny | changes))
 
 
 def test_scores_at_equal_compute_take_the_draws_that_were_paid_for(tmp_path: Path) -> None:

@@ -8,14 +8,14 @@ import pytest
 
 from hmc_fast.engine.loop import Loop
 from hmc_fast.experiments.run_cache import Lab
-from hmc_fast.experiments.settings import EPOCHS, Settings
-from hmc_fast.presets import settings as presets
+from hmc_fast.experiments.settings import EPOCHS, ExperimentSettings
+from hmc_fast.presets.resolve import resolve
 
 
-def settings(cache: Path, **changes: object) -> Settings:
+def settings(cache: Path, **changes: object) -> ExperimentSettings:
     tiny = {"chains": 2, "burn_in": 2, "draws": 5, "step_size": 0.05, "trajectory_length": 0.1, "train_size": 100}
     tiny |= {"test_size": 50, "device": "cpu", "compile": "off", "progress": False}
-    return Settings(cache=cache, **(tiny | changes))
+    return ExperimentSettings(cache=cache, **(tiny | changes))
 
 
 def test_a_run_that_two_experiments_need_is_done_once(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_a_run_serves_every_test_size(tmp_path: Path) -> None:
 
 def test_on_a_part_of_the_data_steps_and_epochs_follow(tmp_path: Path) -> None:
     whole = Lab("digits", settings(tmp_path, train_size=0))
-    usual = presets.resolve("digits", presets.Settings(sampler="sghmc", data="digits", prior_variance=0.2))
+    usual = resolve("digits", {"sampler": "sghmc"}).sampler
     assert (whole.epochs, whole.sampler_epochs) == EPOCHS["digits"]
     job = whole.minibatch("SG-HMC", "sghmc").identity
     assert (job["step_size"], job["friction"]) == (usual.step_size, usual.friction)

@@ -1,0 +1,114 @@
+"""The run that a specification describes: its data, its posterior, where its chains begin, and the drawing."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..compute.device import resolve_device
+from ..datasets import Dataset, load
+from ..engine.runner import run
+from ..errors import UserError
+from ..models import build
+from ..models.training import load_weights
+from ..results.run import Run
+from ..results.run_folder import describe_environment
+from ..targets import priors
+from ..targets.flat_module import FlatModel
+from ..targets.posterior import Posterior
+from .settings import SampleSettings
+from .table import RunSpecification
+
+__all__ = ["draw", "make_dataset", "make_posterior"]
+
+_SWITCH: dict[str, Any] = {"auto": "auto", "on": True, "off": False}
+_PRIORS: dict[str, type[priors.Prior]] = {
+    "normal": priors.Normal,
+    "laplace": priors.Laplace,
+    "logistic": priors.Logistic,
+    "student_t": priors.StudentT,
+    "mixture": priors.Mixture,
+}
+
+
+def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> Run:
+    """The specified run, in `directory`, with its draws, trace and checkpoint."""
+    settings = specification.settings
+    device = resolve_device(settings.device)
+    posterior, init = make_posterior(settings, dataset, device)
+    config = {**specification.flat(), "out": directory, "resume": False}
+    return run(
+        posterior,
+        specification.sampler,
+        chains=settings.chains,
+        burn_in=settings.burn_in,
+        draws=settings.draws,
+        thin=settings.thin,
+        seed=settings.seed,
+        init=init,
+        test=(dataset.x_test, dataset.y_test),
+        draw_dtype=getattr(torch, settings.draw_dtype),
+        capacity=settings.capacity,
+        out=directory,
+        resume=settings.resume,
+        config=config | describe_environment(device),
+        compile=_SWITCH[settings.compile],
+        graph=_SWITCH[settings.graph],
+        profile=settings.profile,
+        progress=settings.progress,
+    )
+
+
+def make_dataset(settings: SampleSettings) -> Dataset:
+    """The data, cut to `train_size`."""
+    dataset = load(settings.data, settings.data_dir, split=settings.split)
+    if settings.train_size < 0:
+        raise UserError(f"--train-size {settings.train_size} must be positive, or 0 for all")
+    return dataset.subset(settings.train_size) if settings.train_size else dataset
+
+
+def make_posterior(
+    settings: SampleSettings, dataset: Dataset, device: torch.device
+) -> tuple[Posterior, "str | Tensor"]:
+    """The posterior, and where its chains begin (for "model": one fresh network per chain)."""
+
+    def fresh(seed: int) -> torch.nn.Module:
+        return build(
+            settings.model,
+            dataset,
+            width=settings.width,
+            activation=settings.activation,
+            norm=settings.norm,
+            seed=seed,
+        )
+
+    model, chains = fresh(settings.seed), settings.chains
+    init: str | Tensor = settings.init
+    if chains < 1:
+        raise UserError(f"chains {chains} must be at least 1")
+    if init == "model":
+        rows = [FlatModel(fresh((settings.seed * chains + chain) % 2**63)).initial for chain in range(chains)]
+        init = torch.stack(rows)
+    elif init != "prior":
+        load_weights(Path(settings.init), model)
+        init = "model"
+    posterior = Posterior(
+        model,
+        (dataset.x_train, dataset.y_train),
+        likelihood="categorical" if dataset.task == "classification" else _regression_likelihood(model, dataset),
+        prior=_PRIORS[settings.prior](settings.prior_variance),
+        temperature=settings.temperature,
+        micro_batch_size=settings.micro_batch_size,
+        precision=settings.precision,
+        chain_batching=None if settings.chain_batching == "auto" else settings.chain_batching,
+        device=device,
+    )
+    return posterior, init
+
+
+def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
+    """Two outputs are a mean and a spread; one output is a mean with unit noise."""
+    flat = FlatModel(model)  # refuses a model that cannot be sampled before it is called
+    width = flat(flat.initial, dataset.x_train[:1]).numel()
+    return "heteroscedastic" if width == 2 else "gaussian"

@@ -1,0 +1,104 @@
+"""From a preset and what the user gave to a run specification, and back from the `config.json` of a run."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ..command_line import Flag, flags_of, option
+from ..errors import UserError
+from ..targets.priors import suggested_trajectory_length
+from .sampler_arguments import (
+    SAMPLERS,
+    argument_types,
+    arguments_of,
+    make_sampler,
+    sampler_flags,
+    summaries,
+    with_arguments,
+)
+from .settings import FREE_ON_RESUME, SampleSettings
+from .table import PRESETS, RunSpecification, adapting, preset_run
+
+__all__ = ["resolve", "resumed", "sample_flags"]
+
+_SETTINGS = {field.name for field in fields(SampleSettings)}
+
+
+def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecification:
+    """The preset's run with the chosen sampler and what was given, by the names of flags.
+
+    Raises:
+        UserError: a value that a sampler refuses, a prior variance that is not positive, or a setting that the
+            sampler does not take.
+    """
+    given = dict(given or {})
+    run = preset_run(preset, given.pop("sampler", next(iter(PRESETS[preset]))))
+    changes = {name: given.pop(name) for name in _SETTINGS & set(given)}  # what remains is the sampler's
+    sampler = run.sampler
+    if given.get("adapt") and not arguments_of(sampler).get("adapt", True):
+        # All but what was given is learned. A step size that is still wrong must not carry a chain away, so the
+        # test is applied in burn-in too.
+        sampler = make_sampler(sampler.name, {"adapt": True})
+        run = adapting(run, sampler)
+    variance = changes.get("prior_variance", run.settings.prior_variance)
+    if not (math.isfinite(variance) and variance > 0):
+        raise UserError(f"--prior-variance {variance} must be a positive number")
+    usual = suggested_trajectory_length(run.settings.prior_variance)
+    of_prior = arguments_of(sampler).get("trajectory_length") == usual
+    if of_prior and not given.keys() & {"trajectory_length", "num_leapfrog"}:
+        given["trajectory_length"] = suggested_trajectory_length(variance)
+    return RunSpecification(replace(run.settings, **changes), with_arguments(sampler, given))
+
+
+def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
+    """The run in the directory `given["out"]`, with the settings that may change taken from what was given.
+
+    preset: None where the command names none.
+
+    Raises:
+        UserError: no such run, or a setting given that its draws depend on and that it does not have.
+    """
+    if given.get("out") is None:
+        raise UserError("--resume needs --out, the directory of the run to continue")
+    path = given["out"] / "config.json"
+    if not path.is_file():
+        raise UserError(f"{path} does not exist: there is no run to resume")
+    try:
+        config: dict[str, Any] = json.loads(path.read_text())
+        sampler = make_sampler(
+            config["sampler"], {name: config[name] for name in argument_types(config["sampler"])}
+        )
+        # config.json names the device as its maker does
+        stored = {name: config[name] for name in _SETTINGS - {"device"}} | {"data_dir": Path(config["data_dir"])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error
+    if preset is not None and preset != stored["preset"]:
+        raise UserError(
+            f"the run in {given['out']} has preset {stored['preset']}, not {preset}: leave the preset out"
+        )
+    for name in sorted(set(given) - FREE_ON_RESUME):
+        if name not in config:
+            with_arguments(sampler, {name: given[name]})  # says which samplers take it
+        if given[name] != config[name]:
+            raise UserError(
+                f"{option(name)} {given[name]} differs from the run in {given['out']}, "
+                f"which has {config[name]}: a run is resumed with its own settings"
+            )
+    free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
+    return RunSpecification(SampleSettings(**stored | free), sampler)
+
+
+def sample_flags(preset: str, given: Mapping[str, Any]) -> list[Flag]:
+    """The flags of `python -m hmc_fast.sample`, with the defaults of a preset and of the sampler given."""
+    run = resolve(preset, {name: value for name, value in given.items() if name == "sampler"})
+    sampler = Flag(
+        "sampler",
+        Literal[tuple(SAMPLERS)],
+        f"What moves the chains.\n{summaries()}",
+        "Sampler",
+        next(iter(PRESETS[preset])),
+    )
+    return [sampler, *sampler_flags(run.sampler), *flags_of(run.settings)]

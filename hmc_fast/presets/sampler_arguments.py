@@ -1,0 +1,191 @@
+"""Samplers as the command line sees them: names, and flags read from constructors and their docstrings.
+
+A sampler keeps every argument of its constructor under the argument's name, so its settings can be read back.
+"""
+
+import inspect
+import re
+from collections.abc import Mapping
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
+
+from ..command_line import Flag, option
+from ..dynamics.integrators import INTEGRATORS, Integrator
+from ..dynamics.schedules import CosineCyclical
+from ..errors import UserError
+from ..samplers import (
+    AMAGOLD,
+    GHMC,
+    HMC,
+    MCLMC,
+    PSGLD,
+    SGHMC,
+    SGLD,
+    SGNHT,
+    AdjustedMCLMC,
+    Sampler,
+    SplitHMC,
+    UnderdampedLangevin,
+)
+
+__all__ = [
+    "SAMPLERS",
+    "argument_types",
+    "arguments_of",
+    "make_sampler",
+    "sampler_flags",
+    "summaries",
+    "with_arguments",
+]
+
+SAMPLERS: dict[str, type[Any]] = {
+    "hmc": HMC,
+    "ghmc": GHMC,
+    "split_hmc": SplitHMC,
+    "amagold": AMAGOLD,
+    "adjusted_mclmc": AdjustedMCLMC,
+    "mclmc": MCLMC,
+    "sghmc": SGHMC,
+    "sgld": SGLD,
+    "psgld": PSGLD,
+    "sgnht": SGNHT,
+    "baoab": UnderdampedLangevin,
+    "obabo": UnderdampedLangevin,
+}
+
+# The cosine schedule's own arguments, as flags of every sampler that takes a schedule.
+_CYCLE = {"cycle_length": "cycle_length", "cycle_keep": "keep", "cycle_exploration": "exploration"}
+_NO_CYCLE = {"cycle_length": 0, "cycle_keep": 1, "cycle_exploration": 0.0}
+
+
+def make_sampler(name: str, arguments: Mapping[str, Any]) -> Sampler:
+    """The sampler of that name, from arguments as flags name them.
+
+    Raises:
+        UserError: an argument that the sampler does not take, or a value that it refuses.
+    """
+    takes = argument_types(name)
+    for argument in arguments:
+        if argument not in takes:
+            takers = ", ".join(other for other in SAMPLERS if argument in argument_types(other))
+            raise UserError(
+                f"{option(argument)} is not a setting of --sampler {name}: leave it out, or use one of {takers}"
+            )
+    values = dict(arguments)
+    if "cycle_length" in takes:
+        cycle = {keyword: values.pop(flag, _NO_CYCLE[flag]) for flag, keyword in _CYCLE.items()}
+        values["schedule"] = CosineCyclical(**cycle) if cycle["cycle_length"] else None
+    if "integrator" in values:
+        values["integrator"] = INTEGRATORS[values["integrator"]]
+    if SAMPLERS[name] is UnderdampedLangevin:
+        values["scheme"] = name
+    return cast(Sampler, SAMPLERS[name](**values))
+
+
+def arguments_of(sampler: Sampler) -> dict[str, Any]:
+    """The arguments that make this sampler, as flags name them."""
+    arguments = {}
+    for name in argument_types(sampler.name):
+        if name in _CYCLE:
+            schedule = vars(sampler)["schedule"]
+            arguments[name] = _NO_CYCLE[name] if schedule is None else getattr(schedule, _CYCLE[name])
+        else:  # an argument that it replaced by a value of its own it keeps as `given_...`
+            value = vars(sampler).get(f"given_{name}", vars(sampler)[name])
+            arguments[name] = value.name if isinstance(value, Integrator) else value
+    if arguments.get("trajectory_length") is not None:
+        arguments["num_leapfrog"] = None  # which follows from it
+    return arguments
+
+
+def with_arguments(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
+    """A sampler of the same kind with some arguments changed, named as flags.
+
+    Raises:
+        UserError: as `make_sampler`.
+    """
+    arguments = arguments_of(sampler) | dict(changes)
+    # A length is given in one of two ways: the new one stands.
+    for new, old in (("trajectory_length", "num_leapfrog"), ("num_leapfrog", "trajectory_length")):
+        if new in changes and old in arguments and old not in changes:
+            arguments[old] = None
+    if isinstance(sampler, MCLMC) and "step_size" in changes and "adapt" not in changes:
+        arguments["adapt"] = None  # learned only where no step size is given
+    return make_sampler(sampler.name, arguments)
+
+
+def sampler_flags(sampler: Sampler) -> list[Flag]:
+    """The flags of all samplers: those of `sampler` first, with its values as defaults."""
+    values = arguments_of(sampler)
+    chosen, others = f"Settings of {sampler.name}", "Settings of other samplers"
+    names = dict.fromkeys([*values, *(flag for name in SAMPLERS for flag in argument_types(name))])
+    return [
+        Flag(name, _type(name), _help(name, sampler.name), chosen if name in values else others, values.get(name))
+        for name in names
+    ]
+
+
+def summaries() -> str:
+    """A line on each sampler: the first sentence of its class."""
+    lines = []
+    for name, kind in SAMPLERS.items():
+        sentence = " ".join(str(inspect.getdoc(kind)).split("\n\n")[0].split()).split(". ")[0].rstrip(".")
+        scheme = f", {name.upper()} splitting" if kind is UnderdampedLangevin else ""
+        lines.append(f"{name}: {sentence}{scheme}.")
+    return "\n".join(lines)
+
+
+@cache
+def argument_types(name: str) -> dict[str, Any]:
+    """The flags of a sampler and their types: the arguments of its constructor that a shell can give."""
+    takes: dict[str, Any] = {}
+    hints = get_type_hints(SAMPLERS[name].__init__)
+    for argument in inspect.signature(SAMPLERS[name]).parameters:
+        if argument == "schedule":
+            takes |= {flag: float if flag == "cycle_exploration" else int for flag in _CYCLE}
+        elif argument == "integrator":
+            takes[argument] = Literal[tuple(INTEGRATORS)]
+        elif argument != "scheme" and _is_simple(hints[argument]):  # the scheme is the sampler's name
+            takes[argument] = hints[argument]
+    return takes
+
+
+def _is_simple(annotation: Any) -> bool:
+    """Whether a shell can give it: a number, a switch, one of some words, or none of these."""
+    if get_origin(annotation) in (Union, UnionType):
+        return all(kind is NoneType or _is_simple(kind) for kind in get_args(annotation))
+    return annotation in (int, float, bool) or get_origin(annotation) is Literal
+
+
+def _type(flag: str) -> Any:
+    return next(argument_types(name)[flag] for name in SAMPLERS if flag in argument_types(name))
+
+
+def _help(flag: str, chosen: str) -> str:
+    """What the docstrings say of it: a line for each meaning, the chosen sampler's first."""
+    meanings: dict[str, list[str]] = {}
+    for name in sorted(
+        (name for name in SAMPLERS if flag in argument_types(name)), key=lambda name: name != chosen
+    ):
+        kind, argument = (CosineCyclical, _CYCLE[flag]) if flag in _CYCLE else (SAMPLERS[name], flag)
+        meanings.setdefault(_documented(kind)[argument], []).append(name)
+    return "\n".join(f"{', '.join(names)}: {meaning}" for meaning, names in meanings.items())
+
+
+def _documented(kind: type[Any]) -> dict[str, str]:
+    """The `Args:` of a class's docstring, by argument; "as for `HMC`" is looked up there."""
+    documented = {}
+    section = re.search(
+        r"^(?:Args|Attributes):\n(.*?)(?:\n\n|\Z)", str(inspect.getdoc(kind)), re.DOTALL | re.MULTILINE
+    )
+    entries = re.split(r"\n    (?=\S)", "\n" + section[1]) if section else []
+    for entry in filter(None, entries):
+        names, _, text = " ".join(entry.split()).partition(": ")
+        reference = re.match(r"as (?:for|in) `?(\w+)`?", text)
+        for name in names.split(", "):
+            if reference:
+                (other,) = {kind for kind in SAMPLERS.values() if kind.__name__ == reference[1]}
+                documented[name] = _documented(other)[name]
+            else:
+                documented[name] = text.replace("`", "")
+    return documented
