@@ -12,10 +12,19 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.axis import Axis
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from hmc_fast.report.drawing import BLUE, CHAIN_STYLES, GREY, INK, RED, new_figure, note, save, style
+from hmc_fast.report.drawing import (
+    BLUE,
+    CHAIN_STYLES,
+    GREY,
+    INK,
+    RED,
+    label_log_axis,
+    new_figure,
+    note,
+    save,
+    style,
+)
 
 KEYS = ["suite", "name", "provider", "size", "metric"]
 # What each axis of the suite `scaling` counts, and what its times are of.
@@ -60,7 +69,8 @@ def steps(table: pd.DataFrame) -> Any:
         row += 1
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(ylim=(row - 0.4, -0.6), xscale="log")
-    plain(ax.xaxis)
+    ax.set_xlim(0.8 * ax.dataLim.x0, 1.25 * ax.dataLim.x1)
+    label_log_axis(ax.xaxis, [m * 10**k for k in range(-1, 4) for m in (1, 2, 5)])
     ax.set_xlabel(
         "time per leapfrog step relative to ours: median of the ratios within each round, bars 20 to 80 %\n"
         "solid line: ours (fastest float32 variant); dotted: lower bound, FLOPs at measured matmul throughput"
@@ -85,23 +95,14 @@ def lines(table: pd.DataFrame, suite: str, axes_of: Callable[[str], tuple[str, s
         xlabel, ylabel = axes_of(name)
         ax.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel)
         ax.set_title(name, fontsize=9.5, color=GREY)
-        plain(ax.xaxis, sorted(part["size"].unique()))
-        plain(ax.yaxis)
+        ax.set_ylim(0.8 * part["q20"].min(), 1.25 * part["q80"].max())
+        label_log_axis(ax.xaxis, sorted(part["size"].unique()))
+        label_log_axis(ax.yaxis)
         if (part["samples"] == 1).all():
             note(ax, "one run per point:\nno quantiles", (0.03, 0.97), (0, 0), va="top")
         if part["provider"].nunique() > 1:
             ax.legend(loc="upper left")
     return figure
-
-
-def plain(axis: Axis, ticks: list[float] | None = None) -> None:
-    """A logarithmic axis labelled 1,000 rather than 10^3, at the given ticks or at 1, 2 and 5 of each decade."""
-    low, high = axis.get_data_interval() * np.array([0.8, 1.25])
-    decades = [10.0**k for k in range(-6, 9)]
-    axis.set_major_locator(FixedLocator(ticks or [m * d for d in decades for m in (1, 2, 5)]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
-    axis.set_minor_locator(NullLocator())
-    axis.set_view_interval(low, high, ignore=True)
 
 
 def main() -> None:

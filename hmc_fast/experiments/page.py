@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..atomic_files import write_json
-from ..report.drawing import SIZE, new_figure, plain, save, style
+from ..report.drawing import SIZE, label_log_axis, new_figure, save, style
 from ..report.html import render
 from ..results.predictions import expected_calibration_error
 
@@ -82,7 +82,7 @@ class Page:
         with style():
             figure = new_figure(size)
             yield figure
-            _plain_log_axes(figure)
+            _label_log_axes(figure)
             save(figure, self.directory / f"{name}.png")
         self.figures.append((name, title, caption))
 
@@ -124,17 +124,14 @@ class Page:
         return "\n".join(lines).rstrip() + "\n"
 
 
-def _plain_log_axes(figure: Any) -> None:
-    """Logarithmic axes labelled .1, .2, .5, 1: powers of ten alone would leave most of them with one label."""
-    from matplotlib.ticker import LogFormatter, LogLocator, NullFormatter
+def _label_log_axes(figure: Any) -> None:
+    """Those that a question left with matplotlib's own labels."""
+    from matplotlib.ticker import LogFormatter
 
     for ax in figure.axes:
         for axis in (ax.xaxis, ax.yaxis):
             if axis.get_scale() == "log" and isinstance(axis.get_major_formatter(), LogFormatter):
-                low, high = (float(end) for end in axis.get_data_interval())
-                axis.set_major_locator(LogLocator(subs=(1,) if high > 300 * low else (1, 2, 5)))
-                axis.set_major_formatter(plain)
-                axis.set_minor_formatter(NullFormatter())
+                label_log_axis(axis)
 
 
 def _cells(table: "pd.DataFrame") -> list[list[str]]:

@@ -78,6 +78,7 @@ def energy_error(ax: Any, run: RunFolder) -> None:
     note(ax, "exact", (0, 1), (5, -2), ("data", "axes fraction"), va="top")
     if len(inside) < len(values):
         ax.set_title(f"{len(values) - len(inside):,} outside the plot", fontsize=9, color=GREY, loc="right")
+    ax.xaxis.set_major_formatter(plain)
     ax.set(xlabel="energy error ΔH of a trajectory (nats)", ylabel="trajectories")
 
 
@@ -125,4 +126,5 @@ def energy(ax: Any, run: RunFolder) -> None:
     low = float(run.e_bfmi().min())
     if np.isfinite(low):  # it takes four iterations
         note(ax, f"smallest E-BFMI {low:.2f}", (1, 1), (-4, -6), ha="right", va="top", color=INK)
+    ax.xaxis.set_major_formatter(plain)
     ax.set(xlabel="energy (nats)", ylabel="density")

@@ -12,7 +12,7 @@ from ..errors import UserError
 from ..results.predictions import agreement, total_variation
 from ..results.run_folder_reader import RunFolder
 from .chain_panels import trace
-from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, new_figure, plain, save, style
+from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, label_log_axis, new_figure, save, style
 from .findings import findings
 from .html import render
 from .prediction_panels import SCORES, equal_mass_bins, mark_confidence
@@ -176,8 +176,7 @@ def _convergence(ax: Any, runs: Sequence[RunFolder], names: Sequence[str], score
         x = run.predictions["curve_draws"] if axis == "draws" else run.gradients_at_draws() * _share_of_data(run)
         ax.plot(x, curve, label=name, markevery=max(1, len(curve) // 6), **_line(index))
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(plain)
-    ax.xaxis.set_minor_formatter("")
+    label_log_axis(ax.xaxis)
     ax.set(
         xlabel="draws averaged" if axis == "draws" else "passes over the training data, all chains",
         ylabel=SCORES[score][0],

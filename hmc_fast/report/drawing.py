@@ -5,14 +5,14 @@ greyscale print; the colours are Okabe and Ito's, which colour-blind readers can
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["image_look", "new_figure", "note", "plain", "save", "style"]
+__all__ = ["image_look", "label_log_axis", "new_figure", "note", "plain", "save", "style"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, GREY, PALE, SHADE = "#1f2933", "#616e7c", "#eef1f4", "#e3e8ed"
@@ -65,6 +65,18 @@ def save(figure: Any, path: Path) -> Path:
 def plain(value: float, _: object = None) -> str:
     """A tick label with thousands separators and a real minus sign."""
     return f"{value:,.10g}".replace("-", "−")
+
+
+def label_log_axis(axis: Any, ticks: Sequence[float] = ()) -> None:
+    """Labels 1, 2, 5, 10 in place of powers of ten, which would leave most axes with one label; powers alone on an
+    axis of more than 300 fold. Or the given ticks."""
+    from matplotlib.ticker import FixedLocator, NullFormatter
+
+    low, high = (float(end) for end in axis.get_data_interval())
+    steps = (1, 2, 5) if high < 300 * low else (1,)
+    axis.set_major_locator(FixedLocator(list(ticks) or [m * 10.0**k for k in range(-9, 10) for m in steps]))
+    axis.set_major_formatter(plain)
+    axis.set_minor_formatter(NullFormatter())
 
 
 def note(ax: Any, text: str, at: Any, offset: Any, coords: Any = "axes fraction", **look: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..results.run_folder_reader import RunFolder
-from .drawing import BLUE, GREY, INK, RED, image_look, new_figure, note, plain
+from .drawing import BLUE, GREY, INK, RED, image_look, label_log_axis, new_figure, note, plain
 
 __all__ = [
     "equal_mass_bins",
@@ -53,12 +53,11 @@ def score_curve(ax: Any, run: RunFolder, name: str) -> None:
     note(ax, "average of draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
     if draws[0] > 0 and draws[-1] >= 16 * draws[0]:
         ax.set_xscale("log")
-        ticks = [t for p in range(9) for t in (10**p, 2 * 10**p, 5 * 10**p)]
-        ax.set_xticks([t for t in ticks if draws[0] <= t <= draws[-1]])
-        ax.tick_params(axis="x", which="minor", length=0, labelbottom=False)
+        label_log_axis(ax.xaxis)
+    else:
+        ax.xaxis.set_major_formatter(plain)
     if name == "accuracy":
         ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.4g} %")
-    ax.xaxis.set_major_formatter(plain)
     ax.set(xlabel="draws averaged", ylabel=label)
 
 

@@ -237,7 +237,8 @@ def _all_fine(run: Evidence) -> str:
 
 
 def _share(mask: np.ndarray) -> str:
-    return f"{100 * mask.mean():.2g} %"
+    percent = 100 * mask.mean()
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def _times(factor: float) -> str:

@@ -1,5 +1,7 @@
 """How do predictions degrade under distribution shift? (Izmailov et al. 2021; Ovadia et al. 2019)"""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -32,7 +34,8 @@ def answer(lab: Lab, page: Page) -> None:
     jobs = approximations(lab, s.seed) | minibatch_samplers(lab, s.seed)
     jobs = {"hmc": lab.hmc(seed=s.seed)} | {key: jobs[key] for key in METHODS}
     samples = dict(zip(jobs, lab.obtain(list(jobs.values())), strict=True))
-    rows, detected = [], {}
+    rows: list[dict[str, Any]] = []
+    detected: dict[str, dict[str, Any]] = {}  # by key
     for key, sample in samples.items():
         at = {"key": key, "method": sample.name}
         rows.append({**at, "corruption": "none", "intensity": 0, **scores(sample.bma, lab.labels)})
@@ -140,14 +143,15 @@ def _examples(page: Page, images: np.ndarray, other: np.ndarray | None, name: st
 
 def _claims(page: Page, table: pd.DataFrame, mean: pd.DataFrame) -> None:
     names = {"hmc": "HMC", "sgd": "SGD", "ensemble": "deep ensemble"}
-    by_key = mean.set_index(["key", "intensity"])
     worst = INTENSITIES[-1]
+    rows = mean[["key", "intensity", "accuracy", "nll"]].to_numpy().tolist()
+    found = {(key, intensity): (accuracy, nll) for key, intensity, accuracy, nll in rows}
 
     def line(intensity: int) -> str:
-        rows = {name: by_key.loc[key, intensity] for key, name in names.items()}
-        return ", ".join(f"{name} {row['accuracy']:.3f} / {row['nll']:.3f}" for name, row in rows.items())
+        told = {name: found[key, intensity] for key, name in names.items()}
+        return ", ".join(f"{name} {accuracy:.3f} / {nll:.3f}" for name, (accuracy, nll) in told.items())
 
-    lost = {key: by_key.loc[key, 0]["accuracy"] - by_key.loc[key, worst]["accuracy"] for key in names}
+    lost = {key: found[key, 0][0] - found[key, worst][0] for key in names}
     page.claim(
         "Under corruption HMC loses more accuracy than a deep ensemble, as in the paper.",
         bool(lost["hmc"] > lost["ensemble"]),
