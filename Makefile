@@ -9,7 +9,7 @@ WORKERS ?= 2
 # What must hold on every path of computation.
 COMPILED := tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py
 
-.PHONY: sample test test-all lint format bench uci clean
+.PHONY: sample test test-all mutants lint format bench uci clean
 
 sample: $(INSTALLED)
 	$(BIN)/python -m hmc_fast.sample
@@ -20,6 +20,10 @@ test: $(INSTALLED)
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu"
 	$(BIN)/python -m pytest -n $(WORKERS) --path compiled $(COMPILED)
+
+# Defects that the fast tests must catch (tests/mutants.py): some minutes.
+mutants: $(INSTALLED)
+	$(BIN)/python tests/run_mutants.py
 
 # hmc_fast.kernels lives in kernels/: the type checker is shown the tree as it is installed.
 lint: $(INSTALLED)

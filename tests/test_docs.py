@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import numpy as np
-import torch
+import pytest
 
-import hmc_fast
+from cases import sample
 from targets import linear_regression
 
 PAGE = Path(__file__).parent.parent / "docs" / "protocol.md"
@@ -25,16 +25,20 @@ def langevin(folder, monkeypatch):
 def test_the_example_of_the_protocol_page_samples_the_posterior(tmp_path, monkeypatch):
     posterior, known = linear_regression()
     sampler = langevin(tmp_path, monkeypatch)(2e-4, num_steps=20)
-    options = {"chains": 4, "burn_in": 50, "draws": 400, "progress": False, "draw_dtype": torch.float32}
-    run = hmc_fast.run(posterior, sampler, **options)
+    run = sample(posterior, sampler, chains=64, burn_in=20, draws=40, compile=False)
     draws = np.asarray(run.draws).reshape(-1, 2)
     assert np.abs(draws.mean(0) - known.mean).max() < 0.5 * np.sqrt(known.variance).min()
     assert np.all(draws.var(0) / known.variance < 1.6)
     assert np.all(draws.var(0) / known.variance > 0.7)
 
-    options |= {"draws": 5, "burn_in": 1}
-    plain = hmc_fast.run(posterior, sampler, compile=False, **options)
-    compiled = hmc_fast.run(posterior, sampler, compile=True, out=tmp_path / "run", **options)
+
+@pytest.mark.slow
+def test_the_example_of_the_protocol_page_compiles_and_resumes(tmp_path, monkeypatch):
+    posterior, _ = linear_regression()
+    sampler = langevin(tmp_path, monkeypatch)(2e-4, batch_size=32, num_leapfrog=20)
+    options = {"chains": 4, "burn_in": 1, "draws": 5}
+    plain = sample(posterior, sampler, compile=False, **options)
+    compiled = sample(posterior, sampler, compile=True, out=tmp_path / "run", **options)
     np.testing.assert_allclose(plain.draws, compiled.draws, rtol=1e-4, atol=1e-5)
-    again = hmc_fast.run(posterior, sampler, compile=True, out=tmp_path / "run", resume=True, **options)
+    again = sample(posterior, sampler, compile=True, out=tmp_path / "run", resume=True, **options)
     assert np.array_equal(again.draws, compiled.draws)

@@ -5,23 +5,14 @@ import pytest
 import torch
 
 import hmc_fast
-from cases import normal
+from cases import normal, sample
 from hmc_fast.results.diagnostics import rhat
 from targets import correlated_gaussian, linear_regression
 
 
-def adapted(target, *, burn_in=300, draws=300, chains=8, seed=0, init, **settings):
-    return hmc_fast.run(
-        target,
-        hmc_fast.HMC(adapt=True, **settings),
-        chains=chains,
-        burn_in=burn_in,
-        draws=draws,
-        seed=seed,
-        init=init,
-        draw_dtype=torch.float32,
-        progress=False,
-    )
+def adapted(target, *, burn_in=200, draws=75, chains=32, init, **settings):
+    sampler = hmc_fast.HMC(adapt=True, **settings)
+    return sample(target, sampler, chains=chains, burn_in=burn_in, draws=draws, init=init)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +21,7 @@ def adapted(target, *, burn_in=300, draws=300, chains=8, seed=0, init, **setting
 )
 def test_no_numbers_given_on_a_correlated_target(settings):
     known = correlated_gaussian()
-    run = adapted(known.density, init=normal(8, 3), **settings)
+    run = adapted(known.density, init=normal(32, 3), **settings)
     draws = np.moveaxis(run.draws, 0, 1).astype(np.float64)
     assert rhat(draws).max() < 1.03
     assert (np.abs(draws.mean((0, 1)) - known.mean) < 0.15 * np.sqrt(known.variance)).all()
@@ -42,7 +33,9 @@ def test_no_numbers_given_on_a_correlated_target(settings):
 @pytest.mark.parametrize("target_acceptance", [0.65, 0.9])
 def test_acceptance_comes_out_at_its_target(target_acceptance):
     density = hmc_fast.Density(lambda t: -0.5 * (t**2).sum(), 200, dtype=torch.float64)
-    run = adapted(density, init=normal(8, 200), burn_in=200, draws=100, target_acceptance=target_acceptance)
+    run = adapted(
+        density, init=normal(8, 200), burn_in=200, draws=100, chains=8, target_acceptance=target_acceptance
+    )
     probability = run.trace.query("phase == 'sampling'").accept_prob.mean()
     assert probability == pytest.approx(target_acceptance, abs=0.07)
 
@@ -50,19 +43,19 @@ def test_acceptance_comes_out_at_its_target(target_acceptance):
 def test_scales_five_orders_apart_are_found():
     scale = torch.logspace(-3, 2, 6, dtype=torch.float64)
     density = hmc_fast.Density(lambda t: -0.5 * ((t / scale) ** 2).sum(), 6, dtype=torch.float64)
-    run = adapted(density, init=normal(8, 6))
+    run = adapted(density, init=normal(32, 6))
     np.testing.assert_allclose(run.draws.astype(np.float64).std((0, 1)), scale, rtol=0.15)
 
 
 def test_what_was_learned_is_frozen_after_burn_in():
-    run = adapted(correlated_gaussian().density, burn_in=60, draws=40, init=normal(8, 3))
+    run = adapted(correlated_gaussian().density, burn_in=60, draws=40, chains=8, init=normal(8, 3))
     steps = run.trace.pivot(index="iteration", columns="chain", values="step_size").to_numpy()
     assert len(np.unique(steps[60:])) == 1
     assert len(np.unique(steps[:60, 0])) > 30
 
 
 def test_chains_apart_have_step_sizes_of_their_own():
-    run = adapted(correlated_gaussian().density, burn_in=60, draws=5, pool=False, init=normal(8, 3))
+    run = adapted(correlated_gaussian().density, burn_in=60, draws=5, chains=8, pool=False, init=normal(8, 3))
     steps = run.trace.pivot(index="iteration", columns="chain", values="step_size").to_numpy()
     assert len(np.unique(steps[-1])) == 8
 
@@ -74,7 +67,7 @@ def test_divergences_do_not_poison_adaptation():
         return torch.where(theta[0] > 0, torch.log(theta[0]), torch.nan) - theta.abs().sum()
 
     density = hmc_fast.Density(log_density, 2, dtype=torch.float64)
-    run = adapted(density, burn_in=150, draws=400, init=normal(8, 2).abs() + 0.1)
+    run = adapted(density, burn_in=150, draws=100, init=normal(32, 2).abs() + 0.1)
     assert run.trace.divergent.sum() > 0
     assert np.isfinite(run.trace.step_size).all()
     assert 0.03 < run.trace.step_size.iloc[-1] < 3
@@ -83,7 +76,7 @@ def test_divergences_do_not_poison_adaptation():
 
 def test_adapted_on_a_model():
     posterior, known = linear_regression()
-    run = adapted(posterior, init="prior", burn_in=150, draws=200)
+    run = adapted(posterior, init="prior", burn_in=150, draws=50)
     np.testing.assert_allclose(
         run.draws.astype(np.float64).mean((0, 1)), known.mean, atol=0.15 * known.variance.max() ** 0.5
     )

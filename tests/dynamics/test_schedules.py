@@ -15,6 +15,8 @@ def test_cosine_cycles():
     assert fraction[:13].tolist() == pytest.approx([k / 12 for k in range(12)] + [0.0])
     learning_rate = torch.cat([schedule.multiplier(s.view(1), 3) for s in steps]) ** 2
     torch.testing.assert_close(learning_rate, 0.5 * (1 + torch.cos(math.pi * fraction)))
+    exploring = hmc_fast.CosineCyclical(4, exploration=0.5)
+    assert torch.cat([exploring.explores(s.view(1), 3) for s in steps]).tolist() == ([True] * 6 + [False] * 6) * 2
     assert [schedule.keeps(i) for i in range(8)] == [False, False, True, True] * 2
     for options, message in (
         ({"cycle_length": 0}, "cycle length 0"),

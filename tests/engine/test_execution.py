@@ -94,6 +94,7 @@ def kept(tmp_path, monkeypatch):
     return tmp_path / "hmc_fast" / "measured.json"
 
 
+@pytest.mark.slow
 def test_long_runs_are_compiled_and_short_ones_not(kept):
     posterior = network()
     short, long = choose(posterior, 2, 40, 1_000), choose(posterior, 2, 40, 10_000_000)
@@ -104,6 +105,7 @@ def test_long_runs_are_compiled_and_short_ones_not(kept):
     assert not choose(posterior, 2, 40, 10_000_000, compile=False).target.compiled
 
 
+@pytest.mark.slow
 def test_compilation_that_does_not_help_is_dropped(kept):
     posterior = network("vmap")
     assert choose(posterior, 2, 40, 10_000_000).target.compiled

@@ -43,7 +43,8 @@ def test_rounding_is_counted_and_clamped():
 
 
 @pytest.mark.parametrize(
-    ("capacity", "draws"), [(None, 7), (3, 3), ("3", 3), ("1KB", 7), ("250B", 2), (" 0.5 KiB ", 5), ("1GiB", 7)]
+    ("capacity", "draws"),
+    [(None, 7), (3, 3), ("3", 3), ("1KB", 7), (" 250B ", 2), ("0.49 KiB", 5), ("100B", 1), ("1GiB", 7)],
 )
 def test_capacity_in_draws_or_bytes(capacity, draws):
     assert parse_capacity(capacity, 100, 7) == draws

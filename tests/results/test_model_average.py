@@ -76,6 +76,8 @@ def test_regression_moments_are_those_of_the_mixture():
     assert result.log_likelihood(y) == pytest.approx(density.mean())
     assert average.curve[-1].tolist()[:2] == pytest.approx([result.rmse(y), result.log_likelihood(y)])
     scaled = result.rescaled(3.0, 2.0)
+    np.testing.assert_allclose(scaled.aleatoric, 4 * result.aleatoric)
+    np.testing.assert_allclose(scaled.epistemic, 4 * result.epistemic, atol=1e-12)
     assert scaled.rmse(3 + 2 * y) == pytest.approx(2 * result.rmse(y))
     assert scaled.log_likelihood(3 + 2 * y) == pytest.approx(result.log_likelihood(y) - math.log(2))
 

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 
+from hmc_fast.results.model_average import StreamedAverage
 from hmc_fast.results.predictions import Classification, expected_calibration_error
 
 
@@ -23,3 +25,14 @@ def test_calibrated_probabilities_have_no_calibration_error():
     p = rng.uniform(0.5, 1, 40_000)
     labels = (rng.uniform(size=40_000) > p).astype(int)
     assert expected_calibration_error(np.stack((p, 1 - p), 1), labels) < 0.01
+
+
+def test_certainty_that_is_wrong_costs_much_but_not_infinity():
+    """A probability may round to 0, and the entropy of the average to less than the average entropy."""
+    certain = np.array([[1.0, 0.0]])
+    result = Classification(certain, certain[None], np.full(1, 1e-9))
+    assert 700 < result.nll(np.array([1])) < 800
+    assert result.epistemic.tolist() == [0.0]
+    average = StreamedAverage("classification", (1, 1, 2), labels=torch.tensor([1]), num_draws=1)
+    average.update(torch.tensor(certain[None]))
+    assert 700 < average.curve[0, 1] < 800

@@ -1,0 +1,311 @@
+"""Defects that the tests must catch, as data: an edit of one file, and the tests of which one must fail.
+
+`old` occurs exactly once in its file; an entry for which that is no longer so is stale, an error. Tests are named
+from this folder. `make mutants` (`run_mutants.py`) applies each edit to a copy and lists what survives.
+"""
+
+from typing import NamedTuple
+
+
+class Mutant(NamedTuple):
+    file: str
+    old: str
+    new: str
+    tests: str  # arguments of pytest, below tests/
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutate(file: str, tests: str, *edits: tuple[str, ...]) -> None:
+    """Adds edits (old, new) or (old, new, tests of its own) of one file."""
+    for old, new, *own in edits:
+        MUTANTS.append(Mutant(file, old, new, own[0] if own else tests))
+
+
+# --- kernels: the twins -----------------------------------------------------------------------------------
+
+mutate(
+    "kernels/reference.py",
+    "kernels/test_philox.py",
+    ("+ 0.5) * 2.0**-23", "+ 0.0) * 2.0**-23"),  # a uniform of 0
+    ("for _ in range(10):", "for _ in range(9):"),
+    ("(counter.step & _MASK)", "(counter.step & 0xFFFF)"),
+    ("u0.log_().mul_(-2)", "u0.log_().mul_(-1)"),
+    ("u1.mul_(2 * math.pi)", "u1.mul_(math.pi)"),
+    ("radius1 * torch.sin(angle1)", "radius1 * torch.cos(angle1)"),
+    ("seed & _MASK, (seed >> 32) & _MASK", "seed & _MASK, seed & _MASK"),
+)
+mutate(
+    "kernels/reference.py",
+    "results/test_draw_store.py",
+    ("& (theta != 0)).sum()", ").sum()"),  # zeros are no underflow
+    ("slot.copy_(theta.clamp(-info.max, info.max))", "slot.copy_(theta)"),
+    ("(magnitude > info.max)", "(magnitude >= info.max)"),
+)
+mutate(
+    "kernels/reference.py",
+    "kernels/test_average.py -k torch",
+    ("torch.special.entr(p).sum(-1)", "torch.special.entr(p).mean(-1)"),
+    ("    sums += p\n", "    sums.copy_(p)\n"),
+    ("p = torch.softmax(logits, dim=-1,", "p = torch.softmax(logits, dim=1,"),  # over points, not classes
+)
+mutate(
+    "kernels/prior.py",
+    "targets/test_priors.py",
+    ("return -torch.abs(x) / s - log_s - math.log(2)", "return -torch.abs(x) / s - log_s"),
+    ("return -torch.tanh(x / (2 * s)) / s", "return -torch.tanh(x / s) / s"),
+    ("return -(a + 1) * x / (a * s * s + x * x)", "return -a * x / (a * s * s + x * x)"),
+    ("0.5 * (a + 1) * torch.log1p((x / s) ** 2 / a)", "0.5 * (a + 1) * torch.log1p((x / s) ** 2)"),
+    ("math.log(a * b / (1 - a))", "math.log(a / (1 - a))"),
+    ("torch.sigmoid(-logits) / b**2)", "torch.sigmoid(-logits) / b)"),
+    ("        return -x / (s * s)\n", "        return -x / s\n"),
+)
+
+# --- kernels: Triton, against the twins ---------------------------------------------------------------------
+
+mutate(
+    "kernels/prior_device.py",
+    "kernels/test_ops.py -k 'test_update_with_every_prior or test_energies_with_every_prior'",
+    ("value = -(p + 1.0) * x / (p * s * s + x * x)", "value = -p * x / (p * s * s + x * x)"),
+    ("return math.log((1 - a) / b) -", "return math.log(1 - a) -"),
+)
+mutate(
+    "kernels/philox.py",
+    "kernels/test_philox.py -k kernel_gives",
+    ("z2, z3 = _pair(w2, w3)", "z2, z3 = _pair(w0, w3)"),
+    ("tl.join(tl.join(z0, z2), tl.join(z1, z3))", "tl.join(tl.join(z0, z1), tl.join(z2, z3))"),
+)
+mutate(
+    "kernels/store.py",
+    "kernels/test_ops.py -k test_store",
+    ("over = (magnitude > top)", "over = (magnitude >= top)"),
+    (" & (magnitude > 0.0)", ""),
+    ("tl.where(theta < -top, -top, theta)", "theta"),
+)
+mutate(
+    "kernels/average.py",
+    "kernels/test_average.py -k triton",
+    ("logits - tl.max(logits, axis=1)[:, None]", "logits"),  # overflows
+    ("tl.where(p == 0.0, 0.0, shifted - tl.log(total))", "shifted - tl.log(total)"),
+    ('tl.where(column < num_classes, logits, float("-inf"))', "logits"),  # the padding takes part
+    ("within = row < num_rows", "within = row <= num_rows"),
+)
+mutate(
+    "kernels/reduce.py",
+    "kernels/test_ops.py::test_second_stage_of_a_sum",
+    ("mask=begin + lane < num_partials", "mask=begin + lane <= num_partials"),
+    ("begin += BLOCK", "begin += BLOCK + 1"),
+)
+
+# --- targets -----------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/targets/priors.py",
+    "targets/test_priors.py",
+    ("return math.sqrt(self.variance / 2)", "return math.sqrt(self.variance)"),
+    ("return math.sqrt(3 * self.variance) / math.pi", "return math.sqrt(self.variance) / math.pi"),
+    (
+        "(self.degrees_of_freedom - 2) / self.degrees_of_freedom)",
+        "self.degrees_of_freedom / (self.degrees_of_freedom - 2))",
+    ),
+    ("(1 - self.weight) * self.ratio**2))", "(1 - self.weight) * self.ratio))"),
+    ("return math.sqrt(self.variance)\n", "return self.variance\n"),  # variance for deviation
+    ("flat.fan_in().rsqrt()", "flat.fan_in().reciprocal()"),
+    ("in reversed(list(prior.groups.items())):", "in list(prior.groups.items()):"),
+    ("a, z, z * b)", "a, z, z)"),
+    ("second[:, part].double().cpu() < a", "second[:, part].double().cpu() > a"),
+    ("(table[-1].family, table[-1].shape) == kind", "table[-1].family == kind[0]"),
+)
+mutate(
+    "hmc_fast/targets/likelihoods.py",
+    "targets/test_likelihoods.py",
+    ("(y - outputs.reshape(y.shape)) / self.noise_std\n", "(y - outputs.reshape(y.shape)) / self.noise_std**2\n"),
+    ("self.noise_std**2)", "self.noise_std)"),
+    ("- torch.log(std) -", "- 0.5 * torch.log(std) -"),
+    ("+ self.min_std) ** 2), dim=-1)", "+ self.min_std)), dim=-1)"),
+    ("torch.stack((1 - p, p), dim=-1)", "torch.stack((p, 1 - p), dim=-1)"),
+)
+mutate(
+    "hmc_fast/targets/flat_module.py",
+    "targets/test_flat_module.py",
+    ("math.prod(shape[1:]) if", "shape[1] if"),
+    ("self.module.named_parameters() if", "self.module.named_parameters(remove_duplicate=False) if"),
+    ("self.module = copy.deepcopy(model)", "self.module = model"),
+)
+
+# --- dynamics ----------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/dynamics/minibatches.py",
+    "dynamics/test_minibatches.py",
+    ("self._advance(step * self.batch_size //", "self._advance((step + 1) * self.batch_size //"),
+    ("permutation(self.seed, epoch + 1,", "permutation(self.seed, epoch,"),
+    ("(high >> 1 << 31) | (low >> 1)", "high >> 31"),  # one bit sorts badly
+    ("torch.remainder(step * self.batch_size, self.num_data)", "torch.remainder(step, self.num_data)"),
+)
+mutate(
+    "hmc_fast/dynamics/schedules.py",
+    "dynamics/test_schedules.py",
+    ("torch.cos(0.5 * math.pi *", "torch.cos(math.pi *"),
+    ("period = self.cycle_length * steps_per_iteration", "period = self.cycle_length"),
+    (">= self.cycle_length - self.keep", "> self.cycle_length - self.keep"),
+    ("< self.exploration\n", "<= self.exploration\n"),
+    ("(-0.5 * self.power)", "(-self.power)"),
+)
+mutate(
+    "hmc_fast/dynamics/metropolis.py",
+    "dynamics/test_metropolis.py",
+    ("accepted = torch.log(uniform) < -safe", "accepted = torch.log(uniform) < safe"),
+    ("accepted = uniform < torch.exp(-safe)", "accepted = uniform < torch.exp(-safe / 2)"),
+    ("torch.exp(-safe.clamp_min(0))", "torch.exp(-safe)"),
+    ("safe = torch.where(finite, energy_error, torch.inf)", "safe = torch.where(finite, energy_error, -torch.inf)"),
+    ("~finite | (safe > DIVERGENCE_THRESHOLD)", "~finite"),
+    (
+        "-(new_log_lik.double() - log_lik.double()).sum(1)",
+        "-(new_log_lik.sum(1) - log_lik.sum(1)).double()",
+    ),
+    ("* inverse_temperature.double()", ""),
+)
+
+# --- adaptation --------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/adaptation/dual_averaging.py",
+    "adaptation/test_dual_averaging.py",
+    ("weight = 1 / (count + _T0)", "weight = 1 / count"),
+    ("centre - count.sqrt() / _GAMMA * error", "centre + count.sqrt() / _GAMMA * error"),
+    ("share = count**-_KAPPA", "share = count**-0.5"),
+    ("accept_prob.double(), nan=0.0)", "accept_prob.double(), nan=1.0)"),
+    ("log_step + math.log(_OPTIMISM)", "log_step"),
+)
+mutate(
+    "hmc_fast/adaptation/energy_variance.py",
+    "adaptation/test_energy_variance.py",
+    ("** (-1 / 6), step)", "** (-1 / 2), step)"),
+    ("(self.dimension * self.wanted)", "self.wanted"),
+    (
+        "_SHRINK * step))",
+        "step))",
+        "samplers/test_mclmc.py::test_steps_that_are_not_finite_do_not_poison_the_learning",
+    ),
+)
+mutate(
+    "hmc_fast/adaptation/initial_step_size.py",
+    "adaptation/test_initial_step_size.py",
+    ("torch.where(accepts, 2.0, 0.5)", "torch.where(accepts, 2.0, 0.25)"),
+    ("nan=0.0) > _CROSSED", "nan=1.0) > _CROSSED"),
+    ("torch.where(searching, step_size * factor, step_size)", "step_size * factor"),
+)
+mutate(
+    "hmc_fast/adaptation/moments.py",
+    "adaptation/test_moments.py",
+    ("shift**2 * self.count * share", "shift**2 * share"),
+    ("(self.count - 1).clamp_min(1)", "self.count.clamp_min(1)"),
+    ("(draws / gradients).sqrt()", "draws / gradients"),
+    (" & (value > 0)", ""),
+    ("values.unflatten(0, (len(self.mean), -1))", "values.unflatten(0, (-1, len(self.mean))).transpose(0, 1)"),
+)
+mutate(
+    "hmc_fast/adaptation/principal_variance.py",
+    "adaptation/test_principal_variance.py",
+    ("(centred @ direction)[:, None]).mean(0)", "(centred @ direction)[:, None]).sum(0)"),
+    ("centred @ direction", "centred @ self.vector"),
+)
+mutate(
+    "hmc_fast/adaptation/windows.py",
+    "adaptation/test_windows.py",
+    ("end + length + 2 * length > stop", "end + 2 * length > stop"),
+    ("return iteration + 1 in self.ends", "return iteration in self.ends"),
+    ("iteration < self.ends[-1]", "iteration <= self.ends[-1]"),
+)
+
+# --- results -----------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/results/diagnostics.py",
+    "results/test_diagnostics.py",
+    ("x.var(axis=1, ddof=1).mean(0)", "x.var(axis=1).mean(0)"),
+    ("between = length * x.mean(1).var(axis=0, ddof=1)", "between = length * x.mean(1).var(axis=0)"),
+    (
+        "np.maximum(_rhat(_rank_normalised(parts)), _rhat(_rank_normalised(folded)))",
+        "_rhat(_rank_normalised(parts))",
+    ),
+    ("- 0.375) / (count + 0.25)", "- 0.5) / count"),
+    ("x[:, x.shape[1] - half :]", "x[:, half : 2 * half]"),
+    ("return np.minimum(*(_ess", "return np.maximum(*(_ess"),
+    ("squares.mean((0, 1)) / 4)", "squares.mean((0, 1)) / 2)"),
+    ("energies.var(1, ddof=1)", "energies.var(1)"),
+    ("fft.next_fast_len(2 * length)", "fft.next_fast_len(length)"),  # a circle, not a line
+    ("total = total + x.mean(1).var(axis=0, ddof=1)", "pass"),
+    ("max(0, (length - 3) // 2)", "max(0, (length - 5) // 2)"),
+    ("np.where(before, np.minimum.accumulate(pairs, axis=0), 0)", "np.where(before, pairs, 0)"),
+    (" & ~_still(part)", ""),
+    ("x.std((0, 1), ddof=1) / np.sqrt(", "x.var((0, 1), ddof=1) / np.sqrt("),
+)
+mutate(
+    "hmc_fast/results/model_average.py",
+    "results/test_model_average.py",
+    ("torch.special.entr(p).sum(-1)", "torch.special.entr(p).mean(-1)"),
+    ("variance + mean**2), dim=-1)", "variance), dim=-1)"),
+    ("self.sums.mean(0) / self.count", "self.sums[0] / self.count"),  # one chain for all
+    ("self.curve[self.count - 1]", "self.curve[self.count % len(self.curve)]"),
+    ("-torch.log(chosen.clamp_min(tiny))", "-torch.log(chosen)"),
+    ("self.second.mean(0) / self.count", "self.second.sum(0) / self.count"),
+    ("        self.count += 1\n", "        self.count = len(self.curve) or 1\n"),
+    ("torch.log(2 * torch.pi * variance)", "torch.log(torch.pi * variance)"),
+)
+mutate(
+    "hmc_fast/results/predictions.py",
+    "results/test_predictions.py results/test_model_average.py",
+    ("[len(b) * abs(", "[abs("),
+    ("(p * np.log(np.maximum(p,", "(p * np.log2(np.maximum(p,"),
+    ("return np.maximum(total - self.aleatoric, 0.0)", "return total - self.aleatoric"),
+    ("((self.probs - hot) ** 2).sum(1).mean()", "((self.probs - hot) ** 2).mean()"),
+    ("self.variance * scale**2", "self.variance * scale"),
+    ("self.aleatoric * scale**2", "self.aleatoric * scale"),
+    ("return float(0.5 * np.abs(", "return float(np.abs(", "experiments/test_page.py"),
+)
+mutate(
+    "hmc_fast/results/draw_store.py",
+    "results/test_draw_store.py",
+    ("self._pushed - self._flushed == self.capacity", "self._pushed - self._flushed > self.capacity"),
+    ("self.ring[self._pushed % self.capacity]", "self.ring[(self._pushed - self._flushed) % self.capacity]"),
+    ('"ki": 2**10', '"ki": 10**3'),
+    ("if size < draw_size:", "if size <= draw_size:"),
+    ("return self._sink[: self._pushed]", "return self._sink"),
+)
+
+# --- data sets ---------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/datasets/base.py",
+    "datasets/test_base.py datasets/test_uci.py",
+    ("np.where(constant, 1.0, values.std(axis=0))", "np.where(constant, 1.0, values.var(axis=0))"),
+    ("np.where(constant, 1.0, values.std(axis=0))", "values.std(axis=0)"),
+    ("(np.arange(len(members)) + 0.5) / len(members)", "np.arange(len(members)) + 0.5"),
+    ("(y < 0) | (y >= num_classes)", "(y < 0) | (y > num_classes)"),
+    ("x_test, y_test = x_test[test], y_test[test]", "x_test, y_test = x_test[test], y_test[: len(test)]"),
+)
+mutate(
+    "hmc_fast/datasets/uci.py",
+    "datasets/test_uci.py",
+    ("scales(table[train])", "scales(table)"),  # the test set leaks
+    ("np.setdiff1d(np.arange(len(table)), test)", "np.arange(len(table))"),
+    ("split >= len(lines)", "split > len(lines)"),
+    ("permutation(count, split)[", "permutation(count, 0)["),
+)
+mutate(
+    "hmc_fast/datasets/fashion.py",
+    "datasets/test_fashion.py",
+    (".div_(255)", ".div_(256)"),
+    ("(read_csv(folder / name) for name in _CSV)", "(read_csv(folder / name) for name in _CSV[::-1])"),
+)
+mutate(
+    "hmc_fast/datasets/csv.py",
+    "datasets/test_fashion.py",
+    ("(pixels < 0) | (pixels > 255)", "(pixels < 0) | (pixels > 256)"),
+    ("[stat.st_size, stat.st_mtime_ns]", "[0, 0]"),
+)
+mutate("hmc_fast/datasets/idx.py", "datasets/test_idx.py", ('dtype=">u4"', 'dtype="<u4"'))
+mutate("hmc_fast/datasets/digits.py", "datasets/test_digits.py", ("stratify=y, ", ""))
