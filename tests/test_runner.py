@@ -23,7 +23,7 @@ SAMPLERS = {
 }
 
 
-def classifier():
+def classifier(**options):
     """A three-class problem that a small network half solves: (posterior, test inputs, test labels)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(120, 4, generator=generator)
@@ -31,7 +31,7 @@ def classifier():
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-    return hmc_fast.Posterior(model, (x[:80], y[:80]), prior=hmc_fast.Normal(0.5)), x[80:], y[80:]
+    return hmc_fast.Posterior(model, (x[:80], y[:80]), prior=hmc_fast.Normal(0.5), **options), x[80:], y[80:]
 
 
 def go(sampler="hmc", **options):
@@ -58,10 +58,9 @@ def test_capacity_and_place_change_nothing(capacity, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["hmc", "sghmc"])  # long adapted trajectories amplify rounding without bound
 def test_micro_batches_change_rounding_alone(sampler):
-    posterior, x, _ = classifier()
     runs = []
     for size in (80, 7):
-        posterior.micro_batch_size = size
+        posterior, x, _ = classifier(micro_batch_size=size)
         runs.append(
             hmc_fast.run(posterior, SAMPLERS[sampler](), chains=2, burn_in=0, draws=3, test=x, progress=False)
         )
