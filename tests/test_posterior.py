@@ -159,6 +159,18 @@ def test_density_is_vectorised_over_chains():
     torch.testing.assert_close(grad, (4 * theta**3 - torch.tensor([1.0, 0, 0])) / 2)
 
 
+def test_categorical_log_probabilities_are_minus_the_cross_entropy():
+    outputs = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([0, 2, 1, 1, 0])
+    ours = hmc_fast.Categorical().log_prob(outputs, y)
+    theirs = -nn.functional.cross_entropy(outputs, y, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(5, dtype=torch.float64)
+    torch.testing.assert_close(*(torch.autograd.grad((v * weights).sum(), outputs)[0] for v in (ours, theirs)))
+    with pytest.raises(hmc_fast.UserError, match=r"outputs of shape \(5, 3\) for labels of shape \(4,\)"):
+        hmc_fast.Categorical().log_prob(outputs, y[:4])
+
+
 def test_a_fingerprint_changes_with_everything_that_changes_draws():
     """And with nothing else: what is equal gives equal prints, in another process too (plain JSON values)."""
     x, y = data()
@@ -194,7 +206,7 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
     for call in (*calls, lambda x: density.predict(theta, x), lambda x: density.task):
         with pytest.raises(hmc_fast.UserError, match="a bare Density predicts nothing"):
             call(torch.zeros(1, 3))
-    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has one way alone"):
+    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has only one way"):
         density.prepared(compiled=False, chain_batching="loop")
     assert density.nbytes == 0
     assert density.parameter_shapes() == {"theta": (3,)}
@@ -259,6 +271,7 @@ def test_mistakes_name_value_and_cure(change, message):
     [
         (lambda: hmc_fast.Density(lambda t: t.sum(), 0), "dim 0 must be at least 1"),
         (lambda: hmc_fast.Density(lambda t: t, 2), r"returned \(2,\) for one point"),
+        (lambda: hmc_fast.Density(lambda t: t.detach().sum(), 2), "the log density has no gradient"),
         (lambda: hmc_fast.Density(lambda t: t.sum(), 2, temperature=-1.0), "temperature -1.0"),
         (
             lambda: hmc_fast.Density(lambda t: t.sum(), 2).initial("prior", 1, 0),
