@@ -55,7 +55,7 @@ class Density(Target):
                 "the log density has no gradient: compute it from its argument by torch operations, and detach "
                 "nothing"
             )
-        # As if it were the log likelihood of one example, which `fn` does not look at.
+        # The log likelihood of a single example, which `fn` ignores.
         self._datum = torch.zeros(1, device=device)
         self._gradient = GradientPass(self._log_prob, "vmap", micro_batch_size=1)
 

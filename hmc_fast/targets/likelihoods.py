@@ -1,6 +1,6 @@
 """Likelihoods: per-example log probabilities `(B,)` from a model's outputs, and what the outputs predict.
 
-Values are never averaged or scaled here: posteriors sum them over the data.
+Values are neither averaged nor scaled: posteriors sum them over the data.
 """
 
 import math

@@ -1,4 +1,8 @@
-"""The posterior of a torch model's parameters given data (`base.py` says what a target is)."""
+"""The posterior of a torch model's parameters given data (`base.py` says what a target is).
+
+`compute/gradient.py` cuts the data into micro-batches and batches the chains; `validation.py` refuses what does not
+fit.
+"""
 
 import copy
 from collections.abc import Callable
@@ -33,7 +37,7 @@ class Posterior(Target):
         prior: a prior of `hmc_fast.priors`, or `PerGroup` for one per parameter group.
         temperature: T; likelihood and prior are both divided by it.
         micro_batch_size: examples per forward and backward pass; it bounds memory and changes results by
-            rounding alone. None: 128 for convolutions on a CPU, where activations should stay in cache
+            rounding alone. None: 128 for convolutions on a CPU, so that activations stay in cache
             (compiled ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for
             other models there, 8,192 on a GPU.
         precision: of the gradient: "fp32", "tf32" or "bf16". Energies are always float32 per example,
@@ -110,10 +114,10 @@ class Posterior(Target):
 
     def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
         # oneDNN's convolutions are faster in this layout once the compiler has fused what lies between them
-        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no odds).
+        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no difference).
         alone = self.device.type == "cpu" and self.chain_batching == "loop"
         outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
-        # .to: under autocast the loss must still be summed in the buffer's precision
+        # .to: under autocast, too, log likelihoods are computed in the dtype of the parameters
         return self.likelihood.log_prob(outputs.to(self.dtype), y)
 
     # --- how it is computed ---
