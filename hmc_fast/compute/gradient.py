@@ -105,7 +105,7 @@ class GradientPass:
         """Writes each example's value, `(C, N)`, exactly and without gradient."""
         function = self.log_prob
         if self.chain_batching == "vmap":
-            function = torch.func.vmap(function, in_dims=(0, None, None))
+            function = _over_chains(function, shared=True)
         with torch.no_grad(), arithmetic("fp32", theta.device):
             for start in range(0, len(x), self.micro_batch_size):
                 part = slice(start, start + self.micro_batch_size)
