@@ -35,7 +35,7 @@ def test_the_example_of_the_protocol_page_samples_the_posterior(tmp_path, monkey
 @pytest.mark.slow
 def test_the_example_of_the_protocol_page_compiles_and_resumes(tmp_path, monkeypatch):
     posterior, _ = linear_regression()
-    sampler = langevin(tmp_path, monkeypatch)(2e-4, batch_size=32, num_leapfrog=20)
+    sampler = langevin(tmp_path, monkeypatch)(2e-4, num_steps=20)
     options = {"chains": 4, "burn_in": 1, "draws": 5}
     plain = sample(posterior, sampler, compile=False, **options)
     compiled = sample(posterior, sampler, compile=True, out=tmp_path / "run", **options)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+HEAVY = ("torch._dynamo", "torch._inductor", "triton", "sympy", "scipy", "pandas", "matplotlib", "sklearn")
 
 
 def rule():
@@ -58,14 +59,39 @@ def test_importing_is_light_and_touches_nothing():
     code = """
 import random, sys, threading
 import numpy as np, torch
+modules = set(sys.modules)
 before = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.get_num_threads(),
           torch.get_default_dtype(), torch.backends.cudnn.allow_tf32, torch.is_grad_enabled())
 import hmc_fast
 after = (torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.get_num_threads(),
          torch.get_default_dtype(), torch.backends.cudnn.allow_tf32, torch.is_grad_enabled())
 assert torch.equal(before[0], after[0]) and before[1:] == after[1:]
-heavy = {"triton", "jax", "matplotlib", "pandas", "sklearn", "arviz", "pooch", "hmc_fast.sample"}
-print(sorted(heavy & set(sys.modules)))
+print(sorted(set(sys.argv) & set(sys.modules) - modules))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    more = ("jax", "arviz", "pooch", "hmc_fast.sample")
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY, *more], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]", done.stdout
+
+
+def test_a_run_that_compiles_nothing_imports_no_compiler():
+    """Importing Dynamo and Inductor takes longer than many a small run."""
+    code = """
+import sys, torch
+modules = set(sys.modules)
+import hmc_fast
+from hmc_fast.models import lenet5, mlp
+posterior = hmc_fast.Posterior(mlp(6, (8,), 3), (torch.randn(40, 6), torch.randint(0, 3, (40,))))
+images = hmc_fast.Posterior(lenet5(), (torch.randn(3, 1, 28, 28), torch.randint(0, 3, (3,))))
+density = hmc_fast.Density(lambda t: -t.square().sum(), 2)
+hmc = hmc_fast.HMC(0.01, num_leapfrog=2)
+sghmc = hmc_fast.SGHMC(1e-4, friction=10.0, batch_size=10, steps_per_iteration=2)
+options = dict(chains=2, burn_in=1, draws=2, progress=False)
+for compile in (False, "auto"):
+    hmc_fast.run(posterior, hmc, test=posterior.x, compile=compile, **options)
+    hmc_fast.run(posterior, sghmc, compile=compile, **options)
+    hmc_fast.run(images, hmc, compile=compile, **options)
+    hmc_fast.run(density, hmc, compile=compile, **options)
+print(sorted(set(sys.argv) & set(sys.modules) - modules))
+"""
+    done = subprocess.run([sys.executable, "-c", code, *HEAVY], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]", done.stdout

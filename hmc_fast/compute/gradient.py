@@ -1,4 +1,4 @@
-"""Gradient of one micro-batch for every chain: the one thing that costs.
+"""The gradient of a log likelihood for every chain, in micro-batches: the one thing that costs.
 
     chain_batching   all C chains in
     "vmap"           one batched pass (convolutions become grouped ones)
@@ -10,12 +10,14 @@ single concatenation.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .compilation import compile_function
+from .precision import Precision, arithmetic
 
 __all__ = ["ChainBatching", "GradientPass"]
 
@@ -25,12 +27,22 @@ ChainBatching = Literal["vmap", "loop", "streams"]
 _MAX_STREAMS = 8
 
 
+class _Pass(NamedTuple):
+    """One micro-batch, as a compiled function is specialised to it."""
+
+    batched: bool  # all chains, theta (C, D), at once; else one of them, (D,)
+    shared: bool  # every chain sees the same examples, x (B, ...); else its own, (C, B, ...)
+    scale: float  # of the gradient: N/B
+    accumulate: bool  # add to the gradient; else overwrite it
+
+
 class GradientPass:
-    """Adds one micro-batch to the gradient, eagerly or compiled.
+    """Gradients of `log_prob`, summed over examples, eager or compiled.
 
     Args:
         log_prob: `(row (D,), x (B, ...), y (B, ...)) -> (B,)`.
-        compiled: through `torch.compile`, one function per shape.
+        micro_batch_size: examples per forward and backward pass.
+        precision: of the gradient; see `precision.py`.
     """
 
     def __init__(
@@ -38,10 +50,12 @@ class GradientPass:
         log_prob: Callable[[Tensor, Tensor, Tensor], Tensor],
         chain_batching: ChainBatching,
         *,
-        compiled: bool = False,
+        micro_batch_size: int,
+        precision: Precision = "fp32",
     ) -> None:
-        self.log_prob, self.chain_batching, self.compiled = log_prob, chain_batching, compiled
-        self._functions: dict[Any, Callable[..., None]] = {}
+        self.log_prob, self.chain_batching = log_prob, chain_batching
+        self.micro_batch_size, self.precision = micro_batch_size, precision
+        self._compiled: dict[Any, Callable[..., None]] = {}
         self._streams: list[torch.cuda.Stream] = []
 
     def __call__(
@@ -51,98 +65,129 @@ class GradientPass:
         y: Tensor,
         grad: Tensor,
         log_lik: Tensor,
+        indices: Tensor | None = None,
         *,
-        shared: bool,
-        scale: float,
-        accumulate: bool,
-        compiled: bool,
+        compiled: bool = False,
     ) -> None:
-        """Writes (`accumulate`: adds) scale times the gradient of the summed log likelihood.
+        """Overwrites `grad (C, D)` with the gradient on all of the data `x, y (N, ...)`, or N/B times that on
+        each chain's rows `indices (C, B)`; and `log_lik (C, N or B)` with each example's value, unscaled.
 
-        Args:
-            theta, grad: `(C, D)`. log_lik: `(C, B)`, overwritten, unscaled.
-            x, y: `(B, ...)` if `shared` by all chains, else `(C, B, ...)`.
-            compiled: False stays eager, for a shape that is too rare to pay for its compilation.
+        compiled: through `torch.compile`, one function per shape. A remainder is too rare to pay for its own
+        compilation and stays eager.
         """
+        count = len(x) if indices is None else indices.shape[1]
+        size = min(count, self.micro_batch_size)
+        traced = torch.compiler.is_compiling()  # as part of a larger function, in float32: no flag to set then
+        with nullcontext() if traced else arithmetic(self.precision, theta.device):
+            for start in range(0, count, size):
+                micro_x, micro_y, micro_log_lik, chosen = x, y, log_lik, indices
+                if size < count:
+                    part = slice(start, min(start + size, count))
+                    micro_log_lik = log_lik[:, part]
+                    if indices is None:
+                        micro_x, micro_y = x[part], y[part]
+                    else:
+                        chosen = indices[:, part]
+                if chosen is not None:
+                    micro_x, micro_y = x[chosen], y[chosen]  # (C, B, ...)
+                how = _Pass(
+                    batched=self.chain_batching == "vmap",
+                    shared=indices is None,
+                    scale=len(x) / count,
+                    accumulate=start > 0,
+                )
+                run = self._traced if traced else self._eager
+                if compiled and not traced and start + size <= count:
+                    run = self._specialised
+                self._chains(run, how, theta, micro_x, micro_y, grad, micro_log_lik)
+
+    def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, log_lik: Tensor) -> None:
+        """Writes each example's value, `(C, N)`, exactly and without gradient."""
+        function = self.log_prob
         if self.chain_batching == "vmap":
-            self._one(theta, x, y, grad, log_lik, shared, scale, True, accumulate, compiled)
-            return
-        current = torch.cuda.current_stream(theta.device) if self.chain_batching == "streams" else None
-        for chain in range(len(theta)):
-            chosen = (x, y) if shared else (x[chain], y[chain])
-            with self._branch(chain, current):
-                rows = theta[chain], *chosen, grad[chain], log_lik[chain]
-                self._one(*rows, True, scale, False, accumulate, compiled)
-        if current is not None:
-            for stream in self._streams[: len(theta)]:
-                current.wait_stream(stream)
+            function = _over_chains(function, shared=True)
+        with torch.no_grad(), arithmetic("fp32", theta.device):
+            for start in range(0, len(x), self.micro_batch_size):
+                part = slice(start, start + self.micro_batch_size)
+                if self.chain_batching == "vmap":
+                    log_lik[:, part] = function(theta, x[part], y[part])
+                else:
+                    for chain, row in enumerate(theta):
+                        log_lik[chain, part] = function(row, x[part], y[part])
 
-    def _branch(self, chain: int, current: "torch.cuda.Stream | None") -> Any:
-        """The chain's stream, joined to what came before on the current one."""
-        if current is None:
-            return torch.cuda.stream(None)  # no stream: does nothing
-        if len(self._streams) < _MAX_STREAMS:
-            self._streams.append(torch.cuda.Stream(current.device))
-        stream = self._streams[chain % _MAX_STREAMS]
-        stream.wait_stream(current)
-        return torch.cuda.stream(stream)
-
-    def _one(
-        self,
-        theta: Tensor,
-        x: Tensor,
-        y: Tensor,
-        grad: Tensor,
-        log_lik: Tensor,
-        shared: bool,
-        scale: float,
-        batched: bool,
-        accumulate: bool,
-        compiled: bool,
-    ) -> None:
-        """All chains, `(C, D)`, if `batched`; else one, `(D,)`."""
-        if torch.compiler.is_compiling():  # traced into a whole unit (gradient_step.py)
-            gradient, values = self.functional(shared, scale, batched)(theta, x, y)
-            _write(grad, log_lik, gradient, values, accumulate)
-            return
-        if compiled and self.compiled:
-            key = (theta.shape, x.shape, log_lik.stride(), shared, scale, accumulate)
-            if key not in self._functions:
-                gradient_of = self.functional(shared, scale, batched)
-
-                def add(theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
-                    gradient, values = gradient_of(theta, x, y)
-                    _write(grad, log_lik, gradient, values, accumulate)
-
-                self._functions[key] = compile_function(add, cpu=not theta.is_cuda)
-            with torch.no_grad():
-                self._functions[key](theta, x, y, grad, log_lik)
-            return
-        # Autograd, not torch.func.grad, which takes up to twice as long eagerly (ResNet-20, 2 cores).
-        with torch.enable_grad():
-            rows = theta.detach().requires_grad_()
-            function = self._batched(self.log_prob, shared) if batched else self.log_prob
-            values = function(rows, x, y)
-            (gradient,) = torch.autograd.grad(values.sum() * scale, rows)
-        _write(grad, log_lik, gradient, values.detach(), accumulate)
-
-    def functional(self, shared: bool, scale: float, batched: bool) -> Callable[..., Any]:
-        """The same without autograd's tape, as a function that can be traced whole."""
+    def functional(self, *, batched: bool, shared: bool, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
+        """`(theta, x, y) -> (gradient, values)` without autograd's tape: what can be traced whole."""
 
         def total(row: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             values = self.log_prob(row, x, y)
             return values.sum() * scale, values
 
         gradient = torch.func.grad(total, has_aux=True)
-        return self._batched(gradient, shared) if batched else gradient
+        return _over_chains(gradient, shared=shared) if batched else gradient
 
-    @staticmethod
-    def _batched(function: Callable[..., Any], shared: bool) -> Callable[..., Any]:
-        return torch.func.vmap(function, in_dims=(0, None, None) if shared else (0, 0, 0))
+    def _chains(
+        self,
+        run: Callable[..., None],
+        how: _Pass,
+        theta: Tensor,
+        x: Tensor,
+        y: Tensor,
+        grad: Tensor,
+        log_lik: Tensor,
+    ) -> None:
+        """One micro-batch of all chains, by as many calls of `run` as the way to batch them takes."""
+        if how.batched:
+            run(how, theta, x, y, grad, log_lik)
+            return
+        alone = how._replace(shared=True)
+        current = torch.cuda.current_stream(theta.device) if self.chain_batching == "streams" else None
+        for chain in range(len(theta)):
+            own_x, own_y = (x, y) if how.shared else (x[chain], y[chain])
+            with nullcontext() if current is None else self._branch(chain, current):
+                run(alone, theta[chain], own_x, own_y, grad[chain], log_lik[chain])
+        if current is not None:
+            for stream in self._streams[: len(theta)]:
+                current.wait_stream(stream)
+
+    def _branch(self, chain: int, current: torch.cuda.Stream) -> AbstractContextManager[object]:
+        """The chain's stream, joined to what came before on the current one."""
+        if len(self._streams) < _MAX_STREAMS:
+            self._streams.append(torch.cuda.Stream(current.device))
+        stream = self._streams[chain % _MAX_STREAMS]
+        stream.wait_stream(current)
+        return torch.cuda.stream(stream)
+
+    def _eager(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+        # Autograd, not torch.func.grad, which takes up to twice as long eagerly (ResNet-20, 2 cores).
+        with torch.enable_grad():
+            rows = theta.detach().requires_grad_()
+            function = _over_chains(self.log_prob, shared=how.shared) if how.batched else self.log_prob
+            values = function(rows, x, y)
+            (gradient,) = torch.autograd.grad(values.sum() * how.scale, rows)
+        _write(how, grad, log_lik, gradient, values.detach())
+
+    def _traced(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+        function = self.functional(batched=how.batched, shared=how.shared, scale=how.scale)
+        _write(how, grad, log_lik, *function(theta, x, y))
+
+    def _specialised(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+        key = (how, theta.shape, x.shape, log_lik.stride())
+        if key not in self._compiled:
+
+            def run(theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+                self._traced(how, theta, x, y, grad, log_lik)
+
+            self._compiled[key] = compile_function(run, cpu=not theta.is_cuda)
+        with torch.no_grad():
+            self._compiled[key](theta, x, y, grad, log_lik)
 
 
-def _write(grad: Tensor, log_lik: Tensor, gradient: Tensor, values: Tensor, accumulate: bool) -> None:
-    if accumulate:
+def _over_chains(function: Callable[..., Any], *, shared: bool) -> Callable[..., Any]:
+    return torch.func.vmap(function, in_dims=(0, None, None) if shared else (0, 0, 0))
+
+
+def _write(how: _Pass, grad: Tensor, log_lik: Tensor, gradient: Tensor, values: Tensor) -> None:
+    if how.accumulate:
         grad.add_(gradient)
     else:
         grad.copy_(gradient)

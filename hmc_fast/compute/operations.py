@@ -19,8 +19,8 @@ class Operations:
 
 
 class WatchingMode(TorchDispatchMode):
-    """A dispatch mode that is nowhere compiled, which spares torch from importing Dynamo to say so (over a
-    second, in every run)."""
+    """A dispatch mode without the import of Dynamo (over a second) by which torch's own keeps its compiler out of
+    `__torch_dispatch__`. Nothing is compiled under this one."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

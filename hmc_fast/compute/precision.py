@@ -1,7 +1,7 @@
-"""Arithmetic of the gradient: float32, tf32 or bf16, within a arithmetic and nowhere else.
+"""The arithmetic that a gradient is computed in: float32, tf32 or bf16.
 
 A deterministic low-precision gradient keeps leapfrog reversible and volume-preserving, so a Metropolis test
-with an exact energy stays exact: the gradient's precision is an option, the energy's is not.
+with an exact energy leaves the target unchanged: the gradient's precision is an option, the energy's is not.
 """
 
 from collections.abc import Iterator
@@ -27,10 +27,10 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs the model in `precision`; every flag is put back on leaving.
+    """Runs the model in `precision`; every flag is restored on leaving.
 
-    torch's own default allows tf32 in cuDNN convolutions: it is off here unless asked for. cuDNN is held to
-    deterministic algorithms: the same seed must give the same draws, and leapfrog must retrace its steps.
+    torch allows tf32 in cuDNN convolutions by default: here it is off unless asked for. cuDNN is restricted to
+    deterministic algorithms, so that the same seed gives the same draws and leapfrog stays reversible.
     """
     cudnn = torch.backends.cudnn
     if device.type == "cuda":

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..compute.compilation import compile_function
+from ..compute.operations import WatchingMode
 from ..errors import UserError
 from ..targets.base import Target
 
@@ -118,7 +118,7 @@ class GradientStep:
                 buffer.copy_(values)
 
 
-class _Watch(TorchDispatchMode):
+class _Watch(WatchingMode):
     """Remembers the first operation that makes the host wait for a value on the device."""
 
     found: str | None = None
@@ -165,8 +165,10 @@ def checked_graph(target: Target, graph: Graph) -> Graph:
         raise UserError(f"graph=True needs a CUDA device, not {target.device}: use graph='auto'")
     if graph is False or target.device.type != "cuda":
         return False
-    theta = target.example_row()
-    found = waiting_operation(lambda: target.prepared(compiled=False).gradient_function()(theta[0]))
+    part = target.prepared(compiled=False).first_examples(1)
+    theta = part.example_row()
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(1, part.num_data)
+    found = waiting_operation(lambda: part.log_likelihood_and_grad(theta, grad, log_lik))
     if found is None:
         return graph
     message = f"the model calls {found}, which makes the host wait for a value: no CUDA graph can hold it"

@@ -40,7 +40,7 @@ class Target(ABC):
         prior: segment table covering 0..D. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
         compiled: whether gradients go through `torch.compile`; see `prepared`.
-        chain_batching: how the gradient covers all chains (`compute/gradient.py`); None where there is one way.
+        chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
         default_init: what `initial` takes "default" for. default_draw_dtype: of stored draws.
@@ -113,23 +113,25 @@ class Target(ABC):
             UserError: a way to batch chains that this target does not have.
         """
         if chain_batching is not None:
-            raise UserError(f"chain_batching {chain_batching!r}: a {type(self).__name__} has one way alone, None")
+            raise UserError(
+                f"chain_batching {chain_batching!r}: a {type(self).__name__} has only one way, leave it out"
+            )
         other = copy.copy(self)
         other.compiled = compiled
         return other
 
     def chain_batchings(self) -> tuple[ChainBatching, ...]:
-        """The ways to batch chains from which the fastest may be chosen; fewer than two: no choice is open."""
+        """The ways to batch chains from which the fastest may be chosen; empty if the choice is made."""
         return ()
 
     def architecture(self) -> tuple[Any, ...] | None:
-        """What the time of a gradient depends on, besides the numbers of chains and examples: two targets that
-        agree here take the same time. None where nothing tells, so that no measurement can be kept."""
+        """What the time of a gradient depends on besides the numbers of chains and examples, so that a measurement
+        can be reused; None if that is unknown."""
         return None
 
     def first_examples(self, count: int) -> "Self":
-        """This target on `count` of its examples, at most `micro_batch_size`, to see what one pass takes; a
-        target that makes all of them in one pass is that already."""
+        """This target on its first `count` examples, at most `micro_batch_size`: one pass of its gradient, to be
+        counted or timed. A target that never splits its data returns itself."""
         return self
 
     def example_row(self) -> Tensor:
@@ -151,8 +153,8 @@ class Target(ABC):
         return 0
 
     def fingerprint(self) -> dict[str, Any]:
-        """What determines the density and its rounding, as values that JSON can hold: two targets with equal
-        fingerprints and the same model give the same draws."""
+        """What determines the density and its rounding, as values that JSON can hold: a run may be resumed only on
+        a target with the same fingerprint."""
         scales = [digest(s.scale) if isinstance(s.scale, Tensor) else repr(s.scale) for s in self.prior]
         return {
             "temperature": self.temperature,
@@ -238,7 +240,7 @@ class Target(ABC):
 
 
 def digest(tensor: Tensor) -> str:
-    """Sixteen hexadecimal digits that tell one tensor's values from another's."""
+    """First 16 hexadecimal digits of the SHA-256 of the tensor's values."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..compute.compilation import compile_function
+from ..compute.gradient import GradientPass
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
@@ -26,7 +26,7 @@ class Density(Target):
 
     Raises:
         UserError: a dimension under 1, a temperature that is not positive, or a function that does not
-            return a scalar.
+            return a scalar with a gradient.
     """
 
     def __init__(
@@ -42,14 +42,22 @@ class Density(Target):
         if dim < 1:
             raise UserError(f"dim {dim} must be at least 1")
         self.fn, self.num_params, self.num_data = fn, dim, 1
-        self._functions: dict[torch.Size, Callable[[Tensor], tuple[Tensor, Tensor]]] = {}
         self.prior = (Segment(0, dim, ops.FLAT),)
         self.temperature = positive("temperature", temperature)
         self.dtype, self.device = dtype, torch.device(device)
-        value = fn(torch.zeros(dim, dtype=dtype, device=device))
+        with torch.enable_grad():
+            value = fn(torch.zeros(dim, dtype=dtype, device=device, requires_grad=True))
         if not isinstance(value, Tensor) or value.shape != ():
             got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise UserError(f"the log density returned {got} for one point: it must return a scalar tensor")
+        if not value.requires_grad:
+            raise UserError(
+                "the log density has no gradient: compute it from its argument by torch operations, and detach "
+                "nothing"
+            )
+        # The log likelihood of a single example, which `fn` ignores.
+        self._datum = torch.zeros(1, device=device)
+        self._gradient = GradientPass(self._log_prob, "vmap", micro_batch_size=1)
 
     def to(self, device: torch.device | str) -> "Self":
         """This density on another device: `fn` must follow its argument's device."""
@@ -60,17 +68,14 @@ class Density(Target):
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:
-        function = torch.func.vmap(torch.func.grad_and_value(self.fn))
-        if self.compiled and not torch.compiler.is_compiling():
-            if theta.shape not in self._functions:
-                self._functions[theta.shape] = compile_function(function, cpu=not theta.is_cuda)
-            function = self._functions[theta.shape]
-        gradient, value = function(theta)
-        grad.copy_(gradient)
-        log_lik[:, 0] = value
-
-    def gradient_function(self) -> Callable[[Tensor], object]:
-        return torch.func.grad_and_value(self.fn)
+        self._gradient(theta, self._datum, self._datum, grad, log_lik, compiled=self.compiled)
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        log_lik[:, 0] = torch.func.vmap(self.fn)(theta)
+        self._gradient.log_likelihood(theta, self._datum, self._datum, log_lik)
+
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        gradient = self._gradient.functional(batched=False, shared=True, scale=1.0)
+        return lambda row: gradient(row, self._datum, self._datum)
+
+    def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return self.fn(row)[None]

@@ -12,51 +12,11 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.parameter import UninitializedParameter
 
 from ..errors import UserError
+from .validation import check_model
 
-__all__ = ["FlatModel", "check_model"]
-
-
-def check_model(model: nn.Module) -> None:
-    """Refuses what has no fixed density, with the cure in the message.
-
-    Raises:
-        UserError: BatchNorm that uses batch statistics, active dropout, a lazy module, parameters that are
-            not float32 or float64 (or a mix), or nothing to sample.
-    """
-    for name, module in model.named_modules():
-        where = f"{type(module).__name__} at {name or 'the top level'!r}"
-        if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
-            raise UserError(
-                f"{where} normalises with the statistics of the batch, so the likelihood of one example depends "
-                "on the others: use FRN or GroupNorm, or call model.eval() to freeze running statistics"
-            )
-        dropout = module.p if isinstance(module, _DropoutNd) else getattr(module, "dropout", 0.0)
-        if module.training and isinstance(dropout, float) and dropout > 0:
-            raise UserError(
-                f"{where} drops units at random (p = {dropout}), so the posterior has no fixed density: "
-                "remove it or call model.eval()"
-            )
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    for name, parameter in parameters.items():
-        if isinstance(parameter, UninitializedParameter):
-            raise UserError(
-                f"parameter {name!r} is lazy and has no shape yet: run the model once on an example before "
-                "it is sampled"
-            )
-        if parameter.dtype not in (torch.float32, torch.float64):
-            raise UserError(
-                f"parameter {name!r} has dtype {parameter.dtype}: the flat buffer holds float32 or float64, "
-                "so call model.float()"
-            )
-    if not parameters:
-        raise UserError(f"{type(model).__name__} has no parameter that requires a gradient: nothing to sample")
-    if len({p.dtype for p in parameters.values()}) > 1:
-        raise UserError(f"{type(model).__name__} mixes float32 and float64 parameters: call model.float()")
+__all__ = ["FlatModel"]
 
 
 class FlatModel:

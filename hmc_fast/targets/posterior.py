@@ -1,8 +1,11 @@
-"""The posterior of a torch model's parameters given data (`base.py` says what a target is)."""
+"""The posterior of a torch model's parameters given data (`base.py` says what a target is).
+
+`compute/gradient.py` cuts the data into micro-batches and batches the chains; `validation.py` refuses what does not
+fit.
+"""
 
 import copy
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +18,7 @@ from ..kernels.ops import Segment
 from . import likelihoods, priors
 from .base import Target, digest, positive
 from .flat_module import FlatModel
+from .validation import check_data, check_example, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,7 +37,7 @@ class Posterior(Target):
         prior: a prior of `hmc_fast.priors`, or `PerGroup` for one per parameter group.
         temperature: T; likelihood and prior are both divided by it.
         micro_batch_size: examples per forward and backward pass; it bounds memory and changes results by
-            rounding alone. None: 128 for convolutions on a CPU, where activations should stay in cache
+            rounding alone. None: 128 for convolutions on a CPU, so that activations stay in cache
             (compiled ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for
             other models there, 8,192 on a GPU.
         precision: of the gradient: "fp32", "tf32" or "bf16". Energies are always float32 per example,
@@ -71,7 +75,7 @@ class Posterior(Target):
         self.precision: Precision = precision
         self.exact_gradient_pass = precision == "fp32"
         x, y = data
-        _check_data(x, y)
+        check_data(x, y)
         self.x = x.to(self.device, self.dtype if x.is_floating_point() else None)
         self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
         self.num_data = len(x)
@@ -79,11 +83,11 @@ class Posterior(Target):
             raise UserError(f"micro batch size {micro_batch_size} must be at least 1")
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
         self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
-        self.compiled = False
         self.chain_batching_given = chain_batching is not None
         self._batch_chains("loop")
-        _check_forward(self)
-        self.vmap_refusal = None if convolutional and chain_batching is None else _vmap_refusal(self)
+        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
+        if chain_batching is not None or not convolutional:
+            self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y)
         if chain_batching == "vmap" and self.vmap_refusal:
             raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
         self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
@@ -96,16 +100,51 @@ class Posterior(Target):
                 f"chain_batching 'streams' needs a CUDA device, not {self.device}: use 'vmap' or 'loop'"
             )
         self.chain_batching: ChainBatching = chain_batching
-        self._gradient = GradientPass(self._log_prob, chain_batching, compiled=self.compiled)
+        self._gradient = GradientPass(
+            self._log_prob, chain_batching, micro_batch_size=self.micro_batch_size, precision=self.precision
+        )
+
+    def log_likelihood_and_grad(
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+    ) -> None:
+        self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=self.compiled)
+
+    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
+        self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
+
+    def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        # oneDNN's convolutions are faster in this layout once the compiler has fused what lies between them
+        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no difference).
+        alone = self.device.type == "cpu" and self.chain_batching == "loop"
+        outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
+        # .to: under autocast, too, log likelihoods are computed in the dtype of the parameters
+        return self.likelihood.log_prob(outputs.to(self.dtype), y)
+
+    # --- how it is computed ---
+
+    def to(self, device: torch.device | str) -> "Self":
+        device = torch.empty(0, device=device).device
+        if device == self.device:
+            return self
+        check_precision(self.precision, device)
+        moved = copy.copy(self)
+        moved.flat = FlatModel(self._trainable(), device)
+        moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
+        moved.prior = tuple(_move(segment, device) for segment in self.prior)
+        moved._batch_chains(self.chain_batching)
+        return moved
+
+    def _trainable(self) -> nn.Module:
+        module = copy.deepcopy(self.flat.module)
+        for name, parameter in module.named_parameters():
+            parameter.requires_grad_(name in self.flat.names)
+        return module
 
     def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
         """This posterior with its gradient compiled or not, and chains batched another way."""
         other = super().prepared(compiled=compiled)
         other._batch_chains(chain_batching or self.chain_batching)
         return other
-
-    def single_pass(self, num_chains: int, count: int) -> bool:
-        return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
 
     def chain_batchings(self) -> tuple[ChainBatching, ...]:
         if self.chain_batching_given:
@@ -122,17 +161,15 @@ class Posterior(Target):
         part.x, part.y, part.num_data = self.x[:count], self.y[:count], count
         return part
 
-    def to(self, device: torch.device | str) -> "Self":
-        device = torch.empty(0, device=device).device
-        if device == self.device:
-            return self
-        check_precision(self.precision, device)
-        moved = copy.copy(self)
-        moved.flat = FlatModel(self._trainable(), device)
-        moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
-        moved.prior = tuple(_move(segment, device) for segment in self.prior)
-        moved._batch_chains(self.chain_batching)
-        return moved
+    def example_row(self) -> Tensor:
+        return self.initial("model", 1, 0)
+
+    def gradient_function(self) -> Callable[[Tensor], object]:
+        gradient = self._gradient.functional(batched=False, shared=True, scale=1.0)
+        return lambda row: gradient(row, self.x[:1], self.y[:1])
+
+    def single_pass(self, num_chains: int, count: int) -> bool:
+        return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
 
     @property
     def nbytes(self) -> int:
@@ -141,16 +178,7 @@ class Posterior(Target):
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "data": digest(self.x) + digest(self.y)}
 
-    def _trainable(self) -> nn.Module:
-        module = copy.deepcopy(self.flat.module)
-        for name, parameter in module.named_parameters():
-            parameter.requires_grad_(name in self.flat.names)
-        return module
-
-    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
-        if isinstance(init, str) and init == "model":
-            return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
-        return super().initial(init, num_chains, seed)
+    # --- what it predicts ---
 
     @property
     def task(self) -> likelihoods.Task:
@@ -186,66 +214,12 @@ class Posterior(Target):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape in zip(self.flat.names, self.flat.shapes, strict=True)}
 
-    def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
-    ) -> None:
-        count = self.num_data if indices is None else indices.shape[1]
-        for start in range(0, count, self.micro_batch_size):
-            self.micro_batch(theta, grad, log_lik, indices, start)
+    # --- where chains begin ---
 
-    def micro_batch(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None, start: int = 0
-    ) -> None:
-        """The part of `log_likelihood_and_grad` of the micro-batch from example `start` on: the first one
-        overwrites `grad`, the others add to it. A remainder stays eager when the rest is compiled."""
-        count = self.num_data if indices is None else indices.shape[1]
-        part = slice(start, min(start + self.micro_batch_size, count))
-        x, y, values = self.x, self.y, log_lik
-        if count > self.micro_batch_size:
-            values = log_lik[:, part]
-        if indices is not None:
-            x, y = x[indices[:, part]], y[indices[:, part]]  # (C, B, ...)
-        elif count > self.micro_batch_size:
-            x, y = x[part], y[part]
-        traced = torch.compiler.is_compiling()  # in float32 then, see `single_pass`: no flag to set
-        with nullcontext() if traced else arithmetic(self.precision, self.device):
-            self._gradient(
-                theta,
-                x,
-                y,
-                grad,
-                values,
-                shared=indices is None,
-                scale=self.num_data / count,
-                accumulate=start > 0,
-                compiled=part.stop - start == min(count, self.micro_batch_size),
-            )
-
-    def example_row(self) -> Tensor:
-        return self.initial("model", 1, 0)
-
-    def gradient_function(self) -> Callable[[Tensor], object]:
-        gradient = self._gradient.functional(shared=True, scale=1.0, batched=False)
-        return lambda row: gradient(row, self.x[:1], self.y[:1])
-
-    def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        with torch.no_grad(), arithmetic("fp32", self.device):
-            for start in range(0, self.num_data, self.micro_batch_size):
-                part = slice(start, start + self.micro_batch_size)
-                x, y = self.x[part], self.y[part]
-                if self.chain_batching == "vmap":
-                    log_lik[:, part] = torch.func.vmap(self._log_prob, in_dims=(0, None, None))(theta, x, y)
-                else:
-                    for chain, row in enumerate(theta):
-                        log_lik[chain, part] = self._log_prob(row, x, y)
-
-    def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        # oneDNN's convolutions are faster in this layout once the compiler has fused what lies between them
-        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no odds).
-        alone = self.device.type == "cpu" and self.chain_batching == "loop"
-        outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
-        # .to: under autocast the loss must still be summed in the buffer's precision
-        return self.likelihood.log_prob(outputs.to(self.dtype), y)
+    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
+        if isinstance(init, str) and init == "model":
+            return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
+        return super().initial(init, num_chains, seed)
 
 
 def _micro_batch_size(device: torch.device, convolutional: bool) -> int:
@@ -258,53 +232,3 @@ def _move(segment: Segment, device: torch.device) -> Segment:
     if isinstance(segment.scale, Tensor):
         return Segment(segment.start, segment.stop, segment.family, segment.scale.to(device), segment.shape)
     return segment
-
-
-def _check_data(x: Tensor, y: Tensor) -> None:
-    if len(x) == 0:
-        raise UserError("the data are empty: X must hold at least one example")
-    if len(x) != len(y):
-        raise UserError(f"X holds {len(x)} examples and y {len(y)}: they must be as many")
-    for name, values in (("X", x), ("y", y)):
-        if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            row = int(torch.nonzero(~torch.isfinite(values).flatten(1 if values.ndim > 1 else 0))[0, 0])
-            raise UserError(f"{name} holds NaN or an infinity in row {row}: remove or impute it")
-
-
-def _check_forward(posterior: Posterior) -> None:
-    """One example through the model and the likelihood, so that what does not fit shows here."""
-    row, x, y = posterior.flat.initial, posterior.x[:1], posterior.y[:1]
-    try:
-        outputs = posterior.flat(row, x)
-        if isinstance(posterior.likelihood, likelihoods.Categorical):
-            _check_labels(posterior.y, outputs.shape[-1])  # first: a GPU would die of a label out of range
-        value = posterior.likelihood.log_prob(outputs, y)
-    except (RuntimeError, IndexError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(
-            f"the model does not take an example of shape {tuple(x.shape)} with the likelihood "
-            f"{type(posterior.likelihood).__name__}: {reason}"
-        ) from error
-    if value.shape != (1,):
-        raise UserError(
-            f"the likelihood gave shape {tuple(value.shape)} for one example: it must give one log-likelihood "
-            "per example, (B,)"
-        )
-
-
-def _vmap_refusal(posterior: Posterior) -> str | None:
-    """Why torch.vmap cannot evaluate two chains at once, or None if it can; tried on one example."""
-    rows = posterior.flat.initial.expand(2, -1).contiguous()
-    try:
-        torch.func.vmap(posterior._log_prob, in_dims=(0, None, None))(rows, posterior.x[:1], posterior.y[:1])
-    except RuntimeError as error:
-        return str(error).strip().split("\n")[0][:160]
-    return None
-
-
-def _check_labels(y: Tensor, classes: int) -> None:
-    if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
-        raise UserError(
-            f"labels must be integers in 0..{classes - 1}, the model's classes; y holds "
-            f"{y.min().item()}..{y.max().item()} ({y.dtype})"
-        )

@@ -28,10 +28,9 @@ def test_capacity_and_place_change_nothing(capacity, tmp_path):
 
 @pytest.mark.parametrize("sampler", ["hmc", "sghmc"])  # long adapted trajectories amplify rounding without bound
 def test_micro_batches_change_rounding_alone(sampler):
-    posterior, x, _ = classifier()
     runs = []
     for size in (80, 7):
-        posterior.micro_batch_size = size
+        posterior, x, _ = classifier(micro_batch_size=size)
         runs.append(hmc_fast.run(posterior, RUNS[sampler](), chains=2, burn_in=0, draws=3, test=x, progress=False))
     np.testing.assert_allclose(runs[0].draws.astype(float), runs[1].draws.astype(float), atol=2e-3)
 

@@ -49,7 +49,7 @@ def test_the_kinetic_change_is_the_logarithm_of_the_volume():
         sampler, state = adjusted(known, 0.5, 3, theta[None])
         state.call(sampler.begin)
         state.proposal.momentum.copy_(u[None])
-        sampler.trajectory(state)
+        state.trajectory.run(3)
         return state.proposal.theta[0].clone(), state.proposal.momentum[0].clone(), float(state.kinetic_change)
 
     theta, u = torch.tensor([0.3, -0.8, 0.5], dtype=torch.float64), directions(1, 3)[0]

@@ -97,7 +97,7 @@ def test_a_cycle_explores_without_noise_and_then_samples():
         theta = theta - rate / 2 * theta + rate**0.5 * noise.double()
         _, info = sampler.step(state)
         torch.testing.assert_close(state.theta, theta, rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(info.step_size, torch.full((2,), rate, dtype=torch.float32))
+        torch.testing.assert_close(info.step_size, torch.full((2,), rate, dtype=torch.float64))
         assert sampler.keeps(t) == (t % 4 == 3)
 
 
@@ -108,7 +108,7 @@ def test_polynomial_decay_is_read_from_the_counter():
         _, info = sampler.step(state)
         last = 5 * iteration + 4
         expected = 0.1 * 4.0**0.6 * (4.0 + last) ** -0.6
-        torch.testing.assert_close(info.step_size, torch.tensor([expected], dtype=torch.float32))
+        torch.testing.assert_close(info.step_size, torch.tensor([expected], dtype=torch.float64))
 
 
 @pytest.mark.parametrize("name", ["sgld", "sghmc"])

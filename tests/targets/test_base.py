@@ -19,6 +19,7 @@ def test_density_is_vectorised_over_chains():
     ("make", "message"),
     [
         (lambda: hmc_fast.Density(lambda t: t.sum(), 0), "dim 0 must be at least 1"),
+        (lambda: hmc_fast.Density(lambda t: t.detach().sum(), 2), "the log density has no gradient"),
         (lambda: hmc_fast.Density(lambda t: t, 2), r"returned \(2,\) for one point"),
         (lambda: hmc_fast.Density(lambda t: t.sum(), 2, temperature=-1.0), "temperature -1.0"),
         (

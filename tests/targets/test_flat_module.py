@@ -6,7 +6,8 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hmc_fast
-from hmc_fast.targets.flat_module import FlatModel, check_model
+from hmc_fast.targets.flat_module import FlatModel
+from hmc_fast.targets.validation import check_model
 
 
 class Tied(nn.Module):

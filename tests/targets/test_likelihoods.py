@@ -31,3 +31,15 @@ def test_likelihoods_against_torch_distributions():
     torch.testing.assert_close(custom.log_prob(outputs, y), -((outputs[:, 0] - y) ** 2))
     with pytest.raises(hmc_fast.UserError, match="noise_std 0"):
         hmc_fast.Gaussian(0)
+
+
+def test_categorical_log_probabilities_are_minus_the_cross_entropy():
+    outputs = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    y = torch.tensor([0, 2, 1, 1, 0])
+    ours = hmc_fast.Categorical().log_prob(outputs, y)
+    theirs = -torch.nn.functional.cross_entropy(outputs, y, reduction="none")
+    torch.testing.assert_close(ours, theirs)
+    weights = torch.randn(5, dtype=torch.float64)
+    torch.testing.assert_close(*(torch.autograd.grad((v * weights).sum(), outputs)[0] for v in (ours, theirs)))
+    with pytest.raises(hmc_fast.UserError, match=r"outputs of shape \(5, 3\) for labels of shape \(4,\)"):
+        hmc_fast.Categorical().log_prob(outputs, y[:4])

@@ -116,7 +116,7 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
     for call in (*calls, lambda x: density.predict(theta, x), lambda x: density.task):
         with pytest.raises(hmc_fast.UserError, match="a bare Density predicts nothing"):
             call(torch.zeros(1, 3))
-    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has one way alone"):
+    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has only one way"):
         density.prepared(compiled=False, chain_batching="loop")
     assert density.nbytes == 0
     assert density.parameter_shapes() == {"theta": (3,)}
