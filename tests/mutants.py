@@ -161,11 +161,7 @@ mutate(
     ("torch.exp(-safe.clamp_min(0))", "torch.exp(-safe)"),
     ("safe = torch.where(finite, energy_error, torch.inf)", "safe = torch.where(finite, energy_error, -torch.inf)"),
     ("~finite | (safe > DIVERGENCE_THRESHOLD)", "~finite"),
-    (
-        "-(new_log_lik.double() - log_lik.double()).sum(1)",
-        "-(new_log_lik.sum(1) - log_lik.sum(1)).double()",
-    ),
-    ("* inverse_temperature.double()", ""),
+    ("(new_log_lik.double() - log_lik.double()).sum(1)", "(new_log_lik.sum(1) - log_lik.sum(1)).double()"),
 )
 
 # --- adaptation --------------------------------------------------------------------------------------------
@@ -309,3 +305,227 @@ mutate(
 )
 mutate("hmc_fast/datasets/idx.py", "datasets/test_idx.py", ('dtype=">u4"', 'dtype="<u4"'))
 mutate("hmc_fast/datasets/digits.py", "datasets/test_digits.py", ("stratify=y, ", ""))
+
+# --- kernels: updates and energies --------------------------------------------------------------------------
+
+mutate(
+    "kernels/reference.py",
+    "kernels/test_ops.py -k 'hand or climbs or force or energies_with_several or large_energies'",
+    ("rate = fraction * factors[:, KICK, None]", "rate = factors[:, KICK, None]"),
+    ("momentum.mul_(factors[:, DECAY, None])", "momentum.mul_(1.0)"),
+    ("std = std * torch.rsqrt(inverse_mass.to(momentum.dtype))", "std = std * inverse_mass.to(momentum.dtype)"),
+    (
+        "theta.addcmul_(velocity, coefficients[:, DRIFT, None]",
+        "theta.addcmul_(velocity, coefficients[:, KICK, None]",
+    ),
+    ("    out.mul_(inverse_temperature)\n", ""),
+    ("(new_momentum.double() + momentum.double()) / 2", "(new_momentum.double() + momentum.double())"),
+    ("- inverse_temperature * prior_difference(theta", "- prior_difference(theta"),
+    (
+        "(new_momentum.double() - momentum.double()) * (new_momentum.double() + momentum.double())",
+        "(new_momentum**2 - momentum**2).double()",
+    ),
+)
+mutate(
+    "kernels/leapfrog.py",
+    "kernels/test_ops.py -k 'hand or force or several_segments'",
+    ("m = m * decay + xi * std", "m = m + xi * std"),
+    ("rate = tl.full((), fraction, dtype) * tl.load", "rate = tl.load"),
+    ("(element >= start) & (element < stop)", "(element >= start) & (element <= stop)"),
+    ("xi = xi / tl.sqrt(inverse_mass)", "xi = xi * tl.sqrt(inverse_mass)"),
+)
+mutate(
+    "kernels/energy.py",
+    "kernels/test_ops.py -k 'energies_with_several or kinetic_energy'",
+    ("partial += 0.5 * tl.sum(kinetic, axis=0)", "partial += tl.sum(kinetic, axis=0)"),
+    ("partial += prior_factor * tl.sum", "partial -= prior_factor * tl.sum"),
+    ("(new - m) * (new + m)", "(new - m) * (new - m)"),
+)
+
+# --- gradients and targets --------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/targets/base.py",
+    "targets/test_posterior.py targets/test_base.py",
+    ("* (self.num_data / count) + self.log_prior(theta)", "+ self.log_prior(theta)"),
+    ("return -log_density / self.temperature, -force", "return -log_density, -force"),
+    ("(4 * uniform - 2)", "(2 * uniform - 1)"),
+)
+
+# --- dynamics -----------------------------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/dynamics/coefficients.py",
+    "dynamics/test_integrators.py",
+    ("kick = self.kick / temperature", "kick = self.kick * temperature"),
+    (
+        "(ops.DRIFT, self.drift)",
+        "(ops.DRIFT, self.kick)",
+        "samplers/test_exact_distributions.py -k 'obabo or baoab or amagold'",
+    ),
+)
+mutate(
+    "hmc_fast/dynamics/integrators.py",
+    "dynamics/test_integrators.py",
+    ('LEAPFROG = Integrator("leapfrog", end=0.5', 'LEAPFROG = Integrator("leapfrog", end=1.0'),
+    ("end=2 * _A, inner=", "end=_A, inner="),
+    ("coefficients, fraction=integrator.end)", "coefficients)"),
+    ("range(num_leapfrog - 1)", "range(num_leapfrog)"),
+    ("inner=(2 * (1 - 2 * _A), 4 * _A)", "inner=(4 * _A, 2 * (1 - 2 * _A))"),
+    ("* (1 - 1e-9)", ""),
+)
+mutate(
+    "hmc_fast/dynamics/isokinetic.py",
+    "dynamics/test_isokinetic.py",
+    ("degrees = u.shape[1] - 1", "degrees = u.shape[1]"),
+    ("along = (1 - decay) *", "along = (1 + decay) *"),
+    ("degrees * (delta - math.log(2) + total)", "(delta - math.log(2) + total)"),
+    ("(1 - cosine) * decay**2", "(1 - cosine) * decay"),
+)
+
+# --- samplers -----------------------------------------------------------------------------------------------
+
+PROTOCOL = "samplers/test_protocol.py"
+EXACT = "samplers/test_exact_distributions.py"
+mutate(
+    "hmc_fast/samplers/metropolis_chain.py",
+    "samplers/test_hmc.py",
+    ("difference - inverse_temperature * likelihood", "difference + inverse_temperature * likelihood"),
+    ("ops.select(self.theta, self.proposal.theta, accepted)", "self.theta.copy_(self.proposal.theta)"),
+    ("self.proposal.grad.copy_(self.grad)", "self.proposal.grad.zero_()"),
+    ("        ops.select(self.grad, self.proposal.grad, accepted)\n", ""),
+    ("self.iteration.on_device.add_(1)", "self.iteration.on_device.add_(0)"),
+    (
+        "return -(prior + likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature",
+        "return -(prior + likelihood_difference(self.log_lik, new.log_lik))",
+        f"{EXACT} -k temperature",
+    ),
+)
+mutate(
+    "hmc_fast/samplers/hmc.py",
+    "samplers/test_hmc.py",
+    ("state.propose(state.fresh_momentum(state.inverse_mass))", "state.propose(state.fresh_momentum(None))"),
+    (
+        "energy_error = state.energy_error(state.inverse_mass)\n        test",
+        "energy_error = state.energy_error(None)\n        test",
+    ),
+    ("warming_up and not self.test_in_burn_in", "not self.test_in_burn_in", "samplers/test_hmc.py"),
+)
+mutate(
+    "hmc_fast/samplers/ghmc.py",
+    EXACT + " -k ghmc",
+    ("math.sqrt(1 - c**2)", "(1 - c)"),
+    ("new.momentum, -state.origin.momentum", "new.momentum, state.origin.momentum"),
+    (
+        "torch.where(test.accepted, v / ratio, v)",
+        "torch.where(test.accepted, v * ratio, v)",
+        f"{EXACT} -k variable",
+    ),
+)
+mutate(
+    "hmc_fast/samplers/split_hmc.py",
+    "samplers/test_split_hmc.py",
+    ("fraction = kind.kicks * kind.size / target.num_data", "fraction = kind.kicks / 3"),
+    ("Coefficients(kick=self.step_size / 2, drift", "Coefficients(kick=self.step_size, drift"),
+    ("2 if twice else 1", "1"),
+)
+mutate(
+    "hmc_fast/samplers/amagold.py",
+    "samplers/test_amagold.py " + EXACT + " -k amagold",
+    ("noise=math.sqrt(4 * eps * self.friction) / a", "noise=math.sqrt(2 * eps * self.friction) / a"),
+    ("kick=eps / a, drift", "kick=eps, drift"),
+    ("* (eps / 2))", "* eps)"),
+    ("velocity(before + momentum)", "velocity(2 * momentum)"),
+    ("words * target.num_data >> 32", "words * (target.num_data - 1) >> 32"),
+)
+mutate(
+    "hmc_fast/samplers/adjusted_mclmc.py",
+    "samplers/test_adjusted_mclmc.py",
+    ("return state.potential_error() + state.kinetic_change", "return state.potential_error()"),
+    ("        state.kinetic_change.zero_()\n", ""),
+    ("step(partial(turn, 0.5))", "step(partial(turn, 1.0))"),
+)
+mutate(
+    "hmc_fast/samplers/mclmc.py",
+    "samplers/test_mclmc.py",
+    (
+        "torch.expm1(2 * chain.step_size / chain.decoherence_length)",
+        "torch.expm1(chain.step_size / chain.decoherence_length)",
+    ),
+    ("potential - chain.potential + chain.kinetic_change", "potential - chain.potential - chain.kinetic_change"),
+    ("(draws.variance / chain.inverse_mass).sum()", "draws.variance.sum()"),
+)
+DISTRIBUTION = "samplers/test_stationary_distributions.py"
+mutate(
+    "hmc_fast/samplers/minibatch_chain.py",
+    PROTOCOL + " " + DISTRIBUTION,
+    ("** sampler.step_size_power", ""),
+    (
+        "log_lik.double().mean(1) * target.num_data)\n            self.steps",
+        "log_lik.double().sum(1))\n            self.steps",
+        "samplers/test_minibatch_chain.py",
+    ),
+    ("            self.steps.on_device.add_(1)\n", ""),
+)
+mutate(
+    "hmc_fast/samplers/sghmc.py",
+    "samplers/test_sghmc.py",
+    ("2 * eps * (self.friction - self.noise_estimate)", "2 * eps * self.friction"),
+    ("decay=1 - eps * self.friction", "decay=1 - self.friction"),
+    ("torch.where(explores, 0.0,", "torch.where(~explores, 0.0,"),
+)
+mutate(
+    "hmc_fast/samplers/sgld.py",
+    DISTRIBUTION + " -k sgld",
+    ("kick=eps / 2, drift=1.0", "kick=eps, drift=1.0"),
+    ("decay=0.0", "decay=1.0"),
+    ("torch.where(explores, 0.0, eps).sqrt()", "torch.where(explores, 0.0, 2 * eps).sqrt()"),
+)
+mutate(
+    "hmc_fast/samplers/psgld.py",
+    "samplers/test_psgld.py",
+    ("chain.mean_square.sqrt() + self.damping", "chain.mean_square + self.damping"),
+    ("float(warming_up or self.adapt_after_burn_in)", "1.0"),
+    ("chain.grad / chain.target.num_data", "chain.grad"),
+)
+mutate(
+    "hmc_fast/samplers/sgnht.py",
+    "samplers/test_sgnht.py",
+    ("2 * kinetic_energy / chain.target.num_params - 1", "kinetic_energy / chain.target.num_params - 1"),
+    ("decay=1 - eps * chain.thermostat", "decay=1 - eps * self.friction"),
+    ("(2 * eps * self.friction).sqrt()", "(eps * self.friction).sqrt()"),
+)
+mutate(
+    "hmc_fast/samplers/underdamped_langevin.py",
+    DISTRIBUTION,
+    ("-torch.expm1(-2 * self.friction * eps)", "-torch.expm1(-self.friction * eps)"),
+    ('eps / 2 if self.scheme == "baoab" else eps', "eps"),
+    ("ops.kick(momentum, grad, theta, prior, c, fraction=0.5)", "ops.kick(momentum, grad, theta, prior, c)"),
+)
+mutate(
+    "hmc_fast/samplers/window_adaptation.py",
+    "adaptation/test_warm_up.py samplers/test_hmc.py",
+    ("dual.averaged if last else dual.step_size", "dual.step_size"),
+    ("(1 + self.jitter * (2 * uniform - 1))", "(1 + self.jitter * uniform)"),
+    ("whole_steps(length / typical,", "whole_steps(length * typical,"),
+)
+mutate(
+    "hmc_fast/samplers/protocol.py",
+    PROTOCOL + " -k checkpointed",
+    ("            value.copy_(tensors[name])\n", "            pass\n"),
+    ('self.count = int(tensors["count"])', "self.count = 0"),
+)
+
+# --- engine, command line, files ----------------------------------------------------------------------------
+
+mutate(
+    "hmc_fast/engine/checkpoint.py",
+    "engine/test_checkpoint.py engine/test_runner.py -k 'resume or checkpoint or other'",
+    ("if stored != value:", "if False:"),
+    ("    restore(state, saved)\n", ""),
+)
+mutate(
+    "hmc_fast/atomic_files.py",
+    "test_atomic_files.py",
+    ("        os.replace(temporary, path)\n", "        temporary.rename(path.with_suffix('.new'))\n"),
+)

@@ -128,3 +128,29 @@ def test_inverse_mass_leaves_the_law_alone():
     )
     assert run.acceptance_rate > 0.5
     check_moments(run.draws, known.mean, known.variance)
+
+
+def test_jitter_is_uniform_around_the_number_of_steps():
+    density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 2)
+    sampler = hmc_fast.HMC(1e-3, num_leapfrog=50, jitter=0.4)
+    state = sampler.init(density, torch.zeros(1, 2))
+    steps = []
+    for _ in range(60):
+        _, info = sampler.step(state)
+        steps.append(info.num_leapfrog)
+    assert min(steps) >= 30
+    assert max(steps) <= 70
+    assert abs(np.mean(steps) - 50) < 4 * 20 / np.sqrt(3 * 60)
+
+
+def test_without_a_test_in_burn_in_alone_every_finite_proposal_is_taken():
+    density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 4, dtype=torch.float64)
+    sampler = hmc_fast.HMC(2.5, num_leapfrog=8, test_in_burn_in=False)  # unstable: energies grow without bound
+    state = sampler.init(density, torch.ones(3, 4, dtype=torch.float64))
+    _, info = sampler.step(state, warming_up=True)
+    assert info.accepted.all()
+    assert (info.accept_prob < 1e-3).all()
+    before = state.theta.clone()
+    _, info = sampler.step(state)
+    assert not info.accepted.any()
+    assert torch.equal(state.theta, before)

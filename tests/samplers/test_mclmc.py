@@ -5,6 +5,9 @@ import pytest
 import torch
 
 import hmc_fast
+from hmc_fast.compute.random_streams import MOMENTUM, NOISE
+from hmc_fast.dynamics.isokinetic import isokinetic_kick, random_direction
+from hmc_fast.kernels.ops import Counter, normals
 from hmc_fast.results.diagnostics import ess_bulk, rhat
 from hmc_fast.samplers.protocol import restore, state_tensors
 from targets import check_moments
@@ -53,6 +56,44 @@ def test_no_numbers_given(make):
     assert rhat(chains).max() < 1.02
     check_moments(run.draws, np.zeros(12), scales**2, bias=0.03 if make is hmc_fast.MCLMC else 0.0)
     assert ess_bulk(chains).min() > 300
+
+
+def test_steps_and_their_energy_error_follow_the_box():
+    """Four steps by hand: half a turn, a turn at random, half a turn, a drift."""
+    scales, eps, length = np.array([0.5, 1.0, 2.0]), 0.3, 1.7
+    theta = torch.tensor([[0.4, -1.0, 0.7], [-0.2, 0.3, 1.5]], dtype=torch.float64)
+    sampler = hmc_fast.MCLMC(eps, decoherence_length=length, steps_per_iteration=4)
+    state = sampler.init(gaussian(scales), theta, seed=5)
+    _, info = sampler.step(state)
+
+    u, step_size = torch.empty_like(theta), torch.full((2,), eps, dtype=torch.float64)
+    random_direction(u, Counter(5, MOMENTUM, torch.tensor([0])))
+    potential, change, error = 0.0, 0.0, torch.zeros(2, dtype=torch.float64)
+    nu = np.sqrt((np.exp(2 * eps / length) - 1) / 3)
+    for t in range(4):
+        force = -theta / torch.tensor(scales**2)
+        change = change + isokinetic_kick(u, force, step_size / 2)
+        now = -0.5 * (theta * force).sum(1)
+        if t > 0:
+            error += now - potential + change
+        potential = now
+        u = u + nu * normals(Counter(5, NOISE, torch.tensor([t])), 2, 3).double()
+        u = u / u.norm(dim=1, keepdim=True)
+        change = isokinetic_kick(u, force, step_size / 2)
+        theta = theta + eps * u
+    torch.testing.assert_close(state.theta, theta, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(info.energy_error, error, rtol=1e-6, atol=1e-9)
+
+
+def test_the_decoherence_length_is_in_units_of_the_metric():
+    """sqrt(D) where the metric has taken the scales away; the scales themselves would add up to ten."""
+    scales = np.logspace(-1, 1, 5)
+    theta = torch.tensor(scales) * torch.randn(16, 5, generator=torch.Generator().manual_seed(0))
+    sampler = hmc_fast.MCLMC()
+    state = sampler.init(gaussian(scales), theta.double(), seed=1, warm_up_iterations=200)
+    for _ in range(200):
+        sampler.step(state, warming_up=True)
+    assert 0.6 < float(state.decoherence_length) / np.sqrt(5) < 1.6
 
 
 def test_steps_that_are_not_finite_do_not_poison_the_learning():

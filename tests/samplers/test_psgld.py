@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hmc_fast
-from targets import check_moments, gaussian
+from targets import check_moments, gaussian, linear_regression
 
 
 def test_psgld_is_rmsprop_in_burn_in_and_sgld_after():
@@ -30,6 +30,17 @@ def test_psgld_is_rmsprop_in_burn_in_and_sgld_after():
     expected = (rate / (1 - (1 - rate / (2 * scale**2)) ** 2)).numpy()
     assert (expected.mean(0) / scale.numpy() ** 2).max() > 1.1, "the discretisation must show"
     check_moments(np.stack(draws)[15:] / np.sqrt(expected), np.zeros(2), np.ones(2))
+
+
+def test_the_preconditioner_is_that_of_the_mean_gradient():
+    posterior, _ = linear_regression()
+    theta = posterior.initial("prior", 2, 0)
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(2, posterior.num_data)
+    posterior.log_likelihood_and_grad(theta, grad, log_lik)
+    sampler = hmc_fast.PSGLD(1e-6, steps_per_iteration=1)
+    state = sampler.init(posterior, theta, warm_up_iterations=1)
+    sampler.step(state, warming_up=True)
+    torch.testing.assert_close(state.mean_square, (grad / posterior.num_data) ** 2)
 
 
 def test_psgld_without_burn_in_is_refused():
