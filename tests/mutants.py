@@ -180,11 +180,7 @@ mutate(
     "adaptation/test_energy_variance.py",
     ("** (-1 / 6), step)", "** (-1 / 2), step)"),
     ("(self.dimension * self.wanted)", "self.wanted"),
-    (
-        "_SHRINK * step))",
-        "step))",
-        "samplers/test_mclmc.py::test_steps_that_are_not_finite_do_not_poison_the_learning",
-    ),
+    ("_SHRINK * step))", "step))"),
 )
 mutate(
     "hmc_fast/adaptation/initial_step_size.py",
@@ -246,7 +242,7 @@ mutate(
     ("variance + mean**2), dim=-1)", "variance), dim=-1)"),
     ("self.sums.mean(0) / self.count", "self.sums[0] / self.count"),  # one chain for all
     ("self.curve[self.count - 1]", "self.curve[self.count % len(self.curve)]"),
-    ("-torch.log(chosen.clamp_min(tiny))", "-torch.log(chosen)"),
+    ("-torch.log(chosen.clamp_min(tiny))", "-torch.log(chosen)", "results/test_predictions.py"),
     ("self.second.mean(0) / self.count", "self.second.sum(0) / self.count"),
     ("        self.count += 1\n", "        self.count = len(self.curve) or 1\n"),
     ("torch.log(2 * torch.pi * variance)", "torch.log(torch.pi * variance)"),

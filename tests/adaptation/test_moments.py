@@ -10,7 +10,7 @@ from hmc_fast.adaptation import (
 )
 
 
-@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("groups", [1, 2, 4])
 def test_moments_are_those_of_all_values(groups):
     values = normal(50, 4, 3) * torch.tensor([1e-3, 1.0, 1e4], dtype=torch.float64) + 1e4
     moments = Moments(torch.zeros(3, groups, 3, dtype=torch.float64))

@@ -34,6 +34,16 @@ def test_a_subset_is_fixed_balanced_and_nested():
     assert torch.equal(data.subset(1437).y_train.sort().values, data.y_train.sort().values)
 
 
+def test_a_subset_keeps_the_shares_of_unequal_classes_and_every_label():
+    y = torch.tensor([0] * 8 + [1] * 4)
+    data = toy(y_train=y, x_test=torch.arange(24.0).reshape(12, 2), y_test=y, num_classes=2)
+    part = data.subset(6, 3)
+    assert torch.bincount(part.y_train).tolist() == [4, 2]
+    assert torch.bincount(part.y_test).tolist() == [2, 1]
+    for x, labels in ((part.x_train, part.y_train), (part.x_test, part.y_test)):
+        assert (labels == (x[:, 0] >= 16)).all()
+
+
 def test_the_order_of_subsets_is_the_same_for_everybody():
     """Published comparisons rest on it: a change of these numbers changes what --train-size means."""
     assert base.permutation(8, 0).tolist() == [3, 2, 1, 6, 0, 7, 4, 5]

@@ -95,6 +95,9 @@ def test_families_are_segments_and_equal_neighbours_merge():
     assert kinds == [(0, 12, ops.NORMAL), (12, 16, ops.LAPLACE), (16, 24, ops.NORMAL), (24, 26, ops.LAPLACE)]
     prior = hmc_fast.PerGroup({"0.bias": hmc_fast.Laplace(1.0), "2.weight": hmc_fast.Laplace(5.0)})
     assert [s.stop for s in priors.segments(prior, network())] == [12, 24, 26]
+    prior = hmc_fast.PerGroup({"0.*": hmc_fast.StudentT(1.0, 4.0)}, hmc_fast.StudentT(1.0, 9.0))
+    shapes = [(s.stop, s.shape[0]) for s in priors.segments(prior, network())]
+    assert shapes == [(16, 4.0), (26, 9.0)], "degrees of freedom belong to a segment"
 
 
 def test_fan_in_divides_the_variance():
