@@ -525,3 +525,43 @@ mutate(
     "test_atomic_files.py",
     ("        os.replace(temporary, path)\n", "        temporary.rename(path.with_suffix('.new'))\n"),
 )
+mutate(
+    "hmc_fast/compute/gradient.py",
+    "compute/test_gradient.py targets/test_posterior.py",
+    ("scale=len(x) / count,", "scale=1.0,"),
+    ("accumulate=start > 0,", "accumulate=False,"),
+    ("range(0, count, size)", "range(0, count - size + 1, size)"),  # the remainder is forgotten
+)
+mutate(
+    "hmc_fast/adaptation/warm_up.py",
+    "adaptation/test_warm_up.py",
+    ("_QUARTER_PERIOD * self.principal.value.sqrt()", "_QUARTER_PERIOD * self.principal.value"),
+    ("        self.gradients.update(gradient)\n        mean,", "        mean,"),
+)
+mutate(
+    "hmc_fast/results/trace.py",
+    "results/test_trace.py engine/test_loop.py",
+    ("eligible % self.thin == 0", "eligible % self.thin == 1"),
+    ("iteration, eligible = self.burn_in, 0", "iteration, eligible = self.burn_in - 1, 0"),
+    ('np.where(iteration < burn_in, "burn_in"', 'np.where(iteration <= burn_in, "burn_in"'),
+    (
+        "self.log_likelihood + self.log_prior)",
+        "self.log_likelihood - self.log_prior)",
+        "results/test_run.py results/test_diagnosis.py",
+    ),
+    ("getattr(self, name)[: len(saved)] = saved", "getattr(self, name)[-len(saved) :] = saved"),
+)
+mutate(
+    "hmc_fast/engine/loop.py",
+    "engine/test_loop.py engine/test_runner.py engine/test_checkpoint.py",
+    ("moved=bool(self.trace.accepted[self.iteration].any())", "moved=True"),
+    ("warming_up = self.iteration < self.plan.burn_in", "warming_up = self.iteration <= self.plan.burn_in"),
+    ('self.iteration = saved.numbers["iteration"]', 'self.iteration = saved.numbers["iteration"] + 1'),
+)
+mutate(
+    "hmc_fast/command_line.py",
+    "test_command_line.py",
+    ("        return 130\n", "        return 1\n"),
+    ("        return 2\n", "        return 1\n"),
+    ('name.replace("_", "-"), result[-1]', "name, result[-1]"),
+)
