@@ -1,4 +1,4 @@
-"""`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: writes a page that answers a question."""
+"""`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: writes a page that answers one question."""
 
 import dataclasses
 import importlib

@@ -1,4 +1,4 @@
-"""Neural networks of the presets, their supervised training, and `build`, which fits one to a data set's shape."""
+"""Neural networks of the presets, their supervised training, and `build`, which makes one for a data set."""
 
 import inspect
 from collections.abc import Callable

@@ -96,7 +96,7 @@ class AdjustedMCLMC(Sampler):
     Args:
         step_size, trajectory_length: in units of theta (times M^(1/2)); sqrt(D) times HMC's are equivalent.
         num_leapfrog, adapt, pool, jitter, acceptance, test_in_burn_in, inverse_mass: as for `HMC`.
-        target_acceptance: 0.9, as the paper advises.
+        target_acceptance: mean acceptance probability that adapt tunes the step size to; the paper recommends 0.9.
 
     Raises:
         UserError: as for `HMC`, or a target with fewer than 2 parameters.

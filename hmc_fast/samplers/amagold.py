@@ -69,7 +69,7 @@ class AMAGOLD(Sampler):
         step_size: eps, in units of theta.
         friction: beta, 1 / time; 0 for none.
         batch_size: B; 0 or None for the full data.
-        num_leapfrog: L; None: one epoch, ceil(N / B).
+        num_leapfrog: L, steps per trajectory; None: one epoch, ceil(N / B).
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:

@@ -65,7 +65,7 @@ class GHMC(Sampler):
     Args:
         step_size: eps, in units of theta.
         friction: gamma, 1 / time; each refreshment keeps a fraction exp(-gamma eps L) of the momentum.
-        num_leapfrog: L.
+        num_leapfrog: L, steps per trajectory.
         acceptance_drift: delta in (0, 2), the drift of the acceptance variable; None draws a fresh uniform.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 

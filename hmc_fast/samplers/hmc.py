@@ -58,9 +58,9 @@ class HMC(Sampler):
         step_size: eps, in units of theta. None, with adapt: found by search.
         trajectory_length: eps * L, in units of theta. Izmailov et al. 2021 recommend pi * sigma / 2 for a prior
             of standard deviation sigma. Give this or num_leapfrog; with adapt neither is needed.
-        num_leapfrog: L.
-        adapt: learn the settings not given during burn-in, which it needs. Once M is learned, eps and the
-            trajectory length are in units of each parameter's own scale.
+        num_leapfrog: L, steps per trajectory.
+        adapt: during burn-in, which it needs, learn the settings that are not given. Once M is learned, eps and
+            the trajectory length are in units of each parameter's own scale.
         target_acceptance: mean acceptance probability that adapt tunes the step size to, in (0, 1).
         pool: adapt from all chains together; False gives every chain its own step size and mass.
         integrator: `LEAPFROG`, or `TWO_STAGE`, whose L is even (`dynamics/integrators.py`).
