@@ -325,7 +325,7 @@ MISTAKES = {
     "inf": ("--data mine:infinite --model mine:net", "NaN or infinity in the features of row 7"),
     "label": ("--data mine:negative --model mine:net", "label -1 in row 29"),
     "image size": ("--data mine:pictures --model lenet", "square images of at least 16 x 16 pixels, not 8 x 8"),
-    "no image": ("--model resnet20", "takes images"),
+    "no image": ("--model resnet20", "needs images"),
     "narrow": ("--data mine:points --model mine:narrow", "does not accept examples of shape (4,)"),
     "batchnorm preset": ("--data mine:pictures --model resnet20 --norm batch", "use FRN or GroupNorm"),
     "batchnorm": ("--data mine:points --model mine:batchnorm", "use FRN or GroupNorm"),
@@ -358,7 +358,7 @@ MISTAKES = {
     "cycle": ("--sampler sghmc --cycle-length -2", "cycle"),
     "cycle keep": ("--sampler sghmc --cycle-length 3 --cycle-keep 4", "cycle"),
     "micro batch": ("--micro-batch-size 0", "micro batch size 0"),
-    "capacity": ("--capacity much", "capacity 'much' is unreadable"),
+    "capacity": ("--capacity much", "capacity 'much' is invalid"),
     "small capacity": ("--capacity 1KB", "less than one draw"),
     "seed": ("--seed -1", "seed -1 must lie in [0, 2**63)"),
     "huge seed": (f"--seed {2**64}", "must lie in [0, 2**63)"),
@@ -409,10 +409,10 @@ def test_an_out_that_cannot_be(here, capsys, file):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds 0 rows"),
+        ("", "has 0 rows"),
         ("1 2\n3\n", "ragged"),
         ("1 2\n3 x\n", "not numeric"),
-        ("1 2\n3 nan\n", "row 1 holds NaN"),
+        ("1 2\n3 nan\n", "row 1 contains NaN"),
     ],
 )
 def test_a_bad_file_of_numbers(here, capsys, text, words):
