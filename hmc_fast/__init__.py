@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo, full batch and stochastic gradient, for the posterior of any torch model.
+"""Hamiltonian Monte Carlo, full-batch and stochastic-gradient, for the posterior of any torch model.
 
 import hmc_fast
 
@@ -36,7 +36,7 @@ from .targets.priors import Laplace, Logistic, Mixture, Normal, PerGroup, Studen
 
 __version__ = "0.1.0"
 
-# Importable by short names too, wherever they live: from hmc_fast.priors import Normal
+# Keeps the short paths importable: from hmc_fast.priors import Normal
 for _module in (diagnostics, likelihoods, priors):
     sys.modules[f"{__name__}.{_module.__name__.rpartition('.')[2]}"] = _module
 

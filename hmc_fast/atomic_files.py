@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import contextlib
 import json
@@ -13,17 +13,17 @@ __all__ = ["write_json", "written_atomically"]
 
 @contextlib.contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Yields the path to write to, which takes the place of `path` when the block ends.
+    """Yields a temporary path to write to, which replaces `path` when the block ends.
 
-    It lies in the same folder, with the same suffix, which numpy looks at. If the block raises, what `path`
-    held before stays, and nothing else is left.
+    It is in the same folder and has the same suffix, because numpy appends a missing one. If the block raises,
+    `path` is unchanged and the temporary file is removed.
     """
     temporary = path.with_name(f"{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # report the first error, not this one
             temporary.unlink(missing_ok=True)
         raise
 

@@ -1,7 +1,7 @@
-"""Command lines of the form `prog [PRESET] [--flags]`, from flags described as data.
+"""Command lines of the form `prog [PRESET] [--flags]`, built from flags described as data.
 
-`parse` returns only what was given, so that a command can tell a choice of the user's from a default. A mistake is
-one line on stderr and exit status 2.
+`parse` returns only the values given, so that a command can tell the user's choice from a default. A mistake is
+reported on one line of stderr, with exit status 2.
 """
 
 import argparse
@@ -23,7 +23,7 @@ Given = dict[str, Any]  # by the setting's name: the values that the user gave
 
 
 class Parsed(NamedTuple):
-    """What a command line asks for."""
+    """The contents of a command line."""
 
     preset: str
     given: Given
@@ -37,9 +37,9 @@ class Flag:
     Attributes:
         name: the setting's, with underscores.
         type: float, int, bool, str, Path, a Literal of strings, or one of these or None.
-        help: what `--help` says; each line is a paragraph.
-        topic: the group of `--help` that it stands in.
-        default: shown by `--help`, unless it is None.
+        help: the text in `--help`; each line is a paragraph.
+        topic: its group in `--help`.
+        default: shown by `--help` unless it is None.
         unit: of the value, shown after the default.
     """
 
@@ -52,16 +52,16 @@ class Flag:
 
 
 def setting(default: Any, help: str, *, topic: str, unit: str = "", affects_draws: bool = True) -> Any:
-    """A field of a dataclass of settings, with what its flag needs.
+    """A field of a settings dataclass, with the metadata for its flag.
 
-    affects_draws: False for what may differ between a run and its resumption.
+    affects_draws: False for settings that may differ between a run and its resumption.
     """
     metadata = {"help": help, "topic": topic, "unit": unit, "affects_draws": affects_draws}
     return dataclasses.field(default=default, metadata=metadata)
 
 
 def flags_of(settings: Any) -> list[Flag]:
-    """The flags of an instance of a dataclass of settings, its values as defaults."""
+    """The flags of a settings dataclass, with the instance's values as defaults."""
     types = get_type_hints(type(settings))
     return [
         Flag(
@@ -85,12 +85,12 @@ def parse(
     description: str,
     argv: Sequence[str] | None = None,
 ) -> Parsed:
-    """Reads arguments.
+    """Parses arguments.
 
     Args:
-        flags: of a preset and the values given; these say what `--help` lists, and no more than that.
+        flags: maps a preset and the values given to its flags; the values given only affect what `--help` lists.
         presets: the first one is the default.
-        argv: arguments; None takes those of the process.
+        argv: arguments; None: those of the process.
 
     Exits with status 0 after `--help`, 2 after a mistake.
     """
@@ -115,7 +115,7 @@ def parse(
 
 
 def main_guard(function: Callable[[], None], prog: str) -> int:
-    """Runs a command: 0 when it is done, 2 with one line for a user's mistake, 130 after Ctrl-C."""
+    """Runs a command. Returns 0 on success, 2 after a user mistake, reported on one line, 130 after Ctrl-C."""
     try:
         function()
     except UserError as error:
@@ -127,18 +127,18 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
 
 
 def option(name: str) -> str:
-    """How a setting is written on the command line."""
+    """The command-line spelling of a setting."""
     return f"--{name.replace('_', '-')}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint at the nearest of the known words; empty where none is near."""
+    """A hint with the closest known word; empty if none is close."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse, with our words for mistakes, and flags that are absent unless given."""
+    """argparse with our error messages, and with flags that are absent unless given."""
 
     def __init__(self, prog: str, flags: Iterable[Flag], description: str = "") -> None:
         super().__init__(
@@ -164,7 +164,7 @@ class _Parser(argparse.ArgumentParser):
                     option(flag.name), dest=flag.name, help=text, type=_reader(kind), metavar=_metavar(kind)
                 )
         self.add_argument_group("Help").add_argument(
-            "-h", "--help", action="store_true", help="Show this and stop."
+            "-h", "--help", action="store_true", help="Show this message and exit."
         )
 
     def error(self, message: str) -> NoReturn:
@@ -172,7 +172,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Help(argparse.HelpFormatter):
-    """Help in which every line is a paragraph of its own."""
+    """Help in which every line is its own paragraph."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(textwrap.fill(paragraph, width) for paragraph in text.splitlines())
@@ -191,7 +191,7 @@ def _kind(annotation: Any) -> Any:
 
 
 def _reader(kind: Any) -> Callable[[str], Any]:
-    """What makes a value of an argument; a wrong one is told with the type that was meant."""
+    """Converts an argument to its type; an error names the type that was expected."""
 
     def read(text: str) -> Any:
         if get_origin(kind) is Literal:
@@ -227,8 +227,8 @@ def _with_default(flag: Flag) -> str:
 
 
 def _normalised(arguments: Iterable[str], known: Mapping[str, Flag]) -> list[str]:
-    """What argparse reads as we mean it: known options with dashes, `--flag true` as `--flag`, and `--flag -1e-3`,
-    which it would take for two options, as `--flag=-1e-3`."""
+    """Rewrites arguments for argparse: known options with dashes, `--flag true` as `--flag`, and `--flag -1e-3`,
+    which argparse would read as two options, as `--flag=-1e-3`."""
     switches = {name for name, flag in known.items() if _kind(flag.type) is bool}
     result: list[str] = []
     for argument in arguments:
@@ -265,7 +265,7 @@ def _fail(prog: str, message: str) -> NoReturn:
 
 
 def _unknown(arguments: Sequence[str], flags: Iterable[Flag], presets: Iterable[str]) -> str:
-    """What to say of arguments that no setting takes; the first option among them is the culprit."""
+    """The message for unknown arguments; the first option among them is the culprit."""
     culprit = next((argument for argument in arguments if argument.startswith("-")), None)
     if culprit is None:
         hint = ": the preset comes first" if arguments[0] in presets else " (see --help)"

@@ -1,7 +1,7 @@
-"""The one error a user's mistake raises: a single sentence that names the value, the place and the cure."""
+"""The error for every user mistake: a single sentence that names the value, its source and the fix."""
 
 __all__ = ["UserError"]
 
 
 class UserError(ValueError):
-    """A mistake in what the user asked for. The commands print it as one line and exit with status 2."""
+    """A mistake in the user's input. The commands print it on one line and exit with status 2."""

@@ -1,4 +1,4 @@
-"""`python -m hmc_fast.sample [PRESET] [--flags]`: settings in, a directory of draws, figures and a report out."""
+"""`python -m hmc_fast.sample [PRESET] [--flags]`: samples a posterior and writes draws, figures and a report."""
 
 import sys
 import time
@@ -21,12 +21,12 @@ from .results.run_folder import write_scores
 _PROG = "hmc_fast.sample"
 _DESCRIPTION = """Draw from the posterior of a neural network's weights by Hamiltonian Monte Carlo.
 
-Settings of samplers are told in the symbols of their files, hmc_fast/samplers/. None is a flag that was left \
-out, False its --no- form."""
+Sampler settings use the symbols of their files in hmc_fast/samplers/. In their descriptions, None means that the \
+flag is left out, and False its --no- form."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 for a finished run, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Exit status: 0 for a finished run, 2 for a user mistake, 130 after Ctrl-C."""
     parsed = parse(
         sample_flags,
         PRESETS,
@@ -51,7 +51,7 @@ def _sample(parsed: Parsed) -> None:
     try:
         result = draw(specification, directory, dataset)
     except Interrupted:
-        print(f"interrupted; continue with: python -m {_PROG} --out {directory} --resume", file=sys.stderr)
+        print(f"interrupted; to continue: python -m {_PROG} --out {directory} --resume", file=sys.stderr)
         raise
     figures = write_artifacts(directory, settings.preset, result, dataset)
     if settings.progress:
@@ -60,7 +60,7 @@ def _sample(parsed: Parsed) -> None:
 
 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:
-    """Predictions, metrics, figures and the report; returns the metrics."""
+    """Writes predictions, metrics, figures and the report; returns the metrics."""
     labels = dataset.y_test.numpy()
     figures = write_scores(directory, preset, result, labels, dataset.y_mean, dataset.y_std)
     images = dataset.grey_images()

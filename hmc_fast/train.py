@@ -1,4 +1,4 @@
-"""`python -m hmc_fast.train PRESET --epochs 10`: the supervised baseline, whose weights `--init` takes."""
+"""`python -m hmc_fast.train PRESET --epochs 10`: the supervised baseline, and initial weights for chains."""
 
 import os
 import sys
@@ -28,15 +28,15 @@ class TrainSettings:
     epochs: int = setting(10, "Passes over the training data.", topic=_TRAINING)
     batch_size: int = setting(128, "Examples per step.", topic=_TRAINING)
     learning_rate: float = setting(
-        1e-3, "Adam's learning rate at the start; it falls to 0 along a cosine.", topic=_TRAINING
+        1e-3, "Adam's initial learning rate, decayed to 0 along a cosine.", topic=_TRAINING
     )
     weight_decay: float = setting(0.0, "Adam's L2 penalty, added to the gradient.", topic=_TRAINING)
-    seed: int = setting(0, "Of the initial weights and the order of the data.", topic=_TRAINING)
+    seed: int = setting(0, "Seed of the initial weights and of the order of the data.", topic=_TRAINING)
 
     data: str = setting("fashion-mnist", "digits, fashion-mnist, uci-NAME, or module:callable.", topic=_DATA)
-    data_dir: Path = setting(Path("data"), "Directory that holds data files.", topic=_DATA)
-    train_size: int = setting(0, "Training examples to use; 0 is all.", topic=_DATA)
-    split: int = setting(0, "uci: number of the train/test split.", topic=_DATA)
+    data_dir: Path = setting(Path("data"), "Directory of the data files.", topic=_DATA)
+    train_size: int = setting(0, "Number of training examples to use; 0 uses all.", topic=_DATA)
+    split: int = setting(0, "uci: index of the train/test split.", topic=_DATA)
     model: str = setting("resnet20", "mlp, lenet, resnet20, uci-mlp, or module:callable.", topic=_DATA)
     width: int | None = setting(
         None,
@@ -73,12 +73,12 @@ PRESETS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0, or 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Exit status: 0 on success, 2 for a user mistake, 130 after Ctrl-C."""
     preset, given, _ = parse(
         lambda preset, given: flags_of(PRESETS[preset]),
         PRESETS,
         prog=_PROG,
-        description="Train a network by maximum likelihood: the baseline, and a start for chains (--init).",
+        description="Train a network by maximum likelihood: a baseline, and initial weights for chains (--init).",
         argv=argv,
     )
     return main_guard(lambda: _train(preset, given), _PROG)
@@ -127,12 +127,12 @@ def _train(preset: str, given: Mapping[str, Any]) -> None:
 
 
 def _check_writable(path: Path) -> None:
-    """Before hours of training, not after."""
+    """Fails before hours of training, not after."""
     if path.is_dir():
         raise UserError(f"--out {path} is a directory: name a file")
     parent = next(folder for folder in path.absolute().parents if folder.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise UserError(f"--out {path} cannot be written: {parent} is no directory that you may write to")
+        raise UserError(f"--out {path} cannot be written: {parent} is not a writable directory")
 
 
 if __name__ == "__main__":

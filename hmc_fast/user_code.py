@@ -1,4 +1,4 @@
-"""`module:callable` names: what a user's own code provides, with every mistake told in one sentence."""
+"""Imports and calls the user's own code by `module:callable` name, and reports every failure in one sentence."""
 
 import importlib
 import os
@@ -15,10 +15,10 @@ __all__ = ["call", "import_object"]
 def import_object(spec: str, what: str) -> Callable[..., Any]:
     """The callable that `spec` names, as `package.module:name`; the working directory is searched too.
 
-    what: the flag or argument that holds `spec`, for messages.
+    what: the flag or argument that `spec` came from, for messages.
 
     Raises:
-        UserError: a malformed name, a module that is missing or fails to import, no such callable in it.
+        UserError: a malformed name, a module that is missing or fails to import, or no such callable in it.
     """
     module_name, _, path = spec.partition(":")
     if not module_name or not path:
@@ -38,7 +38,7 @@ def call(function: Callable[..., Any], spec: str, what: str, *arguments: Any) ->
     """`function(*arguments)`.
 
     Raises:
-        UserError: whatever the function raised, and the line that raised it.
+        UserError: the function failed; quotes its error and the line that raised it.
     """
     try:
         return function(*arguments)
@@ -55,13 +55,13 @@ def _import(name: str, spec: str, what: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name == error.name or name.startswith(error.name + ".")):
-            raise UserError(f"{what} {spec!r}: no module {name!r} is installed or lies in {here}") from error
+            raise UserError(f"{what} {spec!r}: no module {name!r} is installed or found in {here}") from error
         raise UserError(f"{what} {spec!r}: importing {name} failed: {_reason(error)}") from error
     except (Exception, SystemExit) as error:
         raise UserError(f"{what} {spec!r}: importing {name} failed: {_reason(error)}") from error
     finally:
         if here in sys.path:
-            sys.path.remove(here)  # the first one, which is the one inserted
+            sys.path.remove(here)  # removes the first occurrence, the one inserted above
 
 
 def _origin(module: Any) -> str:
@@ -69,7 +69,7 @@ def _origin(module: Any) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The error in one line, with the deepest place that has a file."""
+    """The error on one line, with the innermost file and line if there is one."""
     place = ""
     frames = traceback.extract_tb(error.__traceback__)
     if isinstance(error, SyntaxError) and error.filename:

@@ -1,5 +1,5 @@
 """Fused updates over the flat `(C, D)` buffer: Triton kernels and their plain torch twins.
 
-Start at `ops.py` (what there is), then `reference.py` (what each operation means), then the Triton file of
-the same name. Importing this package does not import triton.
+Start with `ops.py` (the list of operations), then `reference.py` (their definitions), then the Triton file that
+implements one. Importing this package does not import triton.
 """

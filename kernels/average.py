@@ -1,10 +1,10 @@
-"""Triton: one draw's softmax into the streamed Bayesian model average, row by row of `(C T, K)` logits.
+"""Triton: adds one draw's softmax to the streaming Bayesian model average, row by row of the `(C T, K)` logits.
 
     p = softmax(logits);   sums += p,   entropies += -sum_k p log p,   probabilities <- p
 
-Bytes per float32 logit: read it (4), read and write its float64 sum (16), write p (4): 24, and 16 / K for the
-row's entropy. Line by line: softmax 8, to float64 12, add to the sum 24, p log p 16 and its sum 8: 68. So
-2.8x, not measured. K = 10 fills 10 of 16 lanes: the idle ones cost instructions, no bytes.
+Bytes per float32 logit: read it (4), read and write its float64 sum (16), write p (4): 24, plus 16 / K for the
+row's entropy. Line by line: softmax 8, to float64 12, add to the sum 24, p log p 16 and its sum 8: 68. The ratio is
+2.8x, not measured. K = 10 fills 10 of 16 lanes; the idle ones cost instructions but no bytes.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -37,15 +37,15 @@ def _average_kernel(
     at = row[:, None] * num_classes + column
     dtype: tl.constexpr = tl.float64 if logits_ptr.dtype.element_ty == tl.float64 else tl.float32
     logits = tl.load(logits_ptr + at, mask=mask, other=0.0).to(dtype)
-    # the padding of a row counts as log 0; rows past the last one stay 0, which makes no NaN
+    # padding within a row counts as log 0; rows past the last stay 0, which avoids NaN
     logits = tl.where(column < num_classes, logits, float("-inf"))
 
-    # the maximum may pass over a NaN, the sum does not: one NaN makes its whole row NaN
+    # the maximum may ignore a NaN, but the sum does not: one NaN makes its whole row NaN
     shifted = logits - tl.max(logits, axis=1)[:, None]
     weight = tl.exp(shifted)
     total = tl.sum(weight, axis=1)[:, None]
     p = weight / total
-    # where p is 0, whether padding or underflow, p log p is 0 and not 0 * -inf
+    # where p is 0, from padding or underflow, p log p must be 0, not 0 * -inf
     log_p = tl.where(p == 0.0, 0.0, shifted - tl.log(total))
     entropy = -tl.sum(p * log_p, axis=1)
 
@@ -75,7 +75,7 @@ def accumulate_softmax(logits: Tensor, sums: Tensor, entropies: Tensor, probabil
     num_rows, num_classes = entropies.numel(), logits.shape[2]
     columns = triton.next_power_of_2(num_classes)
     rows = max(1, launch.BLOCK // columns)
-    # one program holds a whole row in its registers: a wide one gets more warps, 16 elements per thread
+    # one program keeps a whole row in registers: wide rows get more warps, up to 16 elements per thread
     num_warps = min(32, max(launch.NUM_WARPS, columns // 512))
     with launch.guard(logits):
         _average_kernel[(launch.blocks(num_rows, rows),)](

@@ -5,10 +5,10 @@
     prior_difference    sum_i [log p(theta1_i) - log p(theta0_i)]
     energy_difference   sum_i (m1 - m0)(m1 + m0) / 2M  -  prior_difference / T
 
-Differences are taken element by element after conversion to float64. Bytes per float32 parameter, normal
-prior: kinetic 4, log prior 4, difference 16, plus 4 for an inverse mass or a tensor of scales. Line by line
-in torch, which writes each float64 intermediate: kinetic 12 + 16 + 8 = 36 (9x), log prior about 60 (15x),
-difference about 250 (15x). These are ratios of bytes, not measurements. Sums have two stages: `reduce.py`.
+Differences are taken element by element after conversion to float64. Bytes per float32 parameter, Gaussian prior:
+kinetic 4, log prior 4, difference 16, plus 4 for an inverse mass or a tensor of scales. Line by line in torch,
+which writes every float64 intermediate: kinetic 12 + 16 + 8 = 36 (9x), log prior about 60 (15x), difference about
+250 (15x). These are ratios of bytes, not measurements. Sums have two stages, see `reduce.py`.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -27,7 +27,7 @@ _FLAT = tl.constexpr(FLAT)
 
 @triton.jit
 def _energy_kernel(
-    # pointers; a part of the sum whose pointer is None is left out
+    # pointers; a term of the sum is skipped if its pointer is None
     theta_ptr,  # (C, D): log p(theta), unless new_theta_ptr asks for the difference
     new_theta_ptr,
     momentum_ptr,  # (C, D): kinetic energy, or the difference to new_momentum_ptr
@@ -91,7 +91,7 @@ def _energy_kernel(
 
 
 def _sum(
-    first: Tensor,  # whose shape and device are everyone's
+    first: Tensor,  # all tensors share its shape and device
     prior: Sequence[Segment],
     *,
     theta: Tensor | None = None,

@@ -1,8 +1,8 @@
-"""What every launcher shares: argument checks, the device guard, and how host numbers become arguments.
+"""What all kernel launchers share: argument checks, the device guard, and how host numbers become arguments.
 
-(The Triton files allow untyped functions: a kernel's arguments are pointers and blocks, which have no Python
-type. Numbers reach a kernel as float64, so that float64 buffers see them unrounded, and are cast to the
-buffer's dtype before any arithmetic with a block.)
+The Triton files allow untyped functions, because a kernel's arguments are pointers and blocks, which have no Python
+type. Numbers are passed to a kernel as float64, so that float64 buffers receive them unrounded, and are cast to the
+buffer's dtype before any arithmetic with a block.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ _MAX_PARAMS = 2**31 - 2**16  # offsets within a chain are int32, those between c
 
 
 def guard(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Makes the tensor's device current: Triton launches on the current device and its stream, whatever the
+    """Makes the tensor's device current, because Triton launches on the current device and stream, whatever the
     device of the arguments. Does nothing for a CPU tensor.
     """
     return torch.cuda.device_of(tensor)
@@ -35,9 +35,9 @@ def blocks(num_elements: int, block: int) -> int:
 
 
 def check_rows(first: Tensor, **others: Tensor) -> None:
-    """All are contiguous `(C, D)` tensors of first's shape, dtype and device, small enough for a grid."""
+    """Checks for contiguous `(C, D)` tensors of the same shape, dtype and device, small enough for a grid."""
     if first.ndim != 2 or not first.is_contiguous():
-        raise ValueError(f"a contiguous (C, D) tensor is needed, got shape {tuple(first.shape)}")
+        raise ValueError(f"expected a contiguous (C, D) tensor, got shape {tuple(first.shape)}")
     if not (0 < first.shape[0] <= _MAX_CHAINS and 0 < first.shape[1] <= _MAX_PARAMS):
         raise ValueError(f"shape {tuple(first.shape)} is outside 1..{_MAX_CHAINS} x 1..{_MAX_PARAMS}")
     for name, other in others.items():
@@ -51,7 +51,7 @@ def check_rows(first: Tensor, **others: Tensor) -> None:
 def check_buffers(first: Tensor, **others: Tensor) -> None:
     """`check_rows`, for float32 or float64."""
     if first.dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"buffers are float32 or float64, got {first.dtype}")
+        raise ValueError(f"buffers must be float32 or float64, got {first.dtype}")
     check_rows(first, **others)
 
 
@@ -71,20 +71,20 @@ def check_coefficients(coefficients: Tensor, first: Tensor) -> None:
 
 
 def mass_stride(inverse_mass: Tensor | None, first: Tensor) -> int:
-    """Elements from one chain's inverse mass to the next: 0 where all chains share one."""
+    """Elements from one chain's inverse mass to the next: 0 if all chains share one."""
     if inverse_mass is None:
         return 0
     if inverse_mass.shape not in (first.shape, first.shape[1:]) or not inverse_mass.is_contiguous():
         shape = tuple(inverse_mass.shape)
         raise ValueError(f"inverse_mass must be contiguous (D,) or (C, D), got {shape}")
     if not inverse_mass.is_floating_point():
-        raise ValueError(f"inverse_mass must be floating, got {inverse_mass.dtype}")
+        raise ValueError(f"inverse_mass must be floating-point, got {inverse_mass.dtype}")
     check_device("inverse_mass", inverse_mass, first)
     return 0 if inverse_mass.ndim == 1 else inverse_mass.shape[1]
 
 
 def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
-    """The segments tile 0..D, so that one launch per segment updates every element exactly once."""
+    """Checks that the segments tile 0..D, so that one launch per segment updates every element exactly once."""
     position = 0
     for segment in sorted(prior, key=lambda s: s.start):
         if segment.start != position or segment.stop <= segment.start:
@@ -103,10 +103,10 @@ def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
 
 
 def counter_arguments(counter: Counter | None, first: Tensor) -> tuple[Tensor | None, int, int, int]:
-    """The step's tensor, the seed's low and high half and the stream; None and zeros without a counter.
+    """The step tensor, the low and high halves of the seed, and the stream; None and zeros without a counter.
 
-    The words are signed 32-bit integers, so that no value of a seed changes a kernel's signature; the
-    kernel reads the same bits as unsigned.
+    The words are signed 32-bit integers, so that a kernel's signature does not depend on the seed; the kernel
+    reinterprets the bits as unsigned.
     """
     if counter is None:
         return None, 0, 0, 0

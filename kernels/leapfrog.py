@@ -4,7 +4,7 @@
     theta <- theta + DRIFT M^-1 m                                              (kick_drift only)
     out   <- (grad + grad log prior(theta)) / T                                (force)
 
-Decay and noise only with a noise counter. Bytes per float32 parameter, normal prior, no mass, against
+Decay and noise apply only with a noise counter. Bytes per float32 parameter, Gaussian prior, identity mass, against
 one torch launch per line of `reference.kick_drift`; ratios of bytes, not measurements:
 
                          one pass                            line by line
@@ -63,7 +63,7 @@ def _kick_kernel(
     DRIFT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    # blocks begin at a multiple of four, as random numbers and 16-byte loads do
+    # blocks start at a multiple of four, to align with random numbers and 16-byte loads
     chain = tl.program_id(1).to(tl.int64)
     first = first_quad + tl.program_id(0) * (BLOCK // 4)
     element = first * 4 + tl.arange(0, BLOCK)

@@ -2,11 +2,11 @@
 
     m <- M^(1/2) xi,   K = m^T M^-1 m / 2 (float64)
 
-Bytes per float32 parameter: one pass writes m (4; with an inverse mass it reads 4 more). Line by line, the
-torch twin spends about 600 on the normals, mostly int64, 8 to copy and 36 for the float64 sum: 160x if both
-ran at the device's bandwidth, so the kernel is bound by the arithmetic of ten Philox rounds and two
-Box-Muller transforms per four elements. Against `torch.randn` (writes 4) and a sum (reads 4) the ratio of
-bytes is 2. None of this is measured.
+Bytes per float32 parameter: one pass writes m (4; with an inverse mass it reads 4 more). Line by line, the torch
+twin moves about 600 for the normals, mostly int64, 8 to copy and 36 for the float64 sum: 160x if both ran at the
+device's bandwidth. The kernel is therefore bound by arithmetic: ten Philox rounds and two Box-Muller transforms per
+four elements. Against `torch.randn` (writes 4) and a sum (reads 4) the ratio of bytes is 2. None of this is
+measured.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -49,7 +49,7 @@ def _refresh_kernel(
         m = m / tl.sqrt(inverse_mass.to(dtype))
     tl.store(momentum_ptr + chain * num_params + element, m, mask=mask)
 
-    # the energy of the momentum as stored, rounding included
+    # computed from the stored momentum, so that its rounding is included
     square = m.to(tl.float64) * m.to(tl.float64)
     if inverse_mass_ptr is not None:
         square = square * inverse_mass.to(tl.float64)

@@ -1,8 +1,8 @@
-"""The operations of a sampler, one function each: picks the Triton kernel or its torch twin, nothing else.
+"""The operations that samplers call: each function dispatches to the Triton kernel or to its torch twin.
 
-`impl=None` takes Triton for CUDA tensors and torch otherwise. A named choice ("torch", "triton") is obeyed
-or raises: Triton on CPU tensors needs its interpreter (TRITON_INTERPRET=1, set before triton is imported).
-What each operation computes is said once, by its twin in `reference.py`.
+`impl=None` uses Triton for CUDA tensors and torch otherwise. An explicit choice ("torch", "triton") is followed or
+raises: Triton on CPU tensors needs its interpreter (TRITON_INTERPRET=1, set before triton is imported). The twin in
+`reference.py` defines what each operation computes.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ __all__ = [
     "uniforms",
 ]
 
-# The softmax kernel holds a row in registers, at most 16 numbers per thread; wider rows would spill.
+# The softmax kernel keeps a row in registers, at most 16 numbers per thread; wider rows would spill.
 _MAX_CLASSES = 2**14
 
 
@@ -58,14 +58,14 @@ def _use_triton(tensor: Tensor, impl: str | None) -> bool:
 
         if not triton.knobs.runtime.interpret:
             raise ValueError(
-                f"impl='triton' was asked for tensors on {tensor.device}: move them to a CUDA device, or set "
+                f"impl='triton' was requested for tensors on {tensor.device}: move them to a CUDA device, or set "
                 "TRITON_INTERPRET=1 before triton is imported"
             )
     return True
 
 
 def uniforms(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
-    """Uniforms in (0, 1), float32 `(C, num_elements)`. For a handful of values: torch on every device."""
+    """Uniforms in (0, 1), float32 `(C, num_elements)`; torch on every device, as only a few values are needed."""
     return reference.uniforms(counter, num_chains, num_elements)
 
 
@@ -156,7 +156,7 @@ def refresh_momentum(
 
 
 def select(target: Tensor, source: Tensor, mask: Tensor, *, impl: str | None = None) -> None:
-    """target[c] <- source[c] where mask[c]: the accept step, no value read back to the host."""
+    """target[c] <- source[c] where mask[c]: the accept step, without reading a value back to the host."""
     if _use_triton(target, impl):
         from . import select as kernel
 
@@ -178,7 +178,7 @@ def store(slot: Tensor, theta: Tensor, counts: Tensor, *, impl: str | None = Non
 def accumulate_softmax(
     logits: Tensor, sums: Tensor, entropies: Tensor, probabilities: Tensor, *, impl: str | None = None
 ) -> None:
-    """probabilities <- softmax(logits), summed with its entropies. See `reference.accumulate_softmax`."""
+    """probabilities <- softmax(logits), added to the sums with its entropy. See `reference.accumulate_softmax`."""
     if impl is None and logits.shape[-1] > _MAX_CLASSES:
         impl = "torch"
     if _use_triton(logits, impl):
@@ -229,7 +229,7 @@ def energy_difference(
     inverse_mass: Tensor | None = None,
     impl: str | None = None,
 ) -> Tensor:
-    """Kinetic plus prior part of H(new) - H(old), float64 `(C,)`, from element-wise differences."""
+    """Kinetic and prior terms of H(new) - H(old), float64 `(C,)`, from element-wise differences."""
     if _use_triton(theta, impl):
         from . import energy as kernel
 

@@ -4,8 +4,8 @@
     u = (top 23 bits of w + 1/2) 2^-23
     (z0, z1) = sqrt(-2 log u0) (cos, sin)(2 pi u1),   (z2, z3) = sqrt(-2 log u2) (cos, sin)(2 pi u3)
 
-Element e is lane e % 4 of block e // 4, so the four lanes are interleaved in registers and loads and stores
-of the buffer stay contiguous. Nothing is read but the step counter. The twin is `reference.normals`.
+Element e is lane e % 4 of block e // 4. The four lanes are interleaved in registers, so loads and stores of the
+buffer stay contiguous. Only the step counter is read from memory. The torch twin is `reference.normals`.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -32,7 +32,7 @@ def _pair(bits0, bits1):
 def normals(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
     """Standard normals, float32 `(BLOCK,)`, of the elements 4*quad .. 4*quad + 3.
 
-    quad: int32 `(BLOCK // 4,)`. step_ptr: one int64, read here so that a replayed graph sees it advance.
+    quad: int32 `(BLOCK // 4,)`. step_ptr: one int64, read here so that a replayed graph uses its current value.
     key0, key1, stream: int32 scalars whose bits are the words.
     """
     word = tl.zeros_like(quad).to(tl.uint32)

@@ -1,6 +1,6 @@
-"""Zero-mean priors as kernels see them: a table of segments, each a run of parameters with one family.
+"""Zero-mean priors in the form that kernels read: a table of segments, each a contiguous run of one family.
 
-A segment's numbers are a scale s (one float, or one per element) and up to two shape numbers (a, b):
+A segment has a scale s (one float, or one per element) and up to two shape parameters (a, b):
 
     family      log density of x, up to the normalising constant            shape (a, b)
     FLAT        0                                                            -
@@ -10,8 +10,8 @@ A segment's numbers are a scale s (one float, or one per element) and up to two 
     STUDENT_T   -(a+1)/2 log(1 + x^2 / (a s^2))                              degrees of freedom
     MIXTURE     log[ a N(x; 0, s^2) + (1-a) N(x; 0, (b s)^2) ]               weight, ratio of scales
 
-A prior of one family is one segment, so an update that adds its gradient stays one launch, whatever the
-scales of its groups.
+A prior of a single family is one segment, whatever the scales of its groups, so an update that adds its gradient
+remains one launch.
 """
 
 import math
@@ -43,7 +43,7 @@ class Segment:
 
 
 def _mixture_logits(x: Tensor, s: float | Tensor, a: float, b: float) -> Tensor:
-    """log of the wide over the narrow component's share of the density at x."""
+    """Log odds at x that the wide rather than the narrow component generated it."""
     z2 = (x / s) ** 2
     return math.log(a * b / (1 - a)) + 0.5 * z2 * (1 / b**2 - 1)
 
@@ -63,7 +63,7 @@ def grad(x: Tensor, segment: Segment) -> Tensor:
     if segment.family == STUDENT_T:
         return -(a + 1) * x / (a * s * s + x * x)
     if segment.family == MIXTURE:
-        logits = _mixture_logits(x, s, a, b)  # not 1 - sigmoid: 1/b^2 would magnify its rounding
+        logits = _mixture_logits(x, s, a, b)  # sigmoid(-logits), not 1 - sigmoid: 1/b^2 would magnify its rounding
         return -x / (s * s) * (torch.sigmoid(logits) + torch.sigmoid(-logits) / b**2)
     raise ValueError(f"unknown prior family {segment.family}")
 
@@ -87,6 +87,6 @@ def log_density(x: Tensor, segment: Segment) -> Tensor:
         return constant - log_s - 0.5 * (a + 1) * torch.log1p((x / s) ** 2 / a)
     if segment.family == MIXTURE:
         narrow = -0.5 * (x / (b * s)) ** 2 - log_s + math.log((1 - a) / b) - 0.5 * math.log(2 * math.pi)
-        # threshold: past it softplus(x) = x, at its default of 20 with an error of 2e-9
+        # softplus(x) = x past the threshold; the default of 20 would give an error of 2e-9
         return narrow + torch.nn.functional.softplus(_mixture_logits(x, s, a, b), threshold=40)
     raise ValueError(f"unknown prior family {segment.family}")

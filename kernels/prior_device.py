@@ -1,7 +1,7 @@
 """Triton device functions: gradient and log density of a prior, element by element.
 
-The table of families is in `prior.py`; the forms here differ from it to stay exact for small and large
-arguments with the functions that Triton has in the interpreter as on devices: exp and log, no tanh or log1p.
+The table of families is in `prior.py`. The formulas here differ, to stay accurate for small and large arguments
+with the functions that Triton offers both in its interpreter and on devices: exp and log, but no tanh or log1p.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -23,7 +23,7 @@ _MIXTURE = tl.constexpr(MIXTURE)
 
 
 def scalars(segment: Segment) -> tuple[float, float, float]:
-    """What the device functions take of a segment: the scale (1 if it is a tensor) and two numbers p, q.
+    """A segment's arguments for the device functions: the scale (1 if it is a tensor) and two numbers p, q.
 
     STUDENT_T: p = degrees of freedom. MIXTURE: p = log odds of the wide component at 0, q = 1 / ratio^2.
     """
@@ -37,7 +37,7 @@ def scalars(segment: Segment) -> tuple[float, float, float]:
 
 
 def log_normaliser(segment: Segment) -> float:
-    """The constant of the log density beside -log(scale)."""
+    """The constant of the log density, without -log(scale)."""
     a, b = segment.shape
     if segment.family == NORMAL:
         return -0.5 * math.log(2 * math.pi)
@@ -52,13 +52,13 @@ def log_normaliser(segment: Segment) -> float:
 
 @triton.jit
 def _softplus_minus(x):
-    """log(1 + exp(-|x|)). No log1p: in float64, 1 + exp loses at most 1.1e-16 per term, less than the sum."""
+    """log(1 + exp(-|x|)). Without log1p, float64 loses at most 1.1e-16 per term, less than the sum does."""
     return tl.log(1.0 + tl.exp(-tl.abs(x)))
 
 
 @triton.jit
 def _tanh(x):
-    """Below 1/2 a continued fraction cut at x^14 (error under 2e-16), above it exp of a negative number."""
+    """Below 1/2 a continued fraction truncated at x^14 (error under 2e-16); above it, exp of a negative number."""
     h = tl.abs(x)
     t = tl.exp(-2.0 * h)
     far = (1.0 - t) / (1.0 + t)
@@ -72,7 +72,7 @@ def _tanh(x):
 
 @triton.jit
 def grad(x, s, p, q, FAMILY: tl.constexpr):
-    """Gradient of the log density at x, for any family but FLAT; s, p, q of x's dtype."""
+    """Gradient of the log density at x, for any family but FLAT; s, p, q must have x's dtype."""
     if FAMILY == _NORMAL:
         value = -x / (s * s)
     elif FAMILY == _LAPLACE:
@@ -95,9 +95,9 @@ def grad(x, s, p, q, FAMILY: tl.constexpr):
 
 @triton.jit
 def log_kernel(x, r, p, q, FAMILY: tl.constexpr):
-    """Log density at x less its constant and -log(scale); 0 for FLAT. Meant for float64.
+    """Log density at x without its constant and -log(scale); 0 for FLAT. Intended for float64.
 
-    r: 1 / scale, taken once by the caller: float64 divisions would cost more than the memory traffic.
+    r: 1 / scale, computed once by the caller: float64 divisions would cost more than the memory traffic.
     """
     z = x * r
     if FAMILY == _FLAT:

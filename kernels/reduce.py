@@ -1,8 +1,8 @@
 """Triton: the second stage of every sum, partial sums `(C, P)` float64 -> `(C,)`.
 
-The first stage is fused into the pass that makes the terms: each program writes the sum of its block to its
-own place, so no float is ever added atomically and the order of the sum depends on the block size alone.
-This stage reads 8 P bytes per chain, D / BLOCK of the first stage's traffic.
+The first stage is fused into the pass that computes the terms: each program writes the sum of its block to its own
+slot. No float is ever added atomically, so the order of the sum depends only on the block size. This stage reads
+8 P bytes per chain, where P is about D / BLOCK.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -14,7 +14,7 @@ from torch import Tensor
 
 # Elements per program and warps of the first stage: 8 elements per thread. Unmeasured, as in launch.py.
 BLOCK, NUM_WARPS = 2048, 8
-# Partials per turn of the second stage, one program per chain. Unmeasured.
+# Partials per loop iteration of the second stage, one program per chain. Unmeasured.
 _FINISH_BLOCK = 2048
 
 
@@ -40,12 +40,12 @@ def _finish_kernel(
 
 
 def scratch(rows: Tensor, num_blocks: int) -> Tensor:
-    """Where the first stage writes, `(C, num_blocks)`: every place is written, so none is cleared."""
+    """Buffer for the first stage, `(C, num_blocks)`; uninitialised, because every slot is written."""
     return torch.empty(len(rows), num_blocks, dtype=torch.float64, device=rows.device)
 
 
 def finish(partials: Tensor) -> Tensor:
-    """The sums, float64 `(C,)`; the caller holds the device guard."""
+    """The sums, float64 `(C,)`; the caller must be inside `launch.guard`."""
     out = torch.empty(len(partials), dtype=torch.float64, device=partials.device)
     _finish_kernel[(len(partials),)](partials, out, partials.shape[1], BLOCK=_FINISH_BLOCK, num_warps=NUM_WARPS)
     return out

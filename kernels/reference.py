@@ -1,15 +1,15 @@
-"""Every operation of `hmc_fast.kernels.ops` in plain torch: the specification, and the path on a CPU.
+"""Every operation of `hmc_fast.kernels.ops` in plain torch: the specification, and the implementation on a CPU.
 
 Shapes: C chains, D parameters. All functions act on all chains; updates (`kick`, `kick_drift`, `select`, ...)
 write to their first arguments in place. Any floating dtype; sums are float64.
 
-`coefficients (C, 4)` float64 holds what an update multiplies by. It lies in device memory, so that a captured
-step reads what changes between steps. Its columns are `KICK, DRIFT, DECAY, NOISE`:
+`coefficients (C, 4)` float64 is in device memory, so a captured step reads its current values. Its columns are
+`KICK, DRIFT, DECAY, NOISE`:
 
     m     <- DECAY m + KICK (grad log likelihood + grad log prior) + NOISE M^(1/2) xi
     theta <- theta + DRIFT M^-1 m
 
-The temperature is part of KICK, the step size over T; DECAY and NOISE act only where there is a noise counter.
+KICK includes the temperature: it is the step size over T. DECAY and NOISE apply only with a noise counter.
 """
 
 import math
@@ -32,10 +32,10 @@ _KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
 
 @dataclass(frozen=True)
 class Counter:
-    """Names a random array: the value of an element depends on (seed, stream, chain, step, element) alone.
+    """Identifies a random array: each element depends only on (seed, stream, chain, step, element).
 
     seed: in [0, 2**64). stream: one small number per use, in [0, 2**32).
-    step: `(1,)` int64 on the device of the result, so that a replayed graph sees it advance.
+    step: `(1,)` int64 on the device of the result, so that a replayed graph reads its current value.
     """
 
     seed: int
@@ -47,9 +47,9 @@ class Counter:
 
 
 def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Philox 4x32-10 (Salmon et al. 2011): four int64 `(C, num_blocks)` of 32 random bits each.
+    """Philox 4x32-10 (Salmon et al. 2011): four int64 tensors `(C, num_blocks)` of 32 random bits each.
 
-    Counter words: block of four elements, step, chain, stream. Key: the two halves of the seed.
+    Counter words: index of the block of four elements, step, chain, stream. Key: the two halves of the seed.
     """
     device = counter.step.device
     c0 = torch.arange(num_blocks, device=device).view(1, -1)
@@ -62,7 +62,7 @@ def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, 
 def philox_rounds(
     c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ten rounds on four counter words (int64, broadcastable), 32-bit arithmetic done in int64."""
+    """Ten rounds on four counter words (int64, broadcastable): 32-bit arithmetic carried out in int64."""
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     for _ in range(10):
         (high_a, low_a), (high_b, low_b) = _product(c0, _ROUND_A), _product(c2, _ROUND_B)
@@ -72,15 +72,15 @@ def philox_rounds(
 
 
 def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a product of 32-bit words, by halves of `factor`, so that nothing passes 2**63:
-    signed overflow is undefined in the C++ that torch.compile makes of this, and gave wrong bits there."""
+    """High and low 32 bits of a product of 32-bit words, computed from halves of `factor` so that nothing exceeds
+    2**63: signed overflow is undefined in the C++ that torch.compile generates, and gave wrong bits there."""
     low = word * (factor & 0xFFFF)
     high = word * (factor >> 16) + (low >> 16)
     return high >> 16, (high & 0xFFFF) << 16 | low & 0xFFFF
 
 
 def _unit(bits: Tensor) -> Tensor:
-    """32 bits -> float32 in (0, 1): the top 23 bits plus a half, exact, never 0 and never 1."""
+    """32 bits -> float32 in (0, 1): the top 23 bits plus one half. Exact; never 0 or 1."""
     return ((bits >> 9).to(torch.float32) + 0.5) * 2.0**-23
 
 
@@ -119,7 +119,7 @@ def kick(
     inverse_mass: Tensor | None = None,  # (D,) or (C, D)
     noise: Counter | None = None,
 ) -> None:
-    """m <- DECAY m + fraction KICK (grad + grad log prior) + NOISE M^(1/2) xi; see the columns above.
+    """m <- DECAY m + fraction KICK (grad + grad log prior) + NOISE M^(1/2) xi; see the top of this file.
 
     Without `noise` there is neither decay nor noise: Hamiltonian dynamics.
     """
@@ -162,7 +162,7 @@ def force(
     prior: Sequence[Segment],
     inverse_temperature: float,
 ) -> None:
-    """out <- (grad + grad log prior) / T, the gradient of the log density that is sampled."""
+    """out <- (grad + grad log prior) / T, the gradient of the tempered log density."""
     out.copy_(grad)
     for segment in prior:
         if segment.family != FLAT:
@@ -172,7 +172,7 @@ def force(
 
 
 def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None) -> Tensor:
-    """m <- M^(1/2) xi, xi standard normal. Returns the kinetic energy m^T M^-1 m / 2, float64 `(C,)`."""
+    """m <- M^(1/2) xi, xi ~ N(0, I). Returns the kinetic energy m^T M^-1 m / 2, float64 `(C,)`."""
     momentum.copy_(normals(counter, *momentum.shape))
     if inverse_mass is not None:
         momentum.mul_(torch.rsqrt(inverse_mass.to(momentum.dtype)))
@@ -185,10 +185,10 @@ def select(target: Tensor, source: Tensor, mask: Tensor) -> None:
 
 
 def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
-    """slot <- theta in slot's dtype, both `(C, D)`. A value past the largest finite one is clamped to it.
+    """slot <- theta in slot's dtype, both `(C, D)`. Values beyond the largest finite one are clamped to it.
 
-    counts: `(2,)` int64, to which are added the numbers of finite values that overflowed, and of non-zero
-    values that fell under the smallest normal number (kept as subnormals, or rounded to 0).
+    counts: `(2,)` int64, incremented by the number of finite values that overflowed, and by the number of non-zero
+    values below the smallest normal number (stored as subnormals, or rounded to 0).
     """
     info = torch.finfo(slot.dtype)
     magnitude = theta.abs()
@@ -198,11 +198,11 @@ def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
 
 
 def accumulate_softmax(logits: Tensor, sums: Tensor, entropies: Tensor, probabilities: Tensor) -> None:
-    """One draw into a Bayesian model average: sums += p, entropies += -sum_k p log p, probabilities <- p.
+    """Adds one draw to a Bayesian model average: sums += p, entropies += -sum_k p log p, probabilities <- p.
 
     p = softmax(logits) over the last axis, in float32 (float64 for float64 logits). `logits (C, T, K)`, `sums
-    (C, T, K)` and `entropies (C, T)` float64, `probabilities (C, T, K)` float32 or float64. A p that
-    underflows to 0 adds no entropy; a row with a NaN, a +inf, or nothing but -inf becomes NaN.
+    (C, T, K)` and `entropies (C, T)` float64, `probabilities (C, T, K)` float32 or float64. A p that underflows to
+    0 adds no entropy; a row that contains NaN or +inf, or only -inf, becomes NaN.
     """
     p = torch.softmax(logits, dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     sums += p
@@ -240,19 +240,19 @@ def prior_difference(theta: Tensor, new_theta: Tensor, prior: Sequence[Segment])
 
 
 def energy_difference(
-    theta: Tensor,  # (C, D) where the trajectory began
+    theta: Tensor,  # (C, D) at the start of the trajectory
     momentum: Tensor,
-    new_theta: Tensor,  # (C, D) where it ended
+    new_theta: Tensor,  # (C, D) at its end
     new_momentum: Tensor,
     prior: Sequence[Segment],
     inverse_temperature: float,
     *,
     inverse_mass: Tensor | None = None,
 ) -> Tensor:
-    """Kinetic plus prior part of H(new) - H(old), float64 `(C,)`.
+    """Kinetic and prior terms of H(new) - H(old), float64 `(C,)`.
 
-    Summed from element-wise differences: at 272,000 parameters the kinetic energy alone is 136,000, where
-    float32 has a spacing of 0.016.
+    Summed from element-wise differences: with 272,000 parameters the kinetic energy alone is 136,000, where float32
+    has a spacing of 0.016.
     """
     kinetic = (new_momentum.double() - momentum.double()) * (new_momentum.double() + momentum.double()) / 2
     if inverse_mass is not None:

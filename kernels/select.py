@@ -1,8 +1,8 @@
 """Triton: the accept step, target[c] <- source[c] for the chains that accepted.
 
-A chain that did not accept is neither read nor written, so a call moves 8 bytes per float32 element of the
-accepted chains (read source, write target). `torch.where` reads both and writes one for every chain: 12.
-Expected: 1.5x where all accept, more where some reject; not measured.
+Chains that rejected are neither read nor written, so a call moves 8 bytes per float32 element of the accepting
+chains (read source, write target). `torch.where` reads both and writes one for every chain: 12. Expected speed-up:
+1.5x if all accept, more if some reject; not measured.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs

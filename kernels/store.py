@@ -1,10 +1,10 @@
-"""Triton: a draw into its half-precision slot, clamped, with counts of what the format could not hold.
+"""Triton: writes a draw to its half-precision slot, clamped, and counts the values the format cannot represent.
 
     slot <- clamp(theta, -max, max) in slot's dtype
     counts += (number of finite |theta| > max, number of 0 < |theta| < smallest normal)
 
-Bytes per parameter, float32 to float16: read 4, write 2. Line by line: clamp 8, copy 6, and about 40 for the
-masks and their two sums: 54, so 9x, not measured. Counts are integers, whose atomic sum has no order.
+Bytes per parameter, float32 to float16: read 4, write 2. Line by line: clamp 8, copy 6, and about 40 for the masks
+and their two sums: 54, so 9x, not measured. The counts are integers, so their atomic sum does not depend on order.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs
@@ -42,17 +42,17 @@ def _store_kernel(
     magnitude = tl.abs(theta)
     over = (magnitude > top) & (magnitude < float("inf"))
     under = (magnitude < tiny) & (magnitude > 0.0)
-    # nearly every block counts nothing: a masked-off atomic costs no traffic on the shared counter
+    # nearly every block has a count of 0: masking the atomic avoids traffic on the shared counter
     num_over = tl.sum(over.to(tl.int32), axis=0).to(tl.int64)
     num_under = tl.sum(under.to(tl.int32), axis=0).to(tl.int64)
     tl.atomic_add(counts_ptr, num_over, mask=num_over > 0, sem="relaxed")
     tl.atomic_add(counts_ptr + 1, num_under, mask=num_under > 0, sem="relaxed")
 
-    # comparisons are false for NaN, which so passes through
+    # comparisons with NaN are false, so NaN passes through
     clamped = tl.where(theta > top, top, tl.where(theta < -top, -top, theta))
     slot_dtype = slot_ptr.dtype.element_ty
     if slot_dtype.primitive_bitwidth == 16:
-        clamped = clamped.to(tl.float32)  # as torch rounds float64 to a half type: by way of float32
+        clamped = clamped.to(tl.float32)  # as in torch, which rounds float64 to half types via float32
     tl.store(slot_ptr + at, clamped.to(slot_dtype), mask=mask)
 
 

@@ -321,16 +321,16 @@ MISTAKES = {
     "broken data": ("--data mine:broken", "failed: RuntimeError: the disk is full (mine.py, line"),
     "missing data": ("uci-yacht", "uci-yacht needs data/yacht.txt"),
     "split": ("uci-yacht --data-dir folder --split -1", "split -1"),
-    "nan": ("--data mine:nan --model mine:net", "training set: NaN or an infinity in the features of row 7"),
-    "inf": ("--data mine:infinite --model mine:net", "NaN or an infinity in the features of row 7"),
+    "nan": ("--data mine:nan --model mine:net", "training set: NaN or infinity in the features of row 7"),
+    "inf": ("--data mine:infinite --model mine:net", "NaN or infinity in the features of row 7"),
     "label": ("--data mine:negative --model mine:net", "label -1 in row 29"),
-    "image size": ("--data mine:pictures --model lenet", "square images of 16 pixels or more, not 8 x 8"),
-    "no image": ("--model resnet20", "takes images"),
-    "narrow": ("--data mine:points --model mine:narrow", "does not take examples of shape (4,)"),
+    "image size": ("--data mine:pictures --model lenet", "square images of at least 16 x 16 pixels, not 8 x 8"),
+    "no image": ("--model resnet20", "needs images"),
+    "narrow": ("--data mine:points --model mine:narrow", "does not accept examples of shape (4,)"),
     "batchnorm preset": ("--data mine:pictures --model resnet20 --norm batch", "use FRN or GroupNorm"),
     "batchnorm": ("--data mine:points --model mine:batchnorm", "use FRN or GroupNorm"),
     "batchnorm regression": ("--data mine:curve --model mine:batchnorm --init prior", "use FRN or GroupNorm"),
-    "dropout": ("--data mine:points --model mine:dropout", "drops units at random"),
+    "dropout": ("--data mine:points --model mine:dropout", "drops activations at random"),
     "nothing to sample": ("--data mine:points --model mine:frozen", "nothing to sample"),
     "option of another model": ("--norm frn", "norm 'frn'"),
     "activation": ("--activation sine", "activation 'sine' is unknown"),
@@ -342,7 +342,7 @@ MISTAKES = {
     "sghmc step size": ("--sampler sghmc --step-size 0", "step size 0.0"),
     "friction": ("--sampler sghmc --friction 0", "friction 0.0"),
     "step size times friction": ("--sampler sghmc --step-size 0.1 --friction 10", "it must be under 1"),
-    "psgld burn-in": ("--sampler psgld --burn-in 0", "leaves PSGLD no iteration"),
+    "psgld burn-in": ("--sampler psgld --burn-in 0", "burn_in is 0"),
     "setting of another sampler": ("--sampler sgld --friction 3", "--friction is not a setting of --sampler sgld"),
     "trajectory": ("--trajectory-length -1", "trajectory length -1.0"),
     "jitter": ("--jitter 1", "jitter 1.0 must lie in [0, 1)"),
@@ -358,7 +358,7 @@ MISTAKES = {
     "cycle": ("--sampler sghmc --cycle-length -2", "cycle"),
     "cycle keep": ("--sampler sghmc --cycle-length 3 --cycle-keep 4", "cycle"),
     "micro batch": ("--micro-batch-size 0", "micro batch size 0"),
-    "capacity": ("--capacity much", "capacity 'much' is unreadable"),
+    "capacity": ("--capacity much", "capacity 'much' is invalid"),
     "small capacity": ("--capacity 1KB", "less than one draw"),
     "seed": ("--seed -1", "seed -1 must lie in [0, 2**63)"),
     "huge seed": (f"--seed {2**64}", "must lie in [0, 2**63)"),
@@ -366,7 +366,7 @@ MISTAKES = {
     "negative train size": ("--train-size -1", "--train-size -1"),
     "init": ("--init nothing", "nothing"),
     "init damaged": ("--init mine.py", "mine.py is not a readable safetensors file"),
-    "draws that fit no disk": ("--draws 1000000000", "the draws take"),
+    "draws that fit no disk": ("--draws 1000000000", "the draws need"),
 }
 
 
@@ -402,17 +402,17 @@ def test_an_out_that_cannot_be(here, capsys, file):
         "a file": ("file", "file is a file: choose another directory"),
         "below a file": ("file/deeper/run", "cannot be written"),
         "a long name": ("x" * 300, "cannot be written"),
-    }.get(file, ("run", "run already holds a run"))
+    }.get(file, ("run", "run already contains a run"))
     check_mistake(here, capsys, words, TINY, "--out", out)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "holds 0 rows"),
+        ("", "has 0 rows"),
         ("1 2\n3\n", "ragged"),
         ("1 2\n3 x\n", "not numeric"),
-        ("1 2\n3 nan\n", "row 1 holds NaN"),
+        ("1 2\n3 nan\n", "row 1 contains NaN"),
     ],
 )
 def test_a_bad_file_of_numbers(here, capsys, text, words):
@@ -469,7 +469,7 @@ def test_ctrl_c_is_130_and_resume_gives_the_very_same_draws(here, no_pictures, c
     assert command("--no-progress --seed 5 --out broken", flags) == 130
     out, err = capsys.readouterr()
     assert out == "whole\n"
-    assert err == "interrupted; continue with: python -m hmc_fast.sample --out broken --resume\n"
+    assert err == "interrupted; to continue: python -m hmc_fast.sample --out broken --resume\n"
     assert (here / "broken" / "checkpoint" / "state.safetensors").exists()
     assert not {"draws.npy", "metrics.json", "trace.csv"} & {path.name for path in (here / "broken").iterdir()}
     ctrl_c(None)

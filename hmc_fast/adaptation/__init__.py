@@ -1,6 +1,6 @@
-"""Small machines that tune a sampler during burn-in, each usable alone.
+"""Adaptation during burn-in: independent components that tune step size, metric and trajectory length.
 
-All state is in tensors that are given or handed out, so that a checkpoint holds it, and only the search for a
+Their state is in tensors that the caller owns or can access, so a checkpoint can store it. Only the search for a
 first step size reads values back to the host.
 """
 

@@ -4,7 +4,7 @@
     log e_t  = mu - sqrt(t) / gamma H_t
     log e*_t = t^-kappa log e_t + (1 - t^-kappa) log e*_(t-1)
 
-a_t is the acceptance statistic, delta its target. Iterations use e_t; what is kept in the end is e*.
+a_t is the acceptance statistic and delta its target. Burn-in uses e_t; sampling uses the final e*.
 """
 
 import math
@@ -26,7 +26,7 @@ class DualAveraging:
 
     Args:
         state: float64 `(5, K)`, zeros before `restart`; owned by the caller and mutated in place.
-        target: delta, the acceptance probability aimed at, in (0, 1).
+        target: delta, the target acceptance probability, in (0, 1).
     """
 
     rows = 5
@@ -35,7 +35,7 @@ class DualAveraging:
         self.state, self.target = state, target
 
     def restart(self, step_size: Tensor) -> None:
-        """Forgets the past and begins at `step_size (K,)`."""
+        """Forgets the past and restarts at `step_size (K,)`."""
         self.state.zero_()
         log_step = step_size.double().log()
         self.state[_CENTRE] = log_step + math.log(_OPTIMISM)
@@ -43,7 +43,7 @@ class DualAveraging:
         self.state[_AVERAGE] = log_step
 
     def update(self, accept_prob: Tensor) -> None:
-        """Learns from one iteration's `accept_prob (K,)`; NaN, of a divergence, counts as 0."""
+        """Adapts to one iteration's `accept_prob (K,)`; NaN, from a divergence, counts as 0."""
         error, count, centre, _, average = self.state
         count = count + 1
         weight = 1 / (count + _T0)
@@ -60,5 +60,5 @@ class DualAveraging:
 
     @property
     def averaged(self) -> Tensor:
-        """e*, float64 `(K,)`: for what comes after burn-in."""
+        """e*, float64 `(K,)`: for sampling after burn-in."""
         return self.state[_AVERAGE].exp()

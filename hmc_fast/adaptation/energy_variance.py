@@ -1,10 +1,10 @@
-"""The step size at which the energy's variance per dimension is as wanted, for dynamics without a Metropolis test
+"""Tunes the step size to a target energy variance per dimension, for dynamics without a Metropolis test
 (Robnik et al. 2023, arXiv:2212.08549; Robnik & Seljak 2023, arXiv:2303.18221).
 
     xi  = dE^2 / (D v),   weight = exp(-(log xi / (6 s))^2 / 2)
     x   = r x + weight xi / eps^6,   t = r t + weight,   eps = (x / t)^(-1/6)
 
-dE is a step's energy error, v the variance per dimension that is wanted, and eps^6 how dE^2 grows.
+dE is the energy error of a step, v the target variance per dimension; dE^2 grows as eps^6.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["EnergyVariance"]
 
-# The authors' constants: trust in an estimate far from the target, and the number of steps remembered.
+# The authors' constants: how far from the target an estimate is still trusted, and the number of steps remembered.
 _TRUST, _MEMORY = 1.5, 150.0
 _RETENTION = (_MEMORY - 1) / (_MEMORY + 1)
 _SHRINK = 0.8  # of the step size, after a step that was not finite
@@ -26,7 +26,7 @@ class EnergyVariance:
     Args:
         state: float64 `(3,)`, owned by the caller and mutated in place; `restart` fills it.
         dimension: D.
-        wanted: v, the energy's variance per dimension; 5e-4 by the authors' advice.
+        wanted: v, the target energy variance per dimension; the authors recommend 5e-4.
     """
 
     rows = 3
@@ -35,13 +35,13 @@ class EnergyVariance:
         self.state, self.dimension, self.wanted = state, dimension, wanted
 
     def restart(self, step_size: float) -> None:
-        """Forgets the past and begins at `step_size`."""
+        """Forgets the past and restarts at `step_size`."""
         self.state.zero_()
         self.state[_STEP] = step_size
 
     def update(self, energy_error: Tensor, counts: Tensor) -> None:
-        """Learns from one step's `energy_error (C,)` of the chains where `counts (C,)`. If one is not finite, the
-        past is forgotten and a shorter step tried."""
+        """Adapts to one step's `energy_error (C,)`, in the chains where `counts (C,)` is true. If one of them is
+        not finite, forgets the past and tries a shorter step."""
         x, t, step = self.state
         finite = torch.isfinite(energy_error)
         xi = torch.where(finite, energy_error, 0.0).double() ** 2 / (self.dimension * self.wanted) + 1e-8

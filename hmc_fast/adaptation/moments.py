@@ -1,4 +1,4 @@
-"""Streamed mean and variance (Welford 1962), and the diagonal inverse mass they lead to."""
+"""Streaming mean and variance (Welford 1962), and the diagonal inverse mass computed from them."""
 
 import torch
 from torch import Tensor
@@ -7,11 +7,12 @@ __all__ = ["Moments", "diagonal_inverse_mass"]
 
 
 class Moments:
-    """Mean and variance of vectors of D numbers in K groups.
+    """Mean and variance of D-dimensional vectors in K groups.
 
     Args:
-        state: `(3, K, D)`, zeros at first: counts, means, sums of squares. Owned by the caller and mutated in
-            place. K = 1 pools all chains, K = C keeps them apart.
+        state: `(3, K, D)`, initially zero: counts, means, sums of squares. Owned by the caller and mutated in
+        place.
+            K = 1 pools all chains, K = C keeps them separate.
     """
 
     rows = 3
@@ -24,7 +25,7 @@ class Moments:
         self.state.zero_()
 
     def update(self, values: Tensor) -> None:
-        """Takes one vector of each chain, `(C, D)`; passes over numbers that are not finite."""
+        """Adds one vector per chain, `(C, D)`; ignores elements that are not finite."""
         values = values.unflatten(0, (len(self.mean), -1))  # (K, C/K, D)
         finite = torch.isfinite(values)
         new = finite.sum(1)
@@ -44,12 +45,12 @@ class Moments:
 
 
 def diagonal_inverse_mass(draws: Tensor, gradients: Tensor | None, previous: Tensor) -> Tensor:
-    """The diagonal of M^-1 from variances `(K, D)` of draws and, if given, of the log density's gradient.
+    """The diagonal of M^-1 from the variances `(K, D)` of the draws and, if given, of the log density's gradient.
 
     With gradients: sqrt(var(draws) / var(gradients)), the diagonal that minimises the Fisher divergence to a
-    normal law (Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845). For independent normals it is exact
-    from any draws at all, even of chains that still travel, which is why it serves the first windows. Without:
-    var(draws), as in Stan. Where a number is useless (0, infinite, NaN) `previous` stays.
+    Gaussian (Seyboldt, Carlson & Carpenter 2026, arXiv:2603.18845). For independent Gaussians it is exact for any
+    draws, even from chains that have not converged, so it works in the first windows too. Without gradients:
+    var(draws), as in Stan. Elements that would be 0, infinite or NaN keep their value in `previous`.
     """
     value = draws if gradients is None else (draws / gradients).sqrt()
     return torch.where(torch.isfinite(value) & (value > 0), value, previous)

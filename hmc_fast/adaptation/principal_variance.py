@@ -1,4 +1,4 @@
-"""The largest variance of any direction, streamed: what the longest useful trajectory follows from.
+"""A streaming estimate of the largest variance in any direction, which sets the trajectory length.
 
 Candid covariance-free incremental PCA (Weng, Zhang & Hwang 2003, IEEE TPAMI 25(8)): one vector, no matrix.
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 __all__ = ["PrincipalVariance"]
 
-_AMNESIA = 2.0  # the paper's advice, 2 to 4: early vectors, of a direction not yet found, are forgotten
+_AMNESIA = 2.0  # the paper recommends 2 to 4, to forget early vectors from before the direction was found
 _TINY = 1e-30
 
 
@@ -25,11 +25,11 @@ class PrincipalVariance:
         self.state, self.count, self.vector = state, state[:1], state[1:]
 
     def reset(self) -> None:
-        """Starts to count anew; the direction found so far is where the search begins."""
+        """Restarts the count; the search continues from the direction found so far."""
         self.count.zero_()
 
     def update(self, centred: Tensor) -> None:
-        """Takes one centred vector of each chain, `(C, D)`, in coordinates in which the mass is the identity."""
+        """Adds one centred vector per chain, `(C, D)`, in coordinates where the mass is the identity."""
         centred = torch.nan_to_num(centred, nan=0.0, posinf=0.0, neginf=0.0)
         norm = self.vector.norm()
         direction = torch.where(norm > _TINY, self.vector / norm.clamp_min(_TINY), centred[0] / _length(centred[0]))

@@ -1,16 +1,16 @@
-"""What HMC learns during burn-in, put together: step size, inverse mass, trajectory length.
+"""Everything that HMC adapts during burn-in: step size, inverse mass, trajectory length.
 
-    every iteration         step size of each chain by dual averaging towards the target acceptance
-    in the slow windows     variances of draws and gradients, and the largest variance of any direction
-    where a window closes   M^-1 from the variances; trajectory length pi/2 sqrt(largest variance); a step size is
-                            searched for anew
-    after the last one      one step size for all chains (if they are pooled), from their mean acceptance
-    after burn-in           all is frozen, the step size at its average
+    every iteration         step size of each chain, by dual averaging towards the target acceptance
+    in the slow windows     variances of draws and gradients, and the largest variance in any direction
+    when a window closes    M^-1 from the variances; trajectory length pi/2 sqrt(largest variance); a new search for
+                            the step size
+    after the last window   one step size for all chains (if they are pooled), from their mean acceptance
+    after burn-in           everything is frozen, the step size at its average
 
-Chains have step sizes of their own until the metric is learned: a chain that begins far out, where the others'
-step is too long, would else stay there for good. The trajectory length is that which carries a normal law's widest
-direction through a quarter of its period, to an independent draw; in units in which the mass is the identity. All
-chains share it.
+Chains have their own step sizes until the metric is learned: otherwise a chain that starts far out, where the
+others' step size is too large, could stay there forever. For a Gaussian target, the trajectory length carries the
+widest direction through a quarter of its period, to an independent draw; it is in units in which the mass is the
+identity, and all chains share it.
 """
 
 import math
@@ -30,16 +30,15 @@ _QUARTER_PERIOD = math.pi / 2
 
 
 class WarmUp:
-    """Learns from C chains in K groups: K = 1 pools them, K = C gives each a metric and a step size of its own.
+    """Adapts to C chains in K groups: K = 1 pools them, K = C gives each chain its own metric and step size.
 
-    Every tensor is allocated here and mutated in place; `tensors` names them, but for
-    the inverse mass, for a checkpoint.
+    All tensors but the inverse mass are allocated here and mutated in place; `tensors` names them for a checkpoint.
 
     Args:
-        inverse_mass: where the metric begins, `(K, D)`; mutated.
+        inverse_mass: initial metric, `(K, D)`; mutated.
         num_chains: C.
-        warm_up_iterations: how many there will be.
-        target_acceptance: of the step size.
+        warm_up_iterations: length of burn-in.
+        target_acceptance: acceptance probability that the step size is tuned to.
     """
 
     def __init__(
@@ -68,22 +67,22 @@ class WarmUp:
         }
 
     def first_metric(self, theta: Tensor, gradient: Tensor) -> None:
-        """A metric from where the chains begin, `(C, D)` each: scales that differ by orders of magnitude show
-        at once in the gradients. It takes at least two chains to a group, at different places."""
+        """Sets a first metric from the initial states and their gradients, `(C, D)` each: scales that differ by
+        orders of magnitude already show there. It needs at least two chains per group, at different states."""
         self.draws.update(theta)
         self.gradients.update(gradient)
         self._update_metric()
 
     def step_size_groups(self, iteration: int) -> int:
-        """Groups of chains with one step size: C, or K once the metric is learned."""
+        """Number of groups of chains that share a step size: C, or K once the metric is learned."""
         learned = iteration >= (self.windows.ends or (0,))[-1]
         return len(self.inverse_mass) if learned else self.num_chains
 
     def learn(self, iteration: int, theta: Tensor, gradient: Tensor, accept_prob: Tensor) -> bool:
-        """Takes the outcome of a burn-in iteration; True where the metric changed, and with it the step size
-        that suits it: search for one and call `dual_averaging.restart`.
+        """Adapts to one iteration of burn-in. Returns whether the metric changed; if so, search for a new step size
+        and call `dual_averaging.restart`.
 
-        theta, gradient: of log density over temperature there, `(C, D)`. accept_prob: `(C,)`.
+        theta: `(C, D)`. gradient: of log density over T at theta, `(C, D)`. accept_prob: `(C,)`.
         """
         finite = torch.nan_to_num(accept_prob, nan=0.0)
         self.dual_averaging.update(mean_over_groups(finite, self.step_size_groups(iteration)))
@@ -112,5 +111,5 @@ class WarmUp:
 
 
 def mean_over_groups(values: Tensor, groups: int) -> Tensor:
-    """Each chain's value `(C,)` replaced by the mean of its group."""
+    """Replaces each chain's value `(C,)` by the mean of its group."""
     return values.unflatten(0, (groups, -1)).mean(1).repeat_interleave(len(values) // groups)

@@ -1,9 +1,9 @@
-"""When to learn what during burn-in: Stan's three phases (Stan reference manual, "HMC algorithm parameters").
+"""The schedule of adaptation: Stan's three phases of burn-in (Stan reference manual, "HMC algorithm parameters").
 
     fast | slow 25 | slow 50 | slow 100 | ... | fast
 
-The first phase finds the typical set, the windows in between learn the metric and are doubled each time,
-the last phase settles the step size.
+The first phase finds the typical set. The slow windows, each twice as long as the one before, learn the metric. The
+last phase settles the step size.
 """
 
 from dataclasses import dataclass
@@ -22,23 +22,23 @@ class Windows:
 
     @classmethod
     def of(cls, burn_in: int) -> "Windows":
-        """Stan's lengths, or 15, 75 and 10 % where burn-in is too short for them."""
+        """Stan's lengths, or 15, 75 and 10 % of a burn-in that is too short for them."""
         first, last, base = _FIRST, _LAST, _BASE
         if burn_in < first + last + base:
             first, last = int(0.15 * burn_in), int(0.1 * burn_in)
             base = burn_in - first - last
         ends, end, length, stop = [], first, base, burn_in - last
         while end < stop:
-            # a window is stretched to the end where the next, twice as long, would not fit
+            # a window extends to the end if the next one, twice as long, would not fit
             end = stop if end + length + 2 * length > stop else end + length
             ends.append(end)
             length *= 2
         return cls(first, tuple(ends))
 
     def is_slow(self, iteration: int) -> bool:
-        """Whether draws of this iteration are learned from."""
+        """Whether this iteration is in a slow window, so that its draws update the metric."""
         return bool(self.ends) and self.first <= iteration < self.ends[-1]
 
     def closes(self, iteration: int) -> bool:
-        """Whether a window ends with this iteration."""
+        """Whether a slow window ends with this iteration."""
         return iteration + 1 in self.ends

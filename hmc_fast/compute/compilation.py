@@ -1,4 +1,4 @@
-"""`torch.compile`, as this package uses it: one specialised function per shape, and no guards at run time."""
+"""`torch.compile` as hmc_fast uses it: one specialised function per shape, with no guards at run time."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,17 +11,15 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def compile_function(function: _Function, *, cpu: bool, whole: bool = True) -> _Function:
-    """`function`, compiled on its first call for the shapes, dtypes and Python values of that call alone.
+    """`function`, compiled on its first call for the shapes, dtypes and Python values of that call only.
 
-    The caller keeps one compiled function per signature, and what `function` closes over must never change:
-    nothing is checked at run time (checking costs 20 to 40 us per call, a tenth of a small network's
-    gradient).
+    The caller keeps one compiled function per signature, and the values that `function` closes over must never
+    change. Nothing is checked at run time: guards cost 20 to 40 us per call, a tenth of a small network's gradient.
 
-    cpu: everything it works on is on a CPU. whole: raise on what cannot be traced; False splits the function
-    there instead.
+    cpu: all tensors are on a CPU. whole: raise on code that cannot be traced; False breaks the graph there.
     """
-    # On a CPU: one C++ call in place of Python between kernels (50 us of 400 for a small network), and tanh by
-    # way of exp, accurate to 2e-7 and half the time.
+    # On a CPU: one C++ call replaces the Python between kernels (50 us of 400 for a small network), and tanh is
+    # computed from exp, accurate to 2e-7 in half the time.
     options: dict[str, Any] = {"cpp_wrapper": True, "cpp.use_decompose_tanh": True} if cpu else {}
     skip = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # from torch 2.8 on
     if skip is not None:
@@ -30,7 +28,7 @@ def compile_function(function: _Function, *, cpu: bool, whole: bool = True) -> _
     def call(*arguments: Any) -> Any:
         return function(*arguments)
 
-    # Dynamo keeps what it compiled with the code object, which all closures of one `def` share: without a code
-    # object of its own, this function would be answered with what was compiled for another.
+    # Dynamo caches compiled functions by code object, which all closures of one `def` share: without its own code
+    # object, this function would run what was compiled for another.
     call.__code__ = call.__code__.replace()
     return torch.compile(call, fullgraph=whole, dynamic=False, options=options)  # type: ignore[return-value]

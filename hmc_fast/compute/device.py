@@ -11,7 +11,7 @@ def resolve_device(name: str) -> torch.device:
     """ "auto" (a CUDA device if there is one, else the CPU), "cpu", "cuda", "cuda:1".
 
     Raises:
-        UserError: an unknown name, or a device that this machine lacks.
+        UserError: an unknown name, or a device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

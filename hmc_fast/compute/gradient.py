@@ -1,12 +1,12 @@
-"""The gradient of a log likelihood for every chain, in micro-batches: the one thing that costs.
+"""The gradient of the log likelihood for every chain, in micro-batches: it dominates the cost of sampling.
 
     chain_batching   all C chains in
     "vmap"           one batched pass (convolutions become grouped ones)
     "loop"           C passes, one after the other
     "streams"        C passes on parallel CUDA streams; in a graph, parallel branches
 
-The gradient comes back as one flat tensor, since the views of a row are a `torch.split`, whose backward is a
-single concatenation.
+The gradient is one flat tensor, because the views of a row come from `torch.split`, whose backward is a single
+concatenation.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ __all__ = ["ChainBatching", "GradientPass"]
 
 ChainBatching = Literal["vmap", "loop", "streams"]
 
-# Branches that run at once: more than a GPU fills with one, few enough that their activations fit.
+# Parallel branches: enough to fill a GPU that a single branch would not, few enough that their activations fit.
 _MAX_STREAMS = 8
 
 
 class _Pass(NamedTuple):
-    """One micro-batch, as a compiled function is specialised to it."""
+    """The static properties of a micro-batch, to which a compiled function is specialised."""
 
-    batched: bool  # all chains, theta (C, D), at once; else one of them, (D,)
-    shared: bool  # every chain sees the same examples, x (B, ...); else its own, (C, B, ...)
+    batched: bool  # all chains at once, theta (C, D); else a single one, (D,)
+    shared: bool  # all chains use the same examples, x (B, ...); else their own, (C, B, ...)
     scale: float  # of the gradient: N/B
     accumulate: bool  # add to the gradient; else overwrite it
 
@@ -69,15 +69,15 @@ class GradientPass:
         *,
         compiled: bool = False,
     ) -> None:
-        """Overwrites `grad (C, D)` with the gradient on all of the data `x, y (N, ...)`, or N/B times that on
-        each chain's rows `indices (C, B)`; and `log_lik (C, N or B)` with each example's value, unscaled.
+        """Overwrites `grad (C, D)` with the gradient on the full data `x, y (N, ...)`, or with N/B times the
+        gradient on each chain's rows `indices (C, B)`, and `log_lik (C, N or B)` with the unscaled values.
 
-        compiled: through `torch.compile`, one function per shape. A remainder is too rare to pay for its own
-        compilation and stays eager.
+        compiled: through `torch.compile`, one function per shape. An incomplete last micro-batch is too rare to be
+        worth its own compilation and stays eager.
         """
         count = len(x) if indices is None else indices.shape[1]
         size = min(count, self.micro_batch_size)
-        traced = torch.compiler.is_compiling()  # as part of a larger function, in float32: no flag to set then
+        traced = torch.compiler.is_compiling()  # as part of a larger function, in float32: no precision flag to set
         with nullcontext() if traced else arithmetic(self.precision, theta.device):
             for start in range(0, count, size):
                 micro_x, micro_y, micro_log_lik, chosen = x, y, log_lik, indices
@@ -102,7 +102,7 @@ class GradientPass:
                 self._chains(run, how, theta, micro_x, micro_y, grad, micro_log_lik)
 
     def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, log_lik: Tensor) -> None:
-        """Writes each example's value, `(C, N)`, exactly and without gradient."""
+        """Writes each example's value, `(C, N)`, in full precision and without a gradient."""
         function = self.log_prob
         if self.chain_batching == "vmap":
             function = _over_chains(function, shared=True)
@@ -116,7 +116,7 @@ class GradientPass:
                         log_lik[chain, part] = function(row, x[part], y[part])
 
     def functional(self, *, batched: bool, shared: bool, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
-        """`(theta, x, y) -> (gradient, values)` without autograd's tape: what can be traced whole."""
+        """`(theta, x, y) -> (gradient, values)` without autograd's tape, so that it can be traced as one graph."""
 
         def total(row: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
             values = self.log_prob(row, x, y)
@@ -135,7 +135,7 @@ class GradientPass:
         grad: Tensor,
         log_lik: Tensor,
     ) -> None:
-        """One micro-batch of all chains, by as many calls of `run` as the way to batch them takes."""
+        """One micro-batch for all chains: one call of `run` if they are batched, else one call per chain."""
         if how.batched:
             run(how, theta, x, y, grad, log_lik)
             return
@@ -150,7 +150,7 @@ class GradientPass:
                 current.wait_stream(stream)
 
     def _branch(self, chain: int, current: torch.cuda.Stream) -> AbstractContextManager[object]:
-        """The chain's stream, joined to what came before on the current one."""
+        """The chain's stream, made to wait for earlier work on the current one."""
         if len(self._streams) < _MAX_STREAMS:
             self._streams.append(torch.cuda.Stream(current.device))
         stream = self._streams[chain % _MAX_STREAMS]
@@ -158,7 +158,7 @@ class GradientPass:
         return torch.cuda.stream(stream)
 
     def _eager(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
-        # Autograd, not torch.func.grad, which takes up to twice as long eagerly (ResNet-20, 2 cores).
+        # Autograd, not torch.func.grad, which takes up to twice as long in eager mode (ResNet-20, 2 cores).
         with torch.enable_grad():
             rows = theta.detach().requires_grad_()
             function = _over_chains(self.log_prob, shared=how.shared) if how.batched else self.log_prob

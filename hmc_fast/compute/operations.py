@@ -1,4 +1,4 @@
-"""What a function asks of torch, counted while it runs once: operations, and the arithmetic of the large ones."""
+"""Counts the torch operations of a function, and the FLOPs of the large ones, while it runs once."""
 
 import math
 from collections.abc import Callable
@@ -12,15 +12,15 @@ __all__ = ["Operations", "WatchingMode", "count_operations"]
 
 @dataclass(frozen=True)
 class Operations:
-    """number: calls into torch. flops: of matrix products, convolutions and attention, two per multiply-add."""
+    """number: calls into torch. flops: in matrix products, convolutions and attention, two per multiply-add."""
 
     number: int
     flops: int
 
 
 class WatchingMode(TorchDispatchMode):
-    """A dispatch mode without the import of Dynamo (over a second) by which torch's own keeps its compiler out of
-    `__torch_dispatch__`. Nothing is compiled under this one."""
+    """A dispatch mode that is never compiled. Telling torch so saves it from importing Dynamo to find out, which
+    takes over a second in every run."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -59,7 +59,7 @@ def _flops(name: str, args: Any, result: Any) -> int:
         (grad, x, weight), transposed, wanted = args[:3], args[7], args[10]
         return _convolution(weight, x if transposed else grad) * sum(wanted[:2])  # input, weight
     if name.startswith("_scaled_dot_product"):
-        # Forward: scores and their product with the values; backward: the scores again and four more.
+        # Forward: the scores and their product with the values. Backward: the scores again and four more products.
         query, key, value = args[1:4] if name.endswith("backward") else args[:3]
         scores = 2 * math.prod(query.shape[:-1]) * key.shape[-2]
         if name.endswith("backward"):

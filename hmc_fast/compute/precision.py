@@ -1,7 +1,7 @@
-"""The arithmetic that a gradient is computed in: float32, tf32 or bf16.
+"""Arithmetic of the gradient: float32, tf32 or bf16, only inside a `with arithmetic(...)` block.
 
-A deterministic low-precision gradient keeps leapfrog reversible and volume-preserving, so a Metropolis test
-with an exact energy leaves the target unchanged: the gradient's precision is an option, the energy's is not.
+A deterministic low-precision gradient keeps leapfrog reversible and volume-preserving, so a Metropolis test with an
+exact energy remains exact. The precision of the gradient is therefore an option; that of the energy is not.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ Precision = Literal["fp32", "tf32", "bf16"]
 
 
 def check_precision(precision: str, device: torch.device) -> None:
-    """Raises UserError for an unknown precision, or tf32 where there is none."""
+    """Raises UserError for an unknown precision, or for tf32 without a CUDA device."""
     if precision not in ("fp32", "tf32", "bf16"):
         raise UserError(f"precision {precision!r} is unknown: use fp32, tf32 or bf16")
     if precision == "tf32" and device.type != "cuda":
@@ -27,10 +27,10 @@ def check_precision(precision: str, device: torch.device) -> None:
 
 @contextmanager
 def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
-    """Runs the model in `precision`; every flag is restored on leaving.
+    """Runs the model in `precision`; all global flags are restored on exit.
 
-    torch allows tf32 in cuDNN convolutions by default: here it is off unless asked for. cuDNN is restricted to
-    deterministic algorithms, so that the same seed gives the same draws and leapfrog stays reversible.
+    By default torch allows tf32 in cuDNN convolutions; here it is off unless requested. cuDNN is restricted to
+    deterministic algorithms: the same seed must give the same draws, and leapfrog must be reversible.
     """
     cudnn = torch.backends.cudnn
     if device.type == "cuda":

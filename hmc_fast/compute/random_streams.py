@@ -1,7 +1,7 @@
 """The random streams: one number per use, so that no two uses share a counter.
 
-A random value depends only on (seed, stream, chain, step, element), each its own word of a Philox counter
-(`kernels/reference.py`). It does not depend on block size, device count, graph replay or resume.
+A random value depends only on (seed, stream, chain, step, element), encoded in the key and counter of Philox
+(`kernels/reference.py`). It does not depend on block size, number of devices, graph replay or resuming.
 """
 
 import torch
@@ -25,7 +25,7 @@ __all__ = [
 
 
 def check_seed(seed: int) -> int:
-    """The seed itself, if it is in [0, 2**63)."""
+    """Returns the seed; UserError if it is not in [0, 2**63)."""
     if not 0 <= seed < 2**63:
         raise UserError(f"seed {seed} must lie in [0, 2**63)")
     return seed

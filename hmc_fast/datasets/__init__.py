@@ -1,4 +1,4 @@
-"""Data sets by name, checked before any work starts."""
+"""Data sets by name, validated before any work starts."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ def _from_callable(name: str) -> Dataset:
     x_train, x_test = x_train.float(), x_test.float()
     if y_train.is_floating_point() or y_test.is_floating_point():
         y_train, y_test = y_train.double(), y_test.double()
-        known = y_train[torch.isfinite(y_train)]  # what is not finite is reported as such
+        known = y_train[torch.isfinite(y_train)]  # values that are not finite are reported by Dataset
         mean = float(known.mean()) if len(known) else 0.0
         std = (float(known.std(correction=0)) if len(known) else 0.0) or 1.0
         y_train, y_test = (((y - mean) / std).float() for y in (y_train, y_test))
@@ -68,4 +68,4 @@ def _tensor(name: str, part: Any) -> torch.Tensor:
         return torch.as_tensor(np.array(part))
     except (TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
-        raise UserError(f"data {name!r} returned something that is not an array of numbers: {reason}") from error
+        raise UserError(f"data {name!r} must return arrays of numbers: {reason}") from error

@@ -1,4 +1,4 @@
-"""`Dataset`: training and test examples, checked once, in one place."""
+"""`Dataset`: training and test examples, validated in one place."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ _SUBSET_SEED = 0
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Examples of a supervised task. N training and T test examples.
+    """Data of a supervised task: N training and T test examples.
 
     Attributes:
         name: as given to `load`.
@@ -47,13 +47,13 @@ class Dataset:
         validate(self)
 
     def subset(self, train_size: int, test_size: int | None = None) -> "Dataset":
-        """The first examples of one fixed order, the same for everybody; None keeps the whole test set.
+        """The first examples of a fixed random order; None keeps the whole test set.
 
-        Classes keep their shares, and a smaller subset lies within a larger one. Inputs and targets keep
+        Class proportions are preserved, and smaller subsets are contained in larger ones. Inputs and targets keep
         the scale of the full set.
 
         Raises:
-            UserError: a size under 1, or more than there is.
+            UserError: a size under 1, or more than there are examples.
         """
         train = self._first(self.y_train, train_size, "training")
         x_test, y_test = self.x_test, self.y_test
@@ -65,7 +65,7 @@ class Dataset:
         )
 
     def grey_images(self) -> np.ndarray | None:
-        """The test inputs as `(T, H, W)`, if they are grey images (digits' rows of 64 pixels are 8 x 8)."""
+        """The test inputs as `(T, H, W)`, if they are greyscale images (the rows of digits are 8 x 8)."""
         x = self.x_test.numpy()
         if x.ndim == 4 and x.shape[1] == 1:
             return np.asarray(x[:, 0])
@@ -79,7 +79,7 @@ class Dataset:
             raise UserError(f"{part} size {size} must be in 1..{len(y)}, the {part} examples of {self.name}")
         order = permutation(len(y), _SUBSET_SEED)
         if self.task == "classification":
-            # The i-th of the n examples of a class gets the place (i + 1/2) / n, so classes interleave evenly.
+            # The i-th of the n examples of a class is placed at (i + 1/2) / n, so that classes interleave evenly.
             labels = y.numpy()[order]
             place = np.empty(len(y))
             for label in np.unique(labels):
@@ -92,24 +92,24 @@ class Dataset:
 def permutation(count: int, seed: int) -> np.ndarray:
     """A fixed random order of 0..count-1, int64.
 
-    It is sorted out of raw bits because NumPy promises those to stay the same in all versions, but not
-    what `Generator.permutation` makes of them.
+    It sorts raw random bits, because NumPy guarantees that these stay the same in all versions, unlike the output
+    of `Generator.permutation`.
     """
     return np.argsort(np.random.PCG64(seed).random_raw(count), kind="stable")
 
 
 def scales(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the first axis; a constant column gets 1, so it becomes zeros."""
+    """Mean and standard deviation over the first axis; a constant column gets 1 and so standardises to zeros."""
     constant = np.ptp(values, axis=0) == 0
     return values.mean(axis=0), np.where(constant, 1.0, values.std(axis=0))
 
 
 def validate(data: Dataset) -> None:
-    """Holds every data set, whatever its origin, to what `Dataset` promises.
+    """Checks that a data set, whatever its origin, satisfies the documentation of `Dataset`.
 
     Raises:
-        UserError: a wrong type or shape, no examples, as many labels as there are not examples, NaN or
-            infinities, labels that are not whole numbers in 0..K-1.
+        UserError: a wrong type or shape, no examples, unequal numbers of examples and labels, NaN or infinities, or
+            labels that are not integers in 0..K-1.
     """
     if data.task not in ("classification", "regression"):
         raise UserError(f"{data.name}: task {data.task!r} is unknown: use 'classification' or 'regression'")
@@ -129,7 +129,7 @@ def validate(data: Dataset) -> None:
     if data.class_names and len(data.class_names) != data.num_classes:
         raise UserError(
             f"{data.name}: {len(data.class_names)} class names for {data.num_classes} classes: "
-            "name each one, or none"
+            "name all of them, or none"
         )
 
 
@@ -143,7 +143,7 @@ def _check_part(where: str, x: Any, y: Any) -> None:
             f"{where}: {len(x)} examples but labels of shape {tuple(y.shape)}: there must be one per example"
         )
     if x.numel() == 0:
-        raise UserError(f"{where}: it is empty (shape {tuple(x.shape)}): at least one example is needed")
+        raise UserError(f"{where} is empty (shape {tuple(x.shape)}): at least one example is needed")
     _check_finite(where, "features", x)
 
 
@@ -151,14 +151,14 @@ def _check_finite(where: str, what: str, values: Tensor) -> None:
     bad = ~torch.isfinite(values)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])
-        raise UserError(f"{where}: NaN or an infinity in the {what} of row {row}: remove or impute it")
+        raise UserError(f"{where}: NaN or infinity in the {what} of row {row}: remove or impute it")
 
 
 def _check_labels(where: str, y: Tensor, num_classes: int) -> None:
     if num_classes < 2:
         raise UserError(f"{where}: {num_classes} classes: classification needs at least 2")
     if y.dtype != torch.int64:
-        raise UserError(f"{where}: labels must be whole numbers (int64), not {y.dtype}")
+        raise UserError(f"{where}: labels must be integers (int64), not {y.dtype}")
     bad = (y < 0) | (y >= num_classes)
     if bool(bad.any()):
         row = int(bad.nonzero()[0, 0])

@@ -1,4 +1,4 @@
-"""Kaggle's CSV layout of the MNIST family: `label,pixel1,...,pixel784`, one image per line."""
+"""Kaggle's CSV format of the MNIST family: `label,pixel1,...,pixel784`, one image per line."""
 
 import contextlib
 import itertools
@@ -18,10 +18,11 @@ __all__ = ["read_csv"]
 def read_csv(path: Path, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
     """Images uint8 `(N, side, side)` and labels int64 `(N,)`.
 
-    Parsed once: the arrays are kept beside the file as `NAME.cache.npz`, as long as its size and time match.
+    Parsed once: the arrays are cached next to the file as `NAME.cache.npz`, valid while its size and modification
+    time match.
 
     Raises:
-        UserError: an empty or ragged file, or a cell that is not a whole number; names the line.
+        UserError: an empty or ragged file, or a cell that is not an integer; names the line.
     """
     stat = path.stat()
     key = np.array([stat.st_size, stat.st_mtime_ns])
@@ -50,7 +51,7 @@ def _parse(path: Path, width: int) -> np.ndarray:
     with path.open("rb") as file:
         header = file.readline().decode("utf-8", "replace").strip()
     if not header:
-        raise UserError(f"{path} is empty: it must begin with the header label,pixel1,...,pixel{width - 1}")
+        raise UserError(f"{path} is empty: it must start with the header label,pixel1,...,pixel{width - 1}")
     if header.split(",")[0].strip().strip('"') != "label" or header.count(",") != width - 1:
         raise UserError(
             f"{path} line 1 has {header.count(',') + 1} columns, the first {header.split(',')[0][:40]!r}: the "
@@ -58,7 +59,7 @@ def _parse(path: Path, width: int) -> np.ndarray:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error")  # with no more than a warning it would drop cells and cast infinities
+            warnings.simplefilter("error")  # pandas only warns when it drops cells or casts infinities
             frame = pd.read_csv(path, header=None, skiprows=1, dtype=np.int64, names=range(width), index_col=False)
     except pd.errors.EmptyDataError as error:
         raise UserError(f"{path} holds a header and no images") from error
@@ -70,7 +71,7 @@ def _parse(path: Path, width: int) -> np.ndarray:
 
 
 def _explain(path: Path, width: int, error: Exception) -> None:
-    """Finds the first bad line, slowly: only a file that failed comes here."""
+    """Finds the first bad line; slow, but only called for a file that failed to parse."""
     with path.open(encoding="utf-8", errors="replace") as file:
         next(file)
         for number, line in enumerate(file, start=2):
@@ -82,14 +83,12 @@ def _explain(path: Path, width: int, error: Exception) -> None:
             for column, cell in enumerate(cells):
                 if not cell.strip().lstrip("-").isdigit():
                     name = "label" if column == 0 else f"pixel{column}"
-                    raise UserError(
-                        f"{path} line {number} has {name} {cell!r}: it must be a whole number"
-                    ) from error
+                    raise UserError(f"{path} line {number} has {name} {cell!r}: it must be an integer") from error
     raise UserError(f"{path} cannot be read: {error}") from error
 
 
 def _line_number(path: Path, row: int) -> int:
-    """Of the row-th image; blank lines are allowed."""
+    """The line number of the row-th image; blank lines are allowed."""
     with path.open("rb") as file:
         filled = (number for number, line in enumerate(file, start=1) if line.strip())
         return next(itertools.islice(filled, row + 1, None))
@@ -103,11 +102,11 @@ def _read_cache(cache: Path, key: np.ndarray) -> tuple[np.ndarray, np.ndarray] |
             if np.array_equal(saved["key"], key):
                 return saved["images"], saved["labels"]
     except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        pass  # a damaged cache is made anew
+        pass  # a damaged cache is rebuilt
     return None
 
 
 def _write_cache(cache: Path, key: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-    # A read-only directory costs time at the next start, nothing else.
+    # In a read-only directory the file is simply parsed again next time.
     with contextlib.suppress(OSError), written_atomically(cache) as temporary:
         np.savez(temporary, key=key, images=images, labels=labels)

@@ -1,4 +1,4 @@
-"""scikit-learn's embedded handwritten digits: 1,797 grey images of 8 x 8, no file, no download."""
+"""The handwritten digits bundled with scikit-learn: 1,797 greyscale images of 8 x 8 pixels, no download."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ _TEST_SIZE = 360
 
 
 def load_digits() -> Dataset:
-    """1,437 training and 360 test images as rows of 64 pixels, split stratified with a fixed seed.
+    """1,437 training and 360 test images as rows of 64 pixels: a stratified split with a fixed seed.
 
     Source: Alpaydin and Kaynak 1998, UCI "Optical Recognition of Handwritten Digits", its test set.
     """
@@ -20,8 +20,8 @@ def load_digits() -> Dataset:
 
     x, y = load_embedded(return_X_y=True)
     x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=_TEST_SIZE, stratify=y, random_state=0)
-    # One mean and one scale for all pixels. A scale per pixel would blow up the border, which is nearly
-    # constant; pixels in [0, 1] would all push the same way, and that one stiff direction costs step size.
+    # One mean and one scale for all pixels. A scale per pixel would amplify the border, which is nearly constant.
+    # Uncentred pixels in [0, 1] would create one stiff direction, which limits the step size.
     mean, std = x_train.mean(), x_train.std()
 
     def tensor(values: np.ndarray) -> torch.Tensor:

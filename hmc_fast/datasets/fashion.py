@@ -1,4 +1,4 @@
-"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747), from a CSV pair, IDX files or the network."""
+"""Fashion-MNIST (Xiao, Rasul & Vollgraf 2017, arXiv:1708.07747), from a CSV pair, IDX files or a download."""
 
 import contextlib
 import gzip
@@ -35,7 +35,7 @@ CLASS_NAMES = (
 _CSV = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
 _URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 
-# md5 of the *unpacked* bytes: archives may be packed anew, their contents not.
+# md5 of the *uncompressed* bytes: archives may be recompressed, but their contents do not change.
 _IDX = {
     "train-images-idx3-ubyte.gz": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
     "train-labels-idx1-ubyte.gz": "9018921c3c673c538a1fc5bad174d6f9",
@@ -50,11 +50,11 @@ _MEAN, _STD = 0.2860, 0.3530
 def load_fashion_mnist(data_dir: Path) -> Dataset:
     """60,000 + 10,000 standardised images `(1, 28, 28)`.
 
-    Looked for in `data_dir` and `data_dir/fashion-mnist`: the CSV pair, then the four IDX archives; else
-    downloaded into `data_dir`.
+    Searches `data_dir` and `data_dir/fashion-mnist` for the CSV pair, then for the four IDX archives; otherwise
+    downloads the archives into `data_dir`.
 
     Raises:
-        UserError: half of a set, damaged files, or nothing found and no network.
+        UserError: an incomplete set, damaged files, or no files and no network.
     """
     for folder in (data_dir, data_dir / "fashion-mnist"):
         for names in (_CSV, tuple(_IDX)):
@@ -63,7 +63,7 @@ def load_fashion_mnist(data_dir: Path) -> Dataset:
                 return _from_csv(folder) if names == _CSV else _from_idx(folder)
             if present:
                 missing = next(name for name in names if name not in present)
-                raise UserError(f"{folder} holds {present[0]} but not {missing}: put it there too")
+                raise UserError(f"{folder} contains {present[0]} but not {missing}: add the missing file")
     _download(data_dir)
     return _from_idx(data_dir)
 
@@ -78,11 +78,13 @@ def _from_idx(folder: Path) -> Dataset:
     for images, labels, name in ((parts[0], parts[1], "train"), (parts[2], parts[3], "t10k")):
         if len(images) != len(labels):
             raise UserError(
-                f"{folder} holds {len(images)} {name} images and {len(labels)} {name} labels: fetch the files again"
+                f"{folder} contains {len(images)} {name} images but {len(labels)} {name} labels: download the "
+                "files again"
             )
         if images.shape[1:] != (28, 28):
             raise UserError(
-                f"{folder} holds {name} images of {' x '.join(map(str, images.shape[1:]))} pixels, not 28 x 28"
+                f"{folder} contains {name} images of {' x '.join(map(str, images.shape[1:]))} pixels, not 28 x 28: "
+                "download the files again"
             )
     return _dataset(*parts)
 
@@ -103,22 +105,22 @@ def _dataset(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_tes
 
 
 def _download(data_dir: Path) -> None:
-    """Fetches the four archives; none appears in `data_dir` before its contents are verified."""
+    """Downloads the four archives; none appears in `data_dir` before all are verified."""
     import pooch
 
     logger = pooch.get_logger()
     level, created = logger.level, _missing_directories(data_dir)
-    logger.setLevel("ERROR")  # it would print its own hash advice for every file
+    logger.setLevel("ERROR")  # otherwise pooch prints advice about hashes for every file
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
-            for number, (name, digest) in enumerate(reversed(_IDX.items())):  # the smallest first
+            for number, (name, digest) in enumerate(reversed(_IDX.items())):  # smallest file first
                 path = Path(pooch.retrieve(_URL + name, known_hash=None, fname=name, path=scratch))
                 with gzip.open(path) as file:
                     found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
                 if found != digest:
                     raise OSError(f"{name} unpacks to md5 {found} instead of {digest}")
-                if number == 0:  # there is a network: what follows takes a while
+                if number == 0:  # the network works, and the other files take a while
                     print(f"downloading Fashion-MNIST into {data_dir}", file=sys.stderr)
             for name in _IDX:
                 os.replace(Path(scratch) / name, data_dir / name)
@@ -130,15 +132,15 @@ def _download(data_dir: Path) -> None:
     finally:
         logger.setLevel(level)
         for directory in created:
-            with contextlib.suppress(OSError):  # one that holds something stays
+            with contextlib.suppress(OSError):  # keeps a directory that is not empty
                 directory.rmdir()
 
 
 def _missing_directories(path: Path) -> list[Path]:
-    """`path` and those above it that do not exist, the innermost first."""
+    """`path` and its parents that do not exist, innermost first."""
     return [folder for folder in (path, *path.parents) if not folder.exists()]
 
 
 def _reason(error: Exception) -> str:
-    """The first words of a network error: what follows repeats the address."""
+    """The start of a network error; the rest repeats the address."""
     return f"{type(error).__name__}: {error}".split("\n")[0][:120]

@@ -1,4 +1,4 @@
-"""UCI regression sets as text: numbers separated by white space, the target in the last column."""
+"""UCI regression sets as text files: numbers separated by white space, the target in the last column."""
 
 import warnings
 from pathlib import Path
@@ -13,10 +13,10 @@ __all__ = ["load_uci"]
 
 
 def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
-    """`NAME.txt` in `data_dir` or `data_dir/uci`; x and y standardised with the training set.
+    """`NAME.txt` in `data_dir` or `data_dir/uci`; x and y standardised with the training set's statistics.
 
-    split: line of `NAME.splits.txt` (each the row numbers of a test set); without that file, which of the
-        endless fixed random 90/10 splits to take.
+    split: line of `NAME.splits.txt`, which lists the row numbers of a test set; without that file, the number of a
+        fixed random 90/10 split.
 
     Raises:
         UserError: a missing, empty, ragged or non-numeric file, or a split that does not exist.
@@ -49,15 +49,15 @@ def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
 def _read(path: Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an empty file is reported below, in our words
+            warnings.simplefilter("ignore", UserWarning)  # an empty file is reported below
             table = np.loadtxt(path, ndmin=2)
     except ValueError as error:
         raise UserError(f"{path} is ragged or not numeric: {str(error).split(';')[0]}") from error
     if table.size == 0 or len(table) < 2 or table.shape[1] < 2:
-        raise UserError(f"{path} holds {table.shape[0]} rows: at least 2 rows of 2 numbers are needed")
+        raise UserError(f"{path} has {table.shape[0]} rows: at least 2 rows of 2 numbers are needed")
     bad = ~np.isfinite(table).all(1)
     if bad.any():
-        raise UserError(f"{path} row {int(bad.argmax())} holds NaN or an infinity: remove or impute it")
+        raise UserError(f"{path} row {int(bad.argmax())} contains NaN or infinity: remove or impute it")
     return table
 
 
@@ -68,13 +68,13 @@ def _test_rows(path: Path, count: int, split: int) -> np.ndarray:
         return np.sort(permutation(count, split)[: max(1, round(count / 10))])
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     if split >= len(lines):
-        raise UserError(f"split {split} does not exist: {path} holds {len(lines)}, counted from 0")
+        raise UserError(f"split {split} does not exist: {path} has {len(lines)} splits, counted from 0")
     try:
         rows = np.array([int(number) for number in lines[split].split()], dtype=np.int64)
     except (ValueError, OverflowError) as error:
-        raise UserError(f"{path} split {split} holds something other than row numbers") from error
+        raise UserError(f"{path} split {split} must contain only row numbers") from error
     if rows.min() < 0 or rows.max() >= count or len(np.unique(rows)) != len(rows) or len(rows) == count:
         raise UserError(
-            f"{path} split {split} must name test rows in 0..{count - 1}, each once and not all: it does not"
+            f"{path} split {split} must list test rows in 0..{count - 1}, each at most once and not all of them"
         )
     return rows

@@ -1,9 +1,9 @@
-"""What an update multiplies by, one row of four numbers per chain, in memory that kernels read.
+"""The coefficients of an update: one row of four numbers per chain, in memory that kernels read.
 
     m     <- decay m + kick g + noise M^(1/2) xi,   g: gradient of log density over T
     theta <- theta + drift M^-1 m
 
-A sampler says its paper's line in these four numbers; `kernels/reference.py` says what they do.
+A sampler expresses its paper's update in these four numbers; `kernels/reference.py` defines their effect.
 """
 
 from typing import NamedTuple
@@ -25,7 +25,7 @@ class Coefficients(NamedTuple):
     noise: float | Tensor = 0.0
 
     def write(self, out: Tensor, temperature: float) -> None:
-        """To `out (C, 4)`; nothing is copied from the host, so a captured step may do it."""
+        """Writes to `out (C, 4)`; nothing is copied from the host, so a captured step may do it."""
         kick = self.kick / temperature
         columns = (ops.KICK, kick), (ops.DRIFT, self.drift), (ops.DECAY, self.decay), (ops.NOISE, self.noise)
         for column, value in columns:
@@ -36,5 +36,5 @@ class Coefficients(NamedTuple):
 
     @staticmethod
     def buffer(theta: Tensor) -> Tensor:
-        """Where to write them for the chains `theta (C, D)`: float64 `(C, 4)`, so that no step size is rounded."""
+        """A buffer for the chains `theta (C, D)`: float64 `(C, 4)`, so that no step size is rounded."""
         return torch.zeros(len(theta), 4, dtype=torch.float64, device=theta.device)

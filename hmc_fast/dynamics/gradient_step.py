@@ -1,13 +1,13 @@
-"""One gradient and the update that surrounds it: what a sampler does many thousand times.
+"""One gradient and the update around it: the inner step that a sampler repeats thousands of times.
 
-A step is made of functions without arguments over buffers that stay where they are; what changes between steps
-(step size, counters, minibatch) lies in those buffers. So it can run in three ways, with the same result:
+A step consists of functions without arguments over buffers at fixed addresses. Whatever changes between steps (step
+size, counters, minibatch) is stored in those buffers, so a step can run in three ways with the same result:
 
-    as it is    Python calls, one launch per operation
+    eager       Python calls, one launch per operation
     captured    one CUDA graph, recorded on the first call and replayed from then on
-    compiled    on a CPU as one function if the gradient is a single pass; else the gradient compiles its
-                passes itself (gradient.py) and only the rest is compiled here, which on a GPU is made of
-                fused kernels already
+    compiled    on a CPU, one function if the gradient is a single pass. Otherwise the gradient compiles its own
+                passes (compute/gradient.py) and only the rest is compiled here; on a GPU that rest already
+                consists of fused kernels
 
 docs/protocol.md shows how a new sampler gets all three.
 """
@@ -35,8 +35,8 @@ _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def accelerated(target: Target, function: _Function) -> _Function:
-    """What a sampler does once per iteration, over buffers as in a step: compiled along with the gradient on a
-    CPU, where dozens of small operations would cost as much as a few gradients; else as it is."""
+    """Compiles work done once per iteration, over fixed buffers, if the gradient is compiled and on a CPU: there
+    dozens of small operations would cost as much as a few gradients. Otherwise returns it unchanged."""
     if target.compiled and target.device.type == "cpu":
         return compile_function(function, cpu=True)
     return function
@@ -47,9 +47,9 @@ class GradientStep:
 
     Args:
         gradient: calls `target.log_likelihood_and_grad` on `count` examples, and nothing else.
-        buffers: every tensor that the three write; a recording runs on copies' behalf and puts them back.
-        graph: True captures on a CUDA device or raises UserError; "auto" captures there if it can and warns
-            if it cannot; False never does. On a CPU there is nothing to capture.
+        buffers: every tensor that the three functions write; recording saves and restores them.
+        graph: True captures on a CUDA device or raises UserError; "auto" captures there if possible and warns
+            otherwise; False never does. On a CPU there is nothing to capture.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class GradientStep:
             part()
 
     def _record(self) -> None:
-        """Captures the step without taking one: buffers are put back after the calls that warm it up."""
+        """Captures the step without advancing the chains: the buffers are restored after the warm-up calls."""
         wanted, self._graph_wanted = self._graph_wanted, False
         saved = [buffer.clone() for buffer in self._buffers]
         graph = torch.cuda.CUDAGraph()
@@ -110,8 +110,8 @@ class GradientStep:
             reason = str(error).strip().split("\n")[0]
             message = f"a leapfrog step cannot be captured in a CUDA graph ({reason})"
             if wanted is True:
-                raise UserError(f"{message}: use graph='auto' or False to run it un-captured") from error
-            warnings.warn(f"{message}: it runs un-captured, which is slower", stacklevel=2)
+                raise UserError(f"{message}: use graph='auto' or False to run without a graph") from error
+            warnings.warn(f"{message}: it runs without one, which is slower", stacklevel=2)
         finally:
             torch.cuda.synchronize()
             for buffer, values in zip(self._buffers, saved, strict=True):
@@ -119,7 +119,7 @@ class GradientStep:
 
 
 class _Watch(WatchingMode):
-    """Remembers the first operation that makes the host wait for a value on the device."""
+    """Records the first operation that makes the host wait for a value on the device."""
 
     found: str | None = None
 
@@ -145,8 +145,8 @@ def _waits(func, args) -> bool:  # type: ignore[no-untyped-def]
 
 
 def waiting_operation(function: Callable[[], object]) -> str | None:
-    """The first operation in `function` that reads a value back to the host, or has a shape that depends on
-    values: what no CUDA graph can hold. None if there is none. It runs `function` once, on any device.
+    """The first operation in `function` that a CUDA graph cannot contain, because it reads a value back to the
+    host or its shape depends on values; None if there is none. Runs `function` once, on any device.
     """
     with _Watch() as watch:
         function()
@@ -154,10 +154,10 @@ def waiting_operation(function: Callable[[], object]) -> str | None:
 
 
 def checked_graph(target: Target, graph: Graph) -> Graph:
-    """`graph`, or False after a warning where the model's gradient holds what cannot be captured.
+    """`graph`, or False with a warning if the model's gradient cannot be captured.
 
     Raises:
-        UserError: graph is True and there is no CUDA device, or nothing can be captured.
+        UserError: graph is True and there is no CUDA device, or the gradient cannot be captured.
     """
     if graph not in ("auto", True, False):
         raise UserError(f"graph {graph!r} is unknown: use 'auto', True or False")
@@ -171,8 +171,8 @@ def checked_graph(target: Target, graph: Graph) -> Graph:
     found = waiting_operation(lambda: part.log_likelihood_and_grad(theta, grad, log_lik))
     if found is None:
         return graph
-    message = f"the model calls {found}, which makes the host wait for a value: no CUDA graph can hold it"
+    message = f"the model calls {found}, which makes the host wait for a value, so no CUDA graph can contain it"
     if graph is True:
         raise UserError(f"{message}; use graph='auto' or False")
-    warnings.warn(f"{message}, so leapfrog steps run un-captured, which is slower", stacklevel=3)
+    warnings.warn(f"{message}: leapfrog steps run without a graph, which is slower", stacklevel=3)
     return False

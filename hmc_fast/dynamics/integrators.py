@@ -1,10 +1,10 @@
 """Symplectic, reversible trajectories: kick, L times (drift, kick).
 
-An integrator is data, the lengths of its kicks. Every drift is of length eps, so an integrator of k stages takes
-k steps of eps: integrators of one step size cost the same and are compared as they are.
+An integrator is defined by the lengths of its kicks. Every drift has length eps, so an integrator with k stages
+takes k steps of eps. Integrators with the same step size therefore cost the same and can be compared directly.
 
-One gradient per step: the one at the start is kept from the last accepted state, and the one at the end is kept
-for the next trajectory. A kick and the drift after it are one launch.
+There is one gradient per step: the one at the start was kept from the last accepted state, and the one at the end
+is kept for the next trajectory. A kick and the drift after it are one launch.
 """
 
 import math
@@ -24,7 +24,7 @@ __all__ = ["INTEGRATORS", "LEAPFROG", "TWO_STAGE", "Integrator", "PhasePoint", "
 
 @dataclass
 class PhasePoint:
-    """A point in phase space for each of C chains, in buffers that stay where they are."""
+    """A point in phase space for each of C chains, in buffers at fixed addresses."""
 
     theta: Tensor  # (C, D)
     momentum: Tensor  # (C, D)
@@ -42,8 +42,8 @@ class PhasePoint:
 class Integrator:
     """The kicks of a palindromic kick-drift integrator, in units of the step size.
 
-    `end` begins and ends a trajectory; `inner` repeats between the drifts. The last inner kick is two end kicks in
-    one, and the inner kicks add up to their number.
+    `end` is the first and last kick of a trajectory; `inner` repeats between the drifts. The last inner kick merges
+    two end kicks, and the inner kicks sum to the number of stages.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Integrator:
 
     @property
     def stages(self) -> int:
-        """Steps of eps after which the kicks repeat: trajectories take a multiple of them."""
+        """Steps of eps after which the kicks repeat; a trajectory takes a multiple of them."""
         return len(self.inner)
 
     def trajectory(
@@ -64,14 +64,14 @@ class Integrator:
         inverse_mass: Tensor | None = None,
         graph: Graph = False,
     ) -> "Trajectory":
-        """What moves `point`; see `Trajectory`."""
+        """The trajectory that moves `point`; see `Trajectory`."""
         return Trajectory(self, target, point, coefficients, inverse_mass=inverse_mass, graph=graph)
 
 
 # Velocity Verlet: stable up to a step of 2 standard deviations.
 LEAPFROG = Integrator("leapfrog", end=0.5, inner=(1.0,))
 
-# McLachlan 1995 (SIAM J. Sci. Comput. 16, 151), the two-stage scheme of least leading error:
+# McLachlan 1995 (SIAM J. Sci. Comput. 16, 151), the two-stage scheme with the smallest leading error term:
 # kicks a, 1 - 2a, a with half drifts between, over a step of 2 eps.
 _A = 0.1931833275037836
 TWO_STAGE = Integrator("two_stage", end=2 * _A, inner=(2 * (1 - 2 * _A), 4 * _A))
@@ -83,10 +83,10 @@ class Trajectory:
     """Moves a phase point along the Hamiltonian flow, in place.
 
     Args:
-        point: its gradient must be that at its theta when a trajectory begins, and is so when it ends.
+        point: its gradient must match its theta when a trajectory begins, and does again when it ends.
         coefficients: `(C, 4)`, see `Coefficients`: the kick and the drift of a whole step.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
-        graph: see `gradient_step.GradientStep`; what is captured is one leapfrog step.
+        graph: see `gradient_step.GradientStep`; a graph captures one leapfrog step.
     """
 
     def __init__(
@@ -130,6 +130,6 @@ class Trajectory:
 
 
 def whole_steps(num_leapfrog: float, stages: int = 1) -> int:
-    """The next whole number of steps that is a multiple of the integrator's stages, up to rounding: the margin
-    keeps a quotient such as .3 / .1 = 2.9999999999999996 or 3.0000000000000004 at 3."""
+    """Rounds up to a multiple of the integrator's stages. A small tolerance absorbs floating-point error, so that a
+    quotient such as .3 / .1 = 2.9999999999999996 or 3.0000000000000004 gives 3."""
     return max(1, math.ceil(num_leapfrog / stages * (1 - 1e-9))) * stages

@@ -1,17 +1,17 @@
-"""Isokinetic dynamics: the momentum has length 1, and a force only turns it (Robnik et al. 2023, arXiv:2212.08549).
+"""Isokinetic dynamics: a force only rotates the momentum, a unit vector (Robnik et al. 2023, arXiv:2212.08549).
 
     d theta/dt = u,    du/dt = (1 - u u^T) g / (D - 1),    g: gradient of log density over T
 
-Under a constant force this is solved in closed form, a rotation of u towards g:
+For a constant force the solution is closed-form, a rotation of u towards g:
 
     e = g/|g|,   delta = eps |g| / (D - 1)
     u <- (u + e (sinh delta + (e.u) (cosh delta - 1))) / (cosh delta + (e.u) sinh delta)
 
-It changes volume, and the logarithm of that change plays the part of kinetic energy:
+It changes volume, and the logarithm of that change takes the role of the kinetic energy:
 
     dK = (D - 1) log(cosh delta + (e.u) sinh delta)
 
-so that U + K is conserved by the exact flow, and by these kicks and drifts up to an order of eps.
+The exact flow conserves U + K; these kicks and drifts conserve it up to terms in eps.
 """
 
 import math
@@ -37,9 +37,10 @@ def check_dimension(target: Target) -> None:
 
 
 def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
-    """Turns the unit vectors `u (C, D)`, in place; returns dK, float64 `(C,)`.
+    """Rotates the unit vectors `u (C, D)` in place; returns dK, float64 `(C,)`.
 
-    force: g `(C, D)`. step_size: `(C,)`. dK is infinite where the turn is too strong for the dtype to be undone.
+    force: g `(C, D)`. step_size: `(C,)`. dK is infinite if the rotation is too strong to be reversible in the
+    dtype.
     """
     degrees = u.shape[1] - 1
     norm = _length(force)
@@ -56,9 +57,10 @@ def isokinetic_kick(u: Tensor, force: Tensor, step_size: Tensor) -> Tensor:
 
 
 def _strongest(dtype: torch.dtype) -> float:
-    """The delta past which u forgets where it came from: what is left of it, exp(-2 delta), is lost in 1 + e.u.
+    """The delta past which the rotation cannot be reversed: the remainder of u, exp(-2 delta), is rounded away in
+    1 + e.u.
 
-    A step so long comes back with the energy of a chain that went straight on, and is accepted at any distance.
+    Without this limit, so long a step would appear to conserve energy and be accepted at any distance.
     """
     return -0.5 * math.log(torch.finfo(dtype).eps)
 
@@ -76,7 +78,7 @@ def random_direction(out: Tensor, counter: Counter) -> None:
 def scaled_force(target: Target, theta: Tensor, grad: Tensor, inverse_mass: Tensor | None, out: Tensor) -> None:
     """Writes the gradient of log density over T in the coordinates M^(1/2) theta, where the metric is the identity.
 
-    grad: `(C, D)`, the log likelihood's at `theta (C, D)`. inverse_mass: `(D,)`, `(1, D)` or `(C, D)`.
+    grad: `(C, D)`, gradient of the log likelihood at `theta (C, D)`. inverse_mass: `(D,)`, `(1, D)` or `(C, D)`.
     """
     target.force(theta, grad, out)
     if inverse_mass is not None:

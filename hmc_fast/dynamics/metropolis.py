@@ -18,12 +18,12 @@ __all__ = [
 
 Acceptance = Literal["log_ratio", "density_ratio"]
 
-# An energy error past this is called a divergence: Stan's value, arbitrary but common.
+# A larger energy error counts as a divergence: Stan's value, arbitrary but common.
 DIVERGENCE_THRESHOLD = 1000.0
 
 
 def check_acceptance(rule: Acceptance) -> Acceptance:
-    """The rule itself, if there is one of that name."""
+    """Returns the rule; UserError for an unknown name."""
     if rule not in ("log_ratio", "density_ratio"):
         raise UserError(f"acceptance rule {rule!r} is unknown: use 'log_ratio' or 'density_ratio'")
     return rule
@@ -38,10 +38,10 @@ class MetropolisTest(NamedTuple):
 
 
 def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
-    """log L(new) - log L(old), float64 `(C,)`: summed from the differences per example.
+    """log L(new) - log L(old), float64 `(C,)`, summed from per-example differences.
 
-    log_lik, new_log_lik: `(C, N)`. Totals are never subtracted: at N = 60,000 a float32 total has a spacing
-    of up to 0.004 and the error of its summation on top.
+    log_lik, new_log_lik: `(C, N)`. Totals are never subtracted: at N = 60,000 a float32 total has a spacing of up
+    to 0.004, and summation error comes on top.
     """
     return (new_log_lik.double() - log_lik.double()).sum(1)
 
@@ -53,8 +53,8 @@ def metropolis_test(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "l
         energy_error: dH, float64 `(C,)`; NaN or infinite means reject and count a divergence.
         uniform: in (0, 1), `(C,)`.
         rule: "log_ratio" tests log u < -dH. "density_ratio" is the textbook form
-            u < p(new) N(m_new) / (p(old) N(m_old)); computed from densities it under- or overflows, so the
-            quotient is taken as exp of a difference of logarithms: the same test, up to rounding.
+            u < p(new) N(m_new) / (p(old) N(m_old)). Densities would under- or overflow, so the ratio is computed
+            as exp of a difference of logarithms: the same test, up to rounding.
     """
     finite = torch.isfinite(energy_error)
     safe = torch.where(finite, energy_error, torch.inf)

@@ -1,9 +1,9 @@
 """Minibatches without replacement, drawn on the device from counters.
 
-Each chain walks through its own endless sequence: a permutation of the data, then another, and so on; batch
-k is positions [k B, (k+1) B). Every datum appears once in every epoch, every batch has the same shape (a
-captured step needs that) and each position is uniform over the data, so N/B times a batch's sum is an
-unbiased estimate of the full sum. Chains draw independently: shared batches would correlate them.
+Each chain reads its own endless sequence of permutations of the data; batch k is positions [k B, (k+1) B). Every
+example appears once per epoch, and every batch has the same shape, as a captured step requires. Each position is
+uniform over the data, so N/B times a batch's sum is an unbiased estimate of the full sum. Chains draw
+independently, because shared batches would correlate them.
 """
 
 import torch
@@ -26,7 +26,7 @@ def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: t
 
 
 class Minibatches:
-    """Indices of minibatch `step` for every chain. A function of (seed, step): nothing to save or restore.
+    """Indices of minibatch `step` for every chain: a function of (seed, step), so checkpoints need not store them.
 
     Raises:
         UserError: a batch size that is not in 1..N.
@@ -48,13 +48,13 @@ class Minibatches:
         return out
 
     def read(self, step: Tensor, out: Tensor) -> None:
-        """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`; the window must be there."""
+        """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`. Call `advance` first."""
         offset = torch.remainder(step * self.batch_size, self.num_data)
         positions = offset + torch.arange(self.batch_size, device=self.device)
         torch.index_select(self._window, 1, positions, out=out)
 
     def advance(self, step: int) -> None:
-        """Moves the window to the epochs that `step` reads; at most once an epoch is there anything to do."""
+        """Moves the window to the epochs that `step` reads; a no-op except once per epoch."""
         self._advance(step * self.batch_size // self.num_data)
 
     def _advance(self, epoch: int) -> None:

@@ -1,4 +1,4 @@
-"""Step-size schedules of stochastic-gradient samplers, evaluated on the device from the step counter."""
+"""Step size schedules for stochastic-gradient samplers, evaluated on the device from the step counter."""
 
 import math
 from dataclasses import dataclass
@@ -13,34 +13,34 @@ __all__ = ["CosineCyclical", "PolynomialDecay", "Schedule"]
 
 
 class Schedule(Protocol):
-    """Step size and noise as functions of the step, `(1,)` int64, which is read on the device.
+    """Step size and noise as functions of the step counter, `(1,)` int64, which is read on the device.
 
-    `multiplier` is a share of the step size of leapfrog, in units of theta; its square is that of a learning
-    rate, such as the step size of SGLD.
+    `multiplier` scales a leapfrog step size, in units of theta; its square scales a learning rate, such as the step
+    size of SGLD.
     """
 
     def multiplier(self, step: Tensor, steps_per_iteration: int) -> Tensor:
-        """Step size as a share of its largest, `(1,)` float64."""
+        """Step size relative to its maximum, `(1,)` float64."""
 
     def explores(self, step: Tensor, steps_per_iteration: int) -> Tensor:
         """Whether the step runs without noise, `(1,)` bool."""
 
     def keeps(self, iteration: int) -> bool:
-        """Whether the draw after this iteration counts."""
+        """Whether the draw after this iteration is kept."""
 
 
 @dataclass(frozen=True)
 class CosineCyclical:
     """Cyclical cosine schedule (Zhang et al. 2020, arXiv:1902.03932, eq. 1).
 
-    Their learning rate, the square of our leapfrog step size, falls as (1 + cos(pi r)) / 2 over the fraction r
-    of a cycle, so that step size falls as cos(pi r / 2). Early in a cycle the chain explores, late it samples.
+    Their learning rate, the square of our leapfrog step size, falls as (1 + cos(pi r)) / 2 over the fraction r of a
+    cycle, so our step size falls as cos(pi r / 2). The chain explores early in a cycle and samples late.
 
     Attributes:
         cycle_length: iterations per cycle.
-        keep: iterations at the end of a cycle whose draws count.
+        keep: iterations at the end of a cycle whose draws are kept.
         exploration: fraction of a cycle that runs without noise (temperature 0), as in the paper's
-            exploration stage; 0 never switches it off.
+            exploration stage; with 0 the noise is always on.
     """
 
     cycle_length: int
@@ -56,7 +56,7 @@ class CosineCyclical:
             raise UserError(f"exploration {self.exploration} must lie in [0, 1)")
 
     def fraction(self, step: Tensor, steps_per_iteration: int) -> Tensor:
-        """How far into its cycle step `(1,)` int64 is, in [0, 1), float64."""
+        """Position of step `(1,)` int64 within its cycle, in [0, 1), float64."""
         period = self.cycle_length * steps_per_iteration
         return (step % period).double() / period
 
@@ -77,12 +77,12 @@ class CosineCyclical:
 class PolynomialDecay:
     """The learning rate a (b + t)^-gamma of step t = 0, 1, ... (Welling & Teh 2011, sec. 4).
 
-    It begins at the sampler's own step size, so a is that times b^gamma. With gamma in (1/2, 1] the bias of
-    SGLD vanishes in the limit of a long run, in averages that weight each draw by its step size; draws of a
-    run count alike.
+    It starts at the sampler's own step size, so a is that times b^gamma. With gamma in (1/2, 1] the bias of SGLD
+    vanishes in the limit of a long run, for averages that weight each draw by its step size. hmc_fast weights draws
+    equally.
 
     Attributes:
-        offset: b, in steps (gradients, not iterations); after about b of them the decay sets in.
+        offset: b, in steps (gradients, not iterations); the decay sets in after about b steps.
         power: gamma.
     """
 
@@ -93,7 +93,7 @@ class PolynomialDecay:
         if not (math.isfinite(self.offset) and self.offset > 0):
             raise UserError(f"offset {self.offset} must be a positive number of steps")
         if not 0 < self.power <= 1:
-            raise UserError(f"power {self.power} must lie in (0, 1]: above 1 the chain comes to rest too early")
+            raise UserError(f"power {self.power} must lie in (0, 1]: above 1 the chain stops moving too early")
 
     def multiplier(self, step: Tensor, steps_per_iteration: int) -> Tensor:
         """(1 + t/b)^(-gamma/2)."""

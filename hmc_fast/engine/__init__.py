@@ -1,1 +1,1 @@
-"""The loop over iterations and what surrounds it: checkpoints, progress, memory forecast, Ctrl-C."""
+"""Running a sampler: the loop over iterations, checkpoints, progress, memory forecast and Ctrl-C."""

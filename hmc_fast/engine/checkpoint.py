@@ -1,6 +1,6 @@
-"""A run's state on disk: one safetensors file, replaced whole, from which the very same draws follow.
+"""The state of a run on disk: one safetensors file, replaced atomically. A resumed run gives the same draws.
 
-Nothing random is stored: every random value is a function of the seed and of counters that the state holds.
+There is no generator state to store: every random value is a function of the seed and of counters in the state.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ STATE_FILE = "state.safetensors"
 
 @dataclasses.dataclass
 class Checkpoint:
-    """What a checkpoint holds: named tensors, whole numbers, and the settings it belongs to."""
+    """The contents of a checkpoint: named tensors, integers, and the settings of its run."""
 
     tensors: dict[str, Tensor]
     numbers: dict[str, int]
@@ -29,7 +29,7 @@ class Checkpoint:
 
 
 def write(directory: Path, checkpoint: Checkpoint) -> None:
-    """Writes atomically: an interruption leaves the older checkpoint."""
+    """Writes atomically: an interruption leaves the previous checkpoint intact."""
     from safetensors.torch import save_file
 
     directory.mkdir(parents=True, exist_ok=True)
@@ -55,12 +55,12 @@ def read(directory: Path) -> Checkpoint:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise UserError(f"{path} is not a readable checkpoint ({error}): start the run anew") from error
+        raise UserError(f"{path} is not a readable checkpoint ({error}): start a new run") from error
     return Checkpoint(tensors, json.loads(metadata["numbers"]), json.loads(metadata["fingerprint"]))
 
 
 def saved_state(state: Any) -> dict[str, Tensor]:
-    """A sampler's state as tensors of a checkpoint, which `restore_state` takes back."""
+    """A sampler's state as checkpoint tensors; the inverse of `restore_state`."""
     return {f"state.{name}": tensor for name, tensor in state_tensors(state).items()}
 
 
@@ -72,7 +72,7 @@ def restore_state(state: Any, checkpoint: Checkpoint) -> None:
 
 
 def assert_same_run(checkpoint: Checkpoint, fingerprint: dict[str, Any], directory: Path) -> None:
-    """Raises UserError when the checkpoint belongs to a run with other settings, naming the first of them."""
+    """Raises UserError if the checkpoint belongs to a run with other settings, naming the first that differs."""
     for name, value in json.loads(json.dumps(fingerprint)).items():
         stored = checkpoint.fingerprint.get(name)
         if stored != value:

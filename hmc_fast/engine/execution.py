@@ -1,8 +1,7 @@
-"""How a run computes: compiled or not, chains batched how. Chosen before the run, by rules that are printed.
+"""Execution choices made before a run: whether to compile, and how to batch chains. The reasons are printed.
 
-The same seed must give the same draws, and both choices change rounding. So whether to try follows from
-counted work, never from a clock; and what was measured once is kept in a file and taken from there the next
-time.
+The same seed must give the same draws, and both choices change rounding. Whether to try an alternative therefore
+depends on counted work, never on a clock, and measured times are stored in a file and reused.
 """
 
 import hashlib
@@ -29,25 +28,25 @@ __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
 
 Compile = Literal["auto", True, False]
 
-# A model of cost, good to a factor of two or so, which is all that the rules need. Compilation: cold, 2 cores:
-# digits MLP (70 operations) 5 to 13 s, LeNet-5 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache
-# on disk .3 to 5 s. Eager operations on a CPU: 3 to 8 us each besides their arithmetic.
+# A cost model accurate to about a factor of two, which is all the rules need. Cold compilation, 2 cores: digits MLP
+# (70 operations) 5 to 13 s, LeNet-5 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache on disk .3 to 5 s.
+# Eager operations on a CPU: overhead of 3 to 8 us each.
 _COMPILE_SECONDS_PER_OPERATION = 0.1
 _SECONDS_PER_OPERATION = 5e-6
 _FLOPS_PER_SECOND = {"cpu": 5e10, "cuda": 1e13}
-# A compiled gradient takes .5 to .8 of the eager one's time, so this much work repays compilation.
+# A compiled gradient takes .5 to .8 of the eager time, so compilation pays off from this multiple of its cost.
 _REPAYS = 4.0
-# Shorter runs are not worth the seconds that measuring takes.
+# For shorter runs, measuring takes longer than it can save.
 _MEASURE_FROM_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class Work:
-    """One gradient of all chains, counted rather than timed."""
+    """The work of one gradient of all chains, counted rather than timed."""
 
-    operations: int  # of torch, in an eager pass of one micro-batch and one chain
-    flops: int  # of matrix products and convolutions, of all examples and chains
-    launches: int  # operations of all micro-batches and chains
+    operations: int  # torch operations in an eager pass over one micro-batch of one chain
+    flops: int  # of matrix products, convolutions and attention, over all examples and chains
+    launches: int  # torch operations over all micro-batches and chains
 
     def seconds(self, device: torch.device) -> float:
         """Rough time of one eager gradient."""
@@ -60,14 +59,14 @@ class Work:
 
 @dataclass(frozen=True)
 class Choice:
-    """The target as it will be run. reasons: one line per choice, to be printed."""
+    """The target as it will run. reasons: one line per choice, to be printed."""
 
     target: Target
     reasons: tuple[str, ...]
 
 
 def choose(target: Target, num_chains: int, count: int, gradients: int, *, compile: Compile = "auto") -> Choice:
-    """Decides for a run of `gradients` gradients on `count` examples each.
+    """Chooses for a run of `gradients` gradients on `count` examples each.
 
     Raises:
         UserError: `compile=True` for a model that torch.compile cannot trace.
@@ -80,19 +79,19 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     repays = seconds > _REPAYS * work.compile_seconds
     if compile == "auto":
         reasons.append(
-            f"compiling the gradient {'is tried' if repays else 'would not pay'}: about {seconds:.3g} s of eager "
-            f"gradients ({gradients:,} of {work.flops / 1e9:.3g} GFLOP) against {work.compile_seconds:.0f} s to "
-            f"compile; it pays from {_REPAYS:.0f} times that"
+            f"compiling the gradient {'is worth a try' if repays else 'would not pay off'}: about {seconds:.3g} s "
+            f"of eager gradients ({gradients:,} of {work.flops / 1e9:.3g} GFLOP) against "
+            f"{work.compile_seconds:.0f} s to compile; it pays off from {_REPAYS:.0f} times that"
         )
     wanted = compile is True or (compile == "auto" and repays)
     if wanted and (refusal := _compilation_refusal(target)):
-        message = f"torch.compile cannot take this model ({refusal})"
+        message = f"torch.compile cannot trace this model ({refusal})"
         if compile is True:
             raise UserError(f"{message}: use compile='auto' or False")
         warnings.warn(f"not compiled: {message}", stacklevel=3)
         wanted = False
     if num_chains > 1 and target.vmap_refusal:
-        reasons.append(f"chains one after the other: vmap refuses this model ({target.vmap_refusal})")
+        reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
 
     variants = [target.prepared(compiled=False)]
     if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and target.chain_batchings():
@@ -106,7 +105,7 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
         compiled = best.prepared(compiled=True)
         if compile is True or times.of(compiled) < times.of(best):
             best = compiled
-    return Choice(best, (*reasons, f"gradient by {_name(best)} ({times.keep()})"))
+    return Choice(best, (*reasons, f"gradient: {_name(best)} ({times.keep()})"))
 
 
 def _name(variant: Target) -> str:
@@ -114,11 +113,11 @@ def _name(variant: Target) -> str:
 
 
 def _compilation_refusal(target: Target) -> str | None:
-    """Why the gradient cannot be compiled, or None: traced for one example, with nothing generated yet."""
+    """Why the gradient cannot be compiled, or None: traces one example without generating code."""
     row = target.example_row()[0]
     try:
         torch.compile(target.gradient_function(), backend="eager", fullgraph=True, dynamic=False)(row)
-    except Exception as error:  # Dynamo's own kinds, and whatever a model raises when it is traced
+    except Exception as error:  # Dynamo's own errors, and whatever a model raises while it is traced
         return str(error).strip().split("\n")[0]
     return None
 
@@ -127,7 +126,7 @@ def _compilation_refusal(target: Target) -> str | None:
 
 
 def count_work(target: Target, num_chains: int, count: int) -> Work:
-    """The work of a gradient on `count` examples, from one eager pass of one chain over a micro-batch."""
+    """The work of a gradient on `count` examples, extrapolated from one chain's eager pass over a micro-batch."""
     size = min(count, target.micro_batch_size)
     one_pass = _micro_batch(target.prepared(compiled=False), target.example_row(), size, shared=False)
     counted = count_operations(one_pass)
@@ -149,8 +148,8 @@ def _micro_batch(target: Target, theta: Tensor, size: int, *, shared: bool) -> C
 
 
 class _Times:
-    """Seconds that each variant of `target` takes for a micro-batch of all chains: read from the file of earlier
-    measurements, or measured when asked for."""
+    """Seconds per micro-batch of all chains for each variant of `target`: read from the file of earlier
+    measurements, or measured on demand."""
 
     def __init__(self, target: Target, num_chains: int, count: int) -> None:
         self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
@@ -164,7 +163,7 @@ class _Times:
         self.known = dict(self.file.get(self.key, {}))
 
     def _key(self, target: Target) -> str:
-        """Everything that the fastest way may depend on."""
+        """A hash of everything that may affect which variant is fastest."""
         cuda = target.device.type == "cuda"
         device = torch.cuda.get_device_name(target.device) if cuda else f"cpu {torch.get_num_threads()}"
         parts = (target.architecture(), self.size, self.shared, self.num_chains, torch.__version__, device)
@@ -178,7 +177,7 @@ class _Times:
         return self.known[_name(variant)]
 
     def keep(self) -> str:
-        """Writes what was measured now to the file, and says what is known and from where."""
+        """Writes new measurements to the file; returns the times and their origin for printing."""
         origin = f"measured earlier, {self.path}"
         if self.known != self.file.get(self.key, {}):
             origin = "measured now"
@@ -186,14 +185,14 @@ class _Times:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 write_json(self.path, self.file | {self.key: self.known})
             except OSError:
-                origin += f", and not kept: {self.path} cannot be written"
+                origin += f", not stored because {self.path} cannot be written"
         times = sorted(self.known.items(), key=lambda item: item[1])
         shown = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in times)
         return f"{shown} per micro-batch of {self.num_chains} chains; {origin}"
 
 
 def _median_seconds(call: Callable[[], object], variant: Target, repeats: int = 5) -> float:
-    """Of `repeats` calls after two that warm up; 1e9 (JSON knows no infinity) where memory does not suffice."""
+    """Median of `repeats` calls after two warm-up calls; 1e9 (JSON has no infinity) if memory runs out."""
     samples = []
     try:
         for _ in range(repeats + 2):

@@ -1,4 +1,4 @@
-"""Memory that a run will take, said before it starts."""
+"""The memory and disk space that a run needs, computed before it starts."""
 
 import os
 import shutil
@@ -22,8 +22,7 @@ def human(count: float) -> str:
 
 
 def forecast(target: Target, state: State, store: DrawStore, average_bytes: int) -> str:
-    """One line: what is allocated for the whole run. A model's activations come on top, bounded by
-    `micro_batch_size`."""
+    """One line on the memory allocated for the whole run; activations, bounded by `micro_batch_size`, are extra."""
     chains = sum(tensor.nbytes for tensor in buffers(state))
     parts = [
         f"chains {human(chains)}",
@@ -40,7 +39,7 @@ def forecast(target: Target, state: State, store: DrawStore, average_bytes: int)
 
 
 def check_disk(path: Path, needed: int) -> None:
-    """Raises UserError when the draws would not fit where `path` is (its nearest existing parent)."""
+    """Raises UserError if the draws do not fit on the disk of `path` (of its nearest existing parent)."""
     parent = path.absolute()
     while not parent.exists():
         parent = parent.parent
@@ -49,6 +48,6 @@ def check_disk(path: Path, needed: int) -> None:
     free = shutil.disk_usage(parent).free
     if needed > free:
         raise UserError(
-            f"the draws take {human(needed)} and {parent} has {human(free)} free: ask for fewer draws or "
-            "chains, or another directory"
+            f"the draws need {human(needed)}, but {parent} has {human(free)} free: use fewer draws or chains, or "
+            "another directory"
         )

@@ -1,4 +1,4 @@
-"""Ctrl-C between iterations: the first one asks the loop to stop, the second one stops at once."""
+"""Ctrl-C: the first one stops the loop after the current iteration, the second one stops immediately."""
 
 import signal
 import threading
@@ -9,10 +9,10 @@ __all__ = ["InterruptGuard"]
 
 
 class InterruptGuard:
-    """A context in which SIGINT sets `requested` once; the handler that was there comes back on leaving.
+    """A context in which the first SIGINT only sets `requested`; the previous handler is restored on exit.
 
-    A state is mutated in place, so an interruption in the middle of a step would leave it unusable. Outside
-    the main thread, where Python allows no handler, the guard does nothing.
+    States are mutated in place, so an interruption in the middle of a step would leave them unusable. Outside the
+    main thread, where Python allows no handlers, the guard does nothing.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""The loop over iterations: step, note the figures, keep the draw, average its predictions, checkpoint.
+"""The loop over iterations: step, record the trace, store the draw, average its predictions, checkpoint.
 
-Knows samplers only by their protocol. The host waits for the device once per iteration, never inside one.
+It uses samplers only through their protocol. The host waits for the device once per iteration, never within one.
 """
 
 import math
@@ -33,12 +33,12 @@ class Interrupted(KeyboardInterrupt):
 
 @dataclass
 class Loop:
-    """One run's moving parts. `run()` finishes it, from wherever it stands.
+    """The state of a run in progress. `run()` completes it from its current iteration.
 
     Attributes:
         kept: the iterations whose draws are stored; the last of them is the last of the run.
-        trace: of all iterations; the first `iteration` are filled.
-        predictions: at the test inputs, or None without any.
+        trace: of all iterations; the first `iteration` rows are filled.
+        predictions: at the test inputs; None without test inputs.
         fingerprint: what determines the draws; goes into the checkpoint.
     """
 
@@ -55,7 +55,7 @@ class Loop:
     iteration: int = 0
 
     def run(self, *, progress: bool, profile: bool = False) -> None:
-        """Raises Interrupted on Ctrl-C, after the iteration under way and a checkpoint."""
+        """Raises Interrupted on Ctrl-C, after finishing the current iteration and writing a checkpoint."""
         total, keep = len(self.trace), set(self.kept)
         profiler = self._profiler(total - self.iteration) if profile else None
         bar = Progress(total, self.iteration, progress)
@@ -89,7 +89,7 @@ class Loop:
         bar.update("burn-in" if warming_up else "sampling", self._figures)
 
     def _refuse_divergence(self) -> None:
-        """Without a Metropolis test, which would reject it, a state that is not finite stays so for ever."""
+        """Without a Metropolis test to reject it, a state that is not finite never recovers."""
         divergent = self.trace.divergent[self.iteration]
         if not self.sampler.has_metropolis_test and divergent.any():
             raise UserError(
@@ -107,7 +107,7 @@ class Loop:
         return Profile(self.output.profile_path, iterations, self.sampler.gradients_per_iteration(self.target))
 
     def _figures(self) -> dict[str, str]:
-        """What the progress shows: acceptance, step size, BMA score, gradients per second."""
+        """The figures in the progress display: acceptance, step size, BMA score, gradients per second."""
         recent = self.trace[max(0, self.iteration - 20) : self.iteration]
         figures = {}
         if self.sampler.has_metropolis_test:
@@ -122,11 +122,11 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Spent sampling, over all parts of an interrupted run."""
+        """Time spent sampling, summed over all parts of an interrupted run."""
         return float(self.trace.seconds[: self.iteration, 0].sum())
 
     def function_values(self) -> np.ndarray:
-        """Predicted values per draw, float32 `(C, S, Q)`; Q = 0 without test inputs."""
+        """Predicted values of each draw, float32 `(C, S, Q)`; Q = 0 without test inputs."""
         if self.predictions is None:
             return np.empty((len(self.state.theta), self.store.count, 0), np.float32)
         return self.predictions.function_values()
@@ -144,7 +144,7 @@ class Loop:
         self.output.write_checkpoint(checkpoint.Checkpoint(tensors, numbers, self.fingerprint))
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Continues from a checkpoint; the store must already hold the draws that it counts."""
+        """Continues from a checkpoint; the store must already contain the draws that the checkpoint counts."""
         checkpoint.restore_state(self.state, saved)
         self.iteration = saved.numbers["iteration"]
         self.trace.restore(saved.tensors)

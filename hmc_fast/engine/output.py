@@ -1,4 +1,4 @@
-"""Where a run leaves its draws, trace and checkpoint: in a folder, or nowhere but in memory."""
+"""The destination of a run's draws, trace and checkpoint: a folder, or memory only."""
 
 import os
 import shutil
@@ -17,27 +17,27 @@ __all__ = ["Output", "OutputFolder", "refuse_existing"]
 
 
 class Output:
-    """Nowhere but in memory: nothing is written, so nothing can be resumed. `OutputFolder` says otherwise."""
+    """Memory only: nothing is written, so nothing can be resumed. `OutputFolder` overrides this."""
 
     profile_path = Path("profile.json")
 
     @property
     def draws_path(self) -> Path | None:
-        """The file that draws go to as they arrive."""
+        """The file to which draws are written as they arrive."""
         return None
 
     def read_checkpoint(self) -> checkpoint.Checkpoint:
-        """The checkpoint to resume from. Raises UserError where there is none."""
-        raise UserError("resume needs out, the directory whose checkpoint to continue from")
+        """The checkpoint to resume from. Raises UserError if there is none."""
+        raise UserError("resume needs out, the directory with the checkpoint to continue from")
 
     def assert_same_run(self, saved: checkpoint.Checkpoint, fingerprint: dict[str, Any]) -> None:
-        """Raises UserError when the checkpoint belongs to a run with other settings."""
+        """Raises UserError if the checkpoint belongs to a run with other settings."""
 
     def check_room(self, draw_bytes: int) -> None:
-        """Raises UserError where a new run with so many bytes of draws cannot be put."""
+        """Raises UserError if there is no room for a new run with this many bytes of draws."""
 
     def create(self) -> None:
-        """Makes the folder. Raises UserError where it cannot be written."""
+        """Creates the folder. Raises UserError if it cannot be written."""
 
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the settings of a new run."""
@@ -46,17 +46,17 @@ class Output:
         """Replaces the checkpoint."""
 
     def remove_start(self) -> None:
-        """Takes back what a run without a single checkpoint has written."""
+        """Removes the files of a run that failed before its first checkpoint."""
 
     def publish(self, trace: Trace, burn_in: int, draws: np.ndarray) -> np.ndarray:
-        """Leaves the files of a finished run; returns its draws `(S, C, D)`, from where they now are."""
+        """Writes the files of a finished run; returns its draws `(S, C, D)`, from their final location."""
         return draws
 
 
 class OutputFolder(Output):
-    """A folder with `config.json`, `checkpoint/`, and, once the run is complete, `draws.npy` and `trace.csv`.
+    """A folder with `config.json`, `checkpoint/` and, once the run is complete, `draws.npy` and `trace.csv`.
 
-    Draws take their final name last: nobody mistakes half a run for a whole one.
+    The draws get their final name last, so an incomplete run cannot be mistaken for a complete one.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -108,16 +108,16 @@ class OutputFolder(Output):
 
 
 def refuse_existing(directory: Path) -> None:
-    """Raises UserError where a run already lives, or where a directory cannot be."""
+    """Raises UserError if the directory already contains a run or cannot be created."""
     try:
         held = [name for name in ("checkpoint", "draws.npy", "config.json") if (directory / name).exists()]
         above = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
     except OSError as error:  # such as a name that is too long
         raise _unwritable(directory, error.strerror) from error
     if not above.is_dir():
-        raise UserError(f"{directory} cannot be written, {above} is a file: choose another directory")
+        raise UserError(f"{directory} cannot be written because {above} is a file: choose another directory")
     if held:
-        raise UserError(f"{directory} already holds a run ({held[0]}): choose another directory, or resume it")
+        raise UserError(f"{directory} already contains a run ({held[0]}): choose another directory, or resume it")
 
 
 def _unwritable(directory: Path, reason: str | None) -> UserError:

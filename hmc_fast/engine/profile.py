@@ -1,4 +1,4 @@
-"""A torch profiler trace of a few iterations in the middle of a run, and its largest costs in words."""
+"""A torch profiler trace of a few iterations of a run, and a printed list of its largest costs."""
 
 import sys
 from pathlib import Path
@@ -8,12 +8,12 @@ import torch
 
 __all__ = ["Profile"]
 
-_ACTIVE_GRADIENTS = 200  # traced at most, of whole iterations: a trace of a hundred MB opens in no browser
+_ACTIVE_GRADIENTS = 200  # limit on traced gradients, rounded to whole iterations: no browser opens a 100 MB trace
 _ROWS = 5
 
 
 class Profile:
-    """Call `step()` after every iteration; the trace is written once enough of them have passed.
+    """Call `step()` after every iteration; the trace is written once enough iterations have passed.
 
     Args:
         path: the trace, Chrome's JSON format (chrome://tracing, ui.perfetto.dev).
@@ -23,7 +23,7 @@ class Profile:
     def __init__(self, path: Path, iterations: int, gradients: int) -> None:
         self.path = path
         active = max(1, min(3, _ACTIVE_GRADIENTS // max(gradients, 1), iterations - 2))
-        skipped = min(2, max(0, iterations - active))  # compilation, capture and first allocations
+        skipped = min(2, max(0, iterations - active))  # skips compilation, capture and first allocations
         activities = [torch.profiler.ProfilerActivity.CPU]
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
@@ -42,7 +42,7 @@ class Profile:
             print(self._report(), file=sys.stderr)
 
     def _report(self) -> str:
-        """The largest costs by time spent in themselves, on the device where there is one."""
+        """The operations with the largest self time, on the device if there is one."""
         events = self._profiler.key_averages()
         on_device = any(event.self_device_time_total > 0 for event in events)
 

@@ -1,4 +1,4 @@
-"""What a person sees of a run: one bar on a terminal, a few plain lines otherwise, nothing if asked."""
+"""Progress display: one bar on a terminal, occasional plain lines otherwise, nothing if disabled."""
 
 import sys
 import time
@@ -7,9 +7,9 @@ from typing import Any
 
 __all__ = ["Progress"]
 
-# Seconds between lines where there is no terminal: a log of an hour's run stays under 200 lines.
+# Seconds between lines without a terminal: the log of a one-hour run stays under 200 lines.
 _LINE_INTERVAL = 20.0
-_BAR_INTERVAL = 0.1  # seconds between looks at the figures, which make the host wait for the device
+_BAR_INTERVAL = 0.1  # seconds between updates of the figures, which make the host wait for the device
 
 
 class Progress:
@@ -26,8 +26,8 @@ class Progress:
             self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
 
     def update(self, phase: str, look: Callable[[], dict[str, str]]) -> None:
-        """One iteration done. look: gives the figures, name -> value, in the order to show them; called only
-        when they are shown."""
+        """Counts one iteration. look: returns the figures, name -> value, in display order; called only when they
+        are shown."""
         self._done += 1
         if not self._enabled:
             return

@@ -52,31 +52,32 @@ def run(
 
     Args:
         target: a `Posterior` or `Density`.
-        chains, burn_in, draws, thin: C; iterations before anything is kept; S draws of every chain, one per
-            `thin` iterations after that.
-        seed: all randomness follows from it; the same seed gives the same draws.
-        init: where chains begin: "prior", "uniform", "model" or a tensor, see `Target.initial`. By default
-            draws from the prior; for a bare density, which has none, uniform in (-2, 2).
+        chains, burn_in, draws, thin: C; discarded initial iterations; S draws of every chain, one per `thin`
+            iterations after burn-in.
+        seed: determines all randomness; the same seed gives the same draws.
+        init: initial states: "prior", "uniform", "model" or a tensor, see `Target.initial`. "default": draws from
+            the prior, or uniform in (-2, 2) for a bare density, which has no prior.
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
-        draw_dtype: of stored draws, torch.float16, float32 or float64; None: float16, or a bare density's own
-            dtype, as its few coordinates may lie many deviations from 0. The chain itself keeps full precision.
-        capacity: of the ring on the device, in draws (64) or bytes ("512MB"). It changes no result.
-        out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps all in memory.
-        resume: continue from the checkpoint in `out`, to the very draws an unbroken run would give.
-        config: written to `config.json` in `out` when the run starts; anything JSON can hold.
+        draw_dtype: of stored draws, torch.float16, float32 or float64; None: float16, or for a bare density its own
+            dtype, because its few coordinates may lie many standard deviations from 0. The chain itself always
+            keeps full precision.
+        capacity: of the ring buffer on the device, in draws (64) or bytes ("512MB"). It does not affect results.
+        out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps everything in memory.
+        resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
+        config: written to `config.json` in `out` when the run starts; any JSON object.
         device: move the target there first.
-        compile: gradients through `torch.compile`: True, False, or "auto", where the work of the run repays
-            it (the rule is printed).
-        graph: leapfrog steps as CUDA graphs: True, False, or "auto", on a CUDA device where the model allows.
-        profile: write a torch profiler trace of a few iterations, `profile.json`, to `out` (or here), and
-            print the five largest costs.
-        progress: show a bar, or lines where there is no terminal.
+        compile: gradients through `torch.compile`: True, False, or "auto", which compiles if the run is long enough
+            to pay off (the estimate is printed).
+        graph: leapfrog steps as CUDA graphs: True, False, or "auto", on a CUDA device if the model allows it.
+        profile: write a torch profiler trace of a few iterations, `profile.json`, to `out` (or the working
+            directory), and print the five largest costs.
+        progress: show a progress bar, or lines without a terminal.
 
     Raises:
-        UserError: an option out of its range, a directory that holds a run or cannot be written.
-        KeyboardInterrupt: Ctrl-C; with `out`, a checkpoint was written first.
+        UserError: an option out of range, or a directory that already contains a run or cannot be written.
+        KeyboardInterrupt: Ctrl-C; with `out`, after writing a checkpoint.
     """
-    # What can be refused is refused here, before anything is written.
+    # All validation happens here, before anything is written.
     if chains < 1:
         raise UserError(f"chains {chains} must be at least 1")
     check_seed(seed)
@@ -113,7 +114,7 @@ def run(
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """How draws are stored. capacity: draws in the ring. draw_bytes: of one draw of all chains."""
+    """How draws are stored. capacity: draws in the ring. draw_bytes: bytes per draw of all chains."""
 
     dtype: torch.dtype
     capacity: int
@@ -131,7 +132,7 @@ def _storage(
 def _prepared(
     target: Target, sampler: Sampler, plan: Plan, chains: int, compile: Compile, saved: Checkpoint | None
 ) -> tuple[Target, tuple[str, ...]]:
-    """The target, compiled and its chains batched as the rules say, or as the run to resume had it; and why."""
+    """The target, compiled and batched by the rules of `choose` or as in the run to resume, and the reasons."""
     if saved is not None and "compiled" in saved.fingerprint:
         compiled, batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
         return target.prepared(compiled=compiled, chain_batching=batching), ()
@@ -143,7 +144,7 @@ def _prepared(
 def _fingerprint(
     target: Target, sampler: Sampler, plan: Plan, theta: Tensor, seed: int, draw_dtype: torch.dtype
 ) -> dict[str, Any]:
-    """What determines the draws: a checkpoint is resumed only under the same."""
+    """Everything that determines the draws: a run resumes only from a checkpoint with the same fingerprint."""
     settings = {
         f"{sampler.name} {name}": digest(value) if isinstance(value, Tensor) else repr(value)
         for name, value in vars(sampler).items()
@@ -171,7 +172,7 @@ def _open(
     fingerprint: dict[str, Any],
     saved: Checkpoint | None,
 ) -> Loop:
-    """The loop at its first iteration, or where the checkpoint left it."""
+    """The loop at its first iteration, or at the iteration of the checkpoint."""
     chains, kept = len(state.theta), plan.kept_iterations(sampler)
     store = DrawStore(
         plan.draws,
@@ -201,7 +202,7 @@ def _open(
 
 
 def _publish(loop: Loop, seed: int) -> Run:
-    """The finished run, its files under their final names."""
+    """The finished run, with its files under their final names."""
     loop.save()
     predictions = loop.predictions
     return Run(

@@ -1,4 +1,4 @@
-"""`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: a question in, a page of figures and tables out."""
+"""`python -m hmc_fast.experiments NAME [PRESET] [--flags]`: writes a page that answers one question."""
 
 import dataclasses
 import importlib
@@ -19,7 +19,7 @@ NAMES = ("chains", "budget", "surface", "rhat", "fidelity", "priors", "temperatu
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 for an answer, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Exit status: 0 on success, 2 for a user mistake, 130 after Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if name is None and not {"-h", "--help"} & set(arguments):
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         lambda preset, given: flags_of(PRESETS[preset]),
         PRESETS,
         prog=f"{_PROG} {name or 'NAME'}",
-        description=f"Ask one question of a network's posterior.\n\nNAME: {', '.join(NAMES)}.",
+        description=f"Answer one question about a network's posterior.\n\nNAME: {', '.join(NAMES)}.",
         argv=arguments,
     )
     command = f"python -m {_PROG} {shlex.join([name or '', *arguments])}".rstrip()
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -> None:
-    """Runs what is missing and writes the answer; prints its claims and the page's path."""
+    """Carries out missing runs and writes the page; prints its claims and its path."""
     question = importlib.import_module(f".questions.{name}", __package__)
     directory = settings.out or Path("runs/experiments") / preset / name
     _check_writable(directory)
@@ -59,7 +59,7 @@ def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -
     question.answer(lab, page)
     if stuck := lab.stuck():
         page.claim(
-            "Chains that hardly moved, whose results mean little; try a smaller --step-size:",
+            "Chains that hardly moved, whose results are unreliable; try a smaller --step-size:",
             None,
             "; ".join(f"{sample.name}, acceptance {sample.acceptance_rate:.2f}" for sample in stuck) + ".",
         )
@@ -75,7 +75,7 @@ def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -
 def _check_writable(directory: Path) -> None:
     above = next(folder for folder in (directory, *directory.absolute().parents) if folder.exists())
     if not above.is_dir():
-        raise UserError(f"--out {directory} cannot be written, {above} is a file: choose another directory")
+        raise UserError(f"--out {directory} cannot be written because {above} is a file: choose another directory")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Approximations of a posterior by training: SGD, deep ensembles, SWAG, mean-field VI, Laplace.
+"""Posterior approximations by training: SGD, deep ensembles, SWAG, mean-field VI, Laplace.
 
-All work on rows of the flat buffer through `posterior.potential_and_grad`: on a minibatch, the gradient of -log
-posterior with the likelihood scaled to all data. So all approximate the posterior that the samplers target.
+All use rows of the flat buffer and `posterior.potential_and_grad`, the minibatch gradient of -log posterior with
+the likelihood scaled to the full data. They therefore approximate the same posterior that the samplers target.
 """
 
 import copy
@@ -22,13 +22,13 @@ __all__ = ["METHODS", "Approximation", "approximate"]
 
 BATCH_SIZE = 128
 MOMENTUM = 0.9
-LEARNING_RATE = 0.05  # of the mean loss; tried .02, .05, .1 and .2 on digits (40 epochs): MAP accuracy .95 to .96
-NUM_SAMPLES = 40  # weights drawn from a fitted Gaussian
+LEARNING_RATE = 0.05  # on the mean loss; .02, .05, .1 and .2 on digits (40 epochs) give MAP accuracy .95 to .96
+NUM_SAMPLES = 40  # weight samples from a fitted Gaussian
 
 
 @dataclass(frozen=True)
 class Approximation:
-    """Weights `(S, C, D)` float32, and the passes over the data that the first 1..S of them took `(S,)`."""
+    """Weights `(S, C, D)` float32, and the passes over the data up to each of them, `(S,)`."""
 
     draws: np.ndarray
     passes: np.ndarray
@@ -44,11 +44,11 @@ def approximate(
     seed: int = 0,
     members: int = 1,
 ) -> Approximation:
-    """Run one of `METHODS`.
+    """Runs one of `METHODS`.
 
     Args:
-        network: makes a fresh network from a seed. epochs: passes over the data per network. members: networks of
-            "ensemble".
+        network: makes a fresh network from a seed. epochs: passes over the data per network. members: number of
+            networks of "ensemble".
     """
     first = 1000 * seed  # seeds of networks do not overlap between repetitions
     rows = [FlatModel(network(first + member)).initial for member in range(members)]
@@ -59,8 +59,8 @@ def approximate(
 def _batches(
     posterior: Posterior, epochs: int, rows: int, generator: torch.Generator
 ) -> Iterator[tuple[float, Tensor]]:
-    """(fraction of the training done, indices `(rows, B)`) over `epochs` shuffled passes; the last, incomplete
-    batch of each is dropped."""
+    """(fraction of training done, indices `(rows, B)`) over `epochs` shuffled passes; the incomplete last batch of
+    each pass is dropped."""
     size = min(BATCH_SIZE, posterior.num_data)
     per_epoch = posterior.num_data // size
     for step in range(epochs * per_epoch):
@@ -73,8 +73,8 @@ def _batches(
 def _descend(
     posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator, *, constant: float | None = None
 ) -> Iterator[None]:
-    """SGD with momentum on -log posterior / N, in place, all rows side by side; the learning rate decays to 0 along
-    a cosine, or is `constant`. Yields after every epoch."""
+    """SGD with momentum on -log posterior / N, in place, for all rows in parallel; the learning rate decays to 0
+    along a cosine, or is `constant`. Yields after every epoch."""
     velocity = torch.zeros_like(theta)
     per_epoch = posterior.num_data // min(BATCH_SIZE, posterior.num_data)
     for step, (done, batch) in enumerate(_batches(posterior, epochs, len(theta), generator)):
@@ -87,16 +87,16 @@ def _descend(
 
 
 def sgd(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
-    """One network near a maximum of the posterior (MAP). With several rows a deep ensemble (Lakshminarayanan et al.
-    2017, arXiv:1612.01474), one draw per network."""
+    """One network near a posterior mode (MAP). With several rows, a deep ensemble (Lakshminarayanan et al. 2017,
+    arXiv:1612.01474), one draw per network."""
     for _ in _descend(posterior, theta, epochs, generator):
         pass
     return Approximation(_numpy(theta)[:, None], epochs * np.arange(1.0, len(theta) + 1))
 
 
 def swag(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
-    """SWAG (Maddox et al. 2019, arXiv:1902.02476): a Gaussian fitted to the iterates of SGD at a constant learning
-    rate, its covariance half diagonal, half of rank 20. Three quarters of the epochs train."""
+    """SWAG (Maddox et al. 2019, arXiv:1902.02476): a Gaussian fitted to SGD iterates at a constant learning rate;
+    its covariance is half diagonal, half of rank 20. The first three quarters of the epochs are plain training."""
     collecting = max(2, epochs // 4)
     for _ in _descend(posterior, theta, epochs - collecting, generator):
         pass
@@ -115,7 +115,7 @@ def swag(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Gene
 
 def mean_field(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
     """Mean-field variational inference (Blundell et al. 2015, arXiv:1505.05424) as in Izmailov et al. 2021: Adam,
-    from means at an SGD solution, which takes half of the epochs, and standard deviations of .01."""
+    with means initialised at an SGD solution, which takes half of the epochs, and standard deviations at .01."""
     half = max(1, epochs // 2)
     for _ in _descend(posterior, theta, half, generator):
         pass
@@ -129,7 +129,7 @@ def mean_field(posterior: Posterior, theta: Tensor, epochs: int, generator: torc
         noise = _normals((noisy, len(mean)), generator).to(mean)
         _, grad = posterior.potential_and_grad(mean + log_sd.exp() * noise, batch)
         mean.grad = grad.mean(0) / posterior.num_data
-        # The -1 is the gradient of minus the Gaussian's entropy, sum of log_sd.
+        # The -1 is the gradient of the Gaussian's negative entropy, -sum(log_sd).
         log_sd.grad = ((grad * noise).mean(0) * log_sd.exp() - 1) / posterior.num_data
         optimizer.step()
         schedule.step()
@@ -139,7 +139,7 @@ def mean_field(posterior: Posterior, theta: Tensor, epochs: int, generator: torc
 
 def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.Generator) -> Approximation:
     """Last-layer Laplace approximation with full covariance at an SGD solution (Daxberger et al. 2021,
-    arXiv:2106.14806), by the library of that paper.
+    arXiv:2106.14806), with the library of that paper.
 
     Raises:
         UserError: laplace-torch is not installed.

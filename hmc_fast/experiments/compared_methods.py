@@ -1,4 +1,4 @@
-"""The methods that several experiments compare, by key, at the settings of a preset."""
+"""The methods that several experiments compare, by key, with the settings of a preset."""
 
 import importlib
 
@@ -9,8 +9,8 @@ __all__ = ["approximations", "check_members", "minibatch_samplers", "missing_lap
 
 
 def minibatch_samplers(lab: Lab, seed: int) -> dict[str, Job]:
-    """SGLD, SG-HMC and cyclical SG-HMC by key. Cycles have 50 epochs as in Izmailov et al. 2021, or there are three
-    shorter ones; the first is burn-in, the last fifth of each other is kept."""
+    """SGLD, SG-HMC and cyclical SG-HMC by key. Cycles have 50 epochs as in Izmailov et al. 2021, or fewer so that
+    there are three; the first cycle is burn-in, and the last fifth of every other cycle is kept."""
     epochs = lab.sampler_epochs
     burn_in = min(epochs // 2, 100)
     own = {"cycle_length": 0, "burn_in": burn_in, "draws": epochs - burn_in, "seed": seed}
@@ -32,7 +32,7 @@ def minibatch_samplers(lab: Lab, seed: int) -> dict[str, Job]:
 
 
 def approximations(lab: Lab, seed: int) -> dict[str, Job]:
-    """The methods of `approximations.py` by key, from the cheapest; Laplace where its library is installed."""
+    """The methods of `approximations.py` by key, cheapest first; Laplace only if its library is installed."""
     members = lab.settings.members
     jobs = {"sgd": lab.fit("SGD", "sgd", seed=seed)}
     if not missing_laplace():
@@ -44,10 +44,10 @@ def approximations(lab: Lab, seed: int) -> dict[str, Job]:
 
 
 def missing_laplace() -> str:
-    """Why laplace-torch cannot be used here, a sentence for the page; empty where it can."""
+    """A sentence for the page on why laplace-torch cannot be used; empty if it can."""
     try:
         importlib.import_module("laplace")
-    except Exception as error:  # a library that it needs may be broken in ways of its own
+    except Exception as error:  # one of its dependencies may fail in any way
         absent = isinstance(error, ModuleNotFoundError) and error.name == "laplace"
         why = "is not installed" if absent else f"cannot be imported ({error})"
         return f" Laplace is left out: laplace-torch {why}; pip install 'hmc_fast[laplace]'."

@@ -1,7 +1,7 @@
-"""Corruptions of grey images at five intensities, after Hendrycks and Dietterich 2019, arXiv:1903.12261.
+"""Corruptions of greyscale images at five intensities, after Hendrycks and Dietterich 2019, arXiv:1903.12261.
 
-Their severities are set for colour images of 224 pixels; here they are shares of the images' own range and side, so
-they mean the same on 8 x 8 digits and on 28 x 28 clothes.
+Their severities are tuned for colour images of 224 pixels. Here they are fractions of the images' own range and
+side length, so they are comparable on 8 x 8 digits and 28 x 28 clothes.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ def corrupt(images: np.ndarray, name: str, intensity: int, seed: int = 0) -> np.
 
 
 def noise(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """White noise, up to half the range."""
+    """White noise, with a standard deviation of up to half the range."""
     return np.asarray(x + 0.5 * strength * generator.standard_normal(x.shape))
 
 
@@ -34,7 +34,7 @@ def impulse(x: np.ndarray, strength: float, generator: np.random.Generator) -> n
 
 
 def blur(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """A Gaussian, up to a tenth of the side wide; never below .06 of it, which 8 pixels would not show."""
+    """Gaussian blur, with a width of .06 to .1 of the side; less would be invisible at 8 pixels."""
     from scipy.ndimage import gaussian_filter
 
     width = (0.05 + 0.05 * strength) * x.shape[-1]
@@ -42,13 +42,13 @@ def blur(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.n
 
 
 def contrast(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Towards the image's mean, down to a tenth of the contrast."""
+    """Contrast reduced towards the image's mean, to a tenth at most."""
     mean = x.mean((1, 2), keepdims=True)
     return np.asarray(mean + (1 - 0.9 * strength) * (x - mean))
 
 
 def rotation(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """By up to 60 degrees, to either side."""
+    """Rotation by up to 60 degrees, in either direction."""
     from scipy.ndimage import rotate
 
     left = rotate(x[::2], 60 * strength, axes=(2, 1), reshape=False, order=1)
@@ -59,7 +59,7 @@ def rotation(x: np.ndarray, strength: float, generator: np.random.Generator) -> 
 
 
 def occlusion(x: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """A dark square at a random place, up to .6 of the side wide."""
+    """A dark square at a random position, up to .6 of the side wide."""
     side = max(1, round(0.6 * strength * x.shape[-1]))
     out = x.copy()
     corners = generator.integers(0, x.shape[-1] - side + 1, (len(x), 2))

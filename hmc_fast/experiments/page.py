@@ -1,4 +1,4 @@
-"""What an experiment leaves: claims, each marked supported or not, figures and tables; as HTML, Markdown, CSV."""
+"""The results of an experiment: claims, each marked supported or not, figures and tables."""
 
 import base64
 import dataclasses
@@ -23,7 +23,7 @@ __all__ = ["Claim", "Page", "chain_error", "scores"]
 
 
 class Claim(NamedTuple):
-    """A sentence, whether the numbers support it (None: a measurement, no claim), and the numbers."""
+    """A sentence, whether the numbers support it (None: a measurement, not a claim), and the numbers."""
 
     text: str
     supported: bool | None
@@ -47,8 +47,8 @@ def scores(probs: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def chain_error(probs: np.ndarray, labels: np.ndarray, score: str) -> float:
-    """Standard error of the score of the average over `probs (S, C, T, K)`, by leaving out one chain at a time (the
-    jackknife; Efron and Stein 1981); NaN of one chain."""
+    """Standard error of the score of the average over `probs (S, C, T, K)`, by a jackknife that leaves out one
+    chain at a time (Efron and Stein 1981); NaN for a single chain."""
     means = probs.mean(0, dtype=np.float64)
     count = len(means)
     if count < 2:
@@ -59,7 +59,7 @@ def chain_error(probs: np.ndarray, labels: np.ndarray, score: str) -> float:
 
 @dataclasses.dataclass
 class Page:
-    """Collects what one experiment found; `write` leaves `index.html`, `results.md`, `*.csv` and `*.png`."""
+    """Collects the results of an experiment; `write` writes `index.html`, `results.md`, `*.csv` and `*.png`."""
 
     question: str
     directory: Path
@@ -111,7 +111,7 @@ class Page:
         return path
 
     def _markdown(self) -> str:
-        """The same as Markdown: claims, tables and links to the figures."""
+        """The page as Markdown: claims, tables and links to the figures."""
         lines = [f"# {self.question}", "", f"`{self.command}`", ""]
         lines += [self.note, ""] if self.note else []
         lines += [f"- **{claim.verdict}**: {claim.text} {claim.numbers}" for claim in self.claims] + [""]
@@ -125,7 +125,7 @@ class Page:
 
 
 def _label_log_axes(figure: Any) -> None:
-    """Those that a question left with matplotlib's own labels."""
+    """Relabels log axes that still have matplotlib's default labels."""
     from matplotlib.ticker import LogFormatter
 
     for ax in figure.axes:

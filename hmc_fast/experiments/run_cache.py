@@ -1,6 +1,6 @@
-"""Where experiments get their runs: each is kept in a folder named by its settings, and done once.
+"""The runs of the experiments: each is carried out once and kept in a folder named by a hash of its settings.
 
-Every method leaves weights `(S, C, D)`, so all are asked the same questions.
+Every method produces weights `(S, C, D)`, so all can be evaluated in the same way.
 """
 
 import dataclasses
@@ -42,7 +42,7 @@ __all__ = ["Job", "Lab", "Sample"]
 
 @dataclass(frozen=True)
 class Job:
-    """A run specification: its display name, what identifies it, and what makes it in a folder."""
+    """A run to be carried out: its display name, its identity, and the function that writes it to a folder."""
 
     name: str
     identity: dict[str, Any]
@@ -56,11 +56,11 @@ class Job:
 
 @dataclass(frozen=True)
 class Sample:
-    """The weights that a method left.
+    """The weights that a method produced.
 
     Attributes:
-        draws: `(S, C, D)`. passes: `(S,)` passes over the training data that all C chains together had spent
-            when they had this many draws. acceptance_rate: None without a Metropolis test.
+        draws: `(S, C, D)`. passes: `(S,)`, passes over the training data by all C chains together up to each draw.
+        acceptance_rate: None without a Metropolis test.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Sample:
 
     @cached_property
     def probs(self) -> np.ndarray:
-        """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; kept in the folder."""
+        """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; cached in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
         if not path.exists():
             with written_atomically(path) as temporary:
@@ -87,7 +87,7 @@ class Sample:
         return self.probs.mean((0, 1), dtype=np.float64)
 
     def predict(self, inputs: Tensor, most: int | None = None) -> np.ndarray:
-        """Class probabilities at `inputs (T, ...)` of at most `most` evenly spread draws of each chain."""
+        """Class probabilities at `inputs (T, ...)` of at most `most` evenly spread draws per chain."""
         chosen = np.arange(len(self.draws))
         if most is not None and most < len(chosen):
             chosen = np.unique(np.linspace(0, len(self.draws) - 1, most).astype(np.int64))
@@ -104,7 +104,7 @@ class Lab:
     """The data, the network and the runs of one preset.
 
     Raises:
-        UserError: a preset whose data are not classes, or settings out of range.
+        UserError: a preset that is not a classification, or settings out of range.
     """
 
     def __init__(self, preset: str, settings: ExperimentSettings, *, all_data: bool = False) -> None:
@@ -126,7 +126,7 @@ class Lab:
             raise UserError(f"preset {preset!r} is a regression: experiments compare class probabilities")
         train_size = len(full.y_train) if all_data or not settings.train_size else settings.train_size
         self.dataset = full.subset(train_size, settings.test_size or None)
-        self._runs_on = full.subset(train_size)  # so that a run serves every --test-size
+        self._runs_on = full.subset(train_size)  # the whole test set, so that a run serves every --test-size
         self.share = train_size / len(full.y_train)  # of all training data
         self.epochs, self.sampler_epochs = (
             asked or round(usual / self.share)
@@ -139,7 +139,7 @@ class Lab:
         return self.dataset.y_test.numpy()
 
     def _specification(self, **changes: Any) -> RunSpecification:
-        """The preset's run with these changes; None is the preset's own value."""
+        """The preset's run with these changes; None keeps the preset's value."""
         given = self._common | changes
         return resolve(self.preset, {name: value for name, value in given.items() if value is not None})
 
@@ -147,22 +147,22 @@ class Lab:
         return {"preset": self.preset, "train_size": len(self.dataset.y_train)}
 
     def hmc(self, name: str = "HMC", **changes: Any) -> Job:
-        """Full-batch HMC as the settings say, with changes in the names of `hmc_fast.sample`'s settings."""
+        """Full-batch HMC with the experiment's settings and with changes, named as in `hmc_fast.sample`."""
         own = ("burn_in", "draws", "step_size", "trajectory_length")
         own_values = {key: getattr(self.settings, key) for key in own}
-        if own_values["trajectory_length"] is None:  # the paper's, not that of a preset for a quick look
+        if own_values["trajectory_length"] is None:  # the paper's length; presets for a first look use shorter ones
             own_values["trajectory_length"] = suggested_trajectory_length(self.settings.prior_variance)
         return self.sampler(name, **{"sampler": "hmc", "init": "prior", **own_values, **changes})
 
     def sampler(self, name: str, **changes: Any) -> Job:
-        """A sampler of the command line at its preset's values, with changes."""
+        """A sampler of the command line with its preset's values and with changes."""
         specification = self._specification(**changes)
         identity = {"method": specification.sampler.name, **drawn_from(specification.flat()), **self._identity()}
         return Job(name, identity, partial(self._draw, specification))
 
     def minibatch(self, name: str, sampler: str, **changes: Any) -> Job:
-        """A minibatch sampler. Its step size and friction at a preset are for all training data. On a part they
-        follow HMC's step size, which is known to be stable there: half of it, for sgld twice its square."""
+        """A minibatch sampler. A preset's step size and friction are meant for the full training set. On a subset
+        they are derived from HMC's step size, which is stable there: half of it, or for sgld twice its square."""
         if self.share < 1:
             step_size = self.settings.step_size
             friction = arguments_of(self._specification(sampler=sampler).sampler).get("friction")
@@ -173,17 +173,17 @@ class Lab:
     def _draw(self, specification: RunSpecification, directory: Path) -> None:
         resume = (directory / "checkpoint" / STATE_FILE).exists()
         if directory.exists() and not resume:
-            shutil.rmtree(directory)  # broken off before its first checkpoint
+            shutil.rmtree(directory)  # interrupted before its first checkpoint
         settings = dataclasses.replace(specification.settings, resume=resume)
         run = draw(dataclasses.replace(specification, settings=settings), directory, self._runs_on)
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
         np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
-        test = self._runs_on  # last: its metrics.json says that all is there
+        test = self._runs_on  # written last: metrics.json marks the run as complete
         write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
     def fit(self, name: str, method: str, *, seed: int = 0, **options: Any) -> Job:
-        """A method that trains, see `approximations.approximate`."""
+        """An approximation by training, see `approximations.approximate`."""
         options = {"epochs": self.epochs, **options}
         identity = {
             "method": method,
@@ -215,7 +215,7 @@ class Lab:
         write_json(directory / "metrics.json", {"seconds": seconds})
 
     def obtain(self, jobs: Sequence[Job]) -> list[Sample]:
-        """The samples of `jobs`, in order: from the cache, or made now, with a bar over those that are missing."""
+        """The samples of `jobs`, in order, from the cache or carried out now under a progress bar."""
         root = self.settings.cache
         missing = [job for job in jobs if not (root / job.folder / "metrics.json").exists()]
         unique = {job.folder: job for job in missing}
@@ -226,7 +226,7 @@ class Lab:
         return samples
 
     def stuck(self, below: float = 0.2) -> list[Sample]:
-        """Of all samples obtained, those whose proposals were accepted less often than this."""
+        """All samples obtained with an acceptance rate below `below`."""
         return [
             s for s in self.obtained.values() if (1.0 if s.acceptance_rate is None else s.acceptance_rate) < below
         ]
@@ -249,7 +249,7 @@ class Lab:
                     print(line, file=sys.stderr, flush=True)
 
     def _make_alone(self, job: Job) -> None:
-        """Another process may want the same run: the second waits, and finds it done."""
+        """Locks the run, so that another process that needs it waits and then finds it done."""
         directory = self.settings.cache / job.folder
         locks = self.settings.cache / "locks"
         locks.mkdir(parents=True, exist_ok=True)

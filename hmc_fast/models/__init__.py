@@ -1,4 +1,4 @@
-"""Networks of the presets, and `build`, which makes one that fits a data set."""
+"""Neural networks of the presets, their supervised training, and `build`, which makes one for a data set."""
 
 import inspect
 from collections.abc import Callable
@@ -39,19 +39,20 @@ def build(
     """A freshly initialised network for `dataset`; the same seed gives the same weights.
 
     Args:
-        name: mlp, lenet, resnet20, uci-mlp, or `module:callable`, called with the data set if it requires an
-            argument, else without.
-        width: resnet20: channels of the first stage (8). mlp: units of each hidden layer, instead of `hidden`.
-        activation: one of `ACTIVATIONS`; None: tanh for mlp, else relu. Not handed to a callable.
+        name: mlp, lenet, resnet20, uci-mlp, or `module:callable`, which receives the data set if it requires an
+            argument.
+        width: resnet20: channels of the first stage (8). mlp: units of each hidden layer, overriding `hidden`.
+        activation: one of `ACTIVATIONS`; None: tanh for mlp, else relu. Not passed to a callable.
         norm: resnet20: frn (the default), group, batch or none.
         hidden: mlp: units of the hidden layers.
 
     Raises:
-        UserError: an unknown name, an option that the model does not have, or a network that does not take
-            the data's shape or does not give one output per class (regression: one, or two: mean and spread).
+        UserError: an unknown name, an option that the model does not have, or a network that does not accept the
+            data's shape or does not return one output per class (regression: a mean, or a mean and a raw standard
+            deviation).
     """
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed CUDA's generators as well
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also reseed CUDA's generators
         model = _make(name, dataset, width, activation, norm, hidden)
     _check_shapes(name, model, dataset)
     return model
@@ -66,10 +67,10 @@ def _make(
     hidden: tuple[int, ...],
 ) -> nn.Module:
     for option, value in (("width", width), ("activation", activation), ("norm", norm)):
-        known = _OPTIONS.get(name, ("activation",))  # presets set one, which a callable may ignore
+        known = _OPTIONS.get(name, ("activation",))  # presets set an activation, which a callable may ignore
         if value is not None and option not in known and (name in MODELS or ":" in name):
             owners = ", ".join(model for model in MODELS if option in _OPTIONS[model])
-            raise UserError(f"{option} {value!r} means nothing to model {name!r}: it is an option of {owners}")
+            raise UserError(f"{option} {value!r} is not an option of model {name!r}: use it with {owners}")
     if width is not None and width < 1:
         raise UserError(f"width {width} must be at least 1")
     shape = tuple(dataset.x_train.shape[1:])
@@ -81,7 +82,7 @@ def _make(
             raise UserError(f"model {name!r} returned a {type(model).__name__}: it must return a torch module")
         return model
     if name in ("lenet", "resnet20") and len(shape) != 3:
-        raise UserError(f"model {name!r} takes images; {dataset.name} has examples of shape {shape}")
+        raise UserError(f"model {name!r} needs images, but {dataset.name} has examples of shape {shape}: use mlp")
     if name == "mlp":
         hidden = hidden if width is None else (width,) * len(hidden)
         return mlp(dataset.x_train[0].numel(), hidden, outputs, activation or "tanh")
@@ -89,7 +90,9 @@ def _make(
         return uci_mlp(dataset.x_train[0].numel(), activation or "relu")
     if name == "lenet":
         if shape[1] != shape[2] or shape[1] < 16:
-            raise UserError(f"model 'lenet' takes square images of 16 pixels or more, not {shape[1]} x {shape[2]}")
+            raise UserError(
+                f"model 'lenet' needs square images of at least 16 x 16 pixels, not {shape[1]} x {shape[2]}"
+            )
         return lenet5(shape[0], outputs, shape[1], activation or "relu")
     if name == "resnet20":
         return resnet20(outputs, width or 8, shape[0], activation or "relu", norm or "frn")
@@ -101,22 +104,22 @@ def _requires_argument(function: Callable[..., Any]) -> bool:
         inspect.signature(function).bind()
     except TypeError:
         return True
-    except ValueError:  # some builtins show no signature
+    except ValueError:  # some builtins have no signature
         return False
     return False
 
 
 def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
-    """One example through the model, in evaluation mode so that no running statistic changes."""
+    """Runs one example through the model, in evaluation mode so that no running statistic changes."""
     modes = {module: module.training for module in model.modules()}
     example = dataset.x_train[:1]
     try:
         with torch.no_grad():
             outputs = model.eval()(example)
-    except Exception as error:  # a model of the user's may raise anything
+    except Exception as error:  # a user's model may raise anything
         reason = str(error).split("\n")[0] or type(error).__name__
         raise UserError(
-            f"model {name!r} does not take examples of shape {tuple(example.shape[1:])} "
+            f"model {name!r} does not accept examples of shape {tuple(example.shape[1:])} "
             f"from {dataset.name}: {reason}"
         ) from error
     finally:
@@ -126,11 +129,11 @@ def _check_shapes(name: str, model: nn.Module, dataset: Dataset) -> None:
         raise UserError(f"model {name!r} returns a {type(outputs).__name__}: it must return one tensor")
     if not dataset.num_classes and tuple(outputs.shape) not in ((1,), (1, 1), (1, 2)):
         raise UserError(
-            f"model {name!r} gives outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "
-            "it must give (1, 1), a mean, or (1, 2), a mean and a spread"
+            f"model {name!r} returns outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "
+            "it must return (1, 1), a mean, or (1, 2), a mean and a raw standard deviation"
         )
     if dataset.num_classes and tuple(outputs.shape) != (1, dataset.num_classes):
         raise UserError(
-            f"model {name!r} gives outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "
-            f"it must give (1, {dataset.num_classes}), one per class"
+            f"model {name!r} returns outputs of shape {tuple(outputs.shape)} for one example of {dataset.name}: "
+            f"it must return (1, {dataset.num_classes}), one per class"
         )

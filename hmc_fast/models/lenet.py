@@ -1,4 +1,4 @@
-"""LeNet-5 (LeCun et al. 1998) with max-pooling and a chosen activation: 61,706 parameters for ten classes."""
+"""LeNet-5 (LeCun et al. 1998) with max-pooling and a choice of activation: 61,706 parameters for ten classes."""
 
 from torch import nn
 
@@ -10,7 +10,7 @@ __all__ = ["lenet5"]
 def lenet5(
     in_channels: int = 1, num_classes: int = 10, image_size: int = 28, activation: str = "relu"
 ) -> nn.Module:
-    """Takes `(B, in_channels, image_size, image_size)`; 28 pixels are padded to the 32 of the paper."""
+    """Input `(B, in_channels, image_size, image_size)`; 28 pixels are padded to the paper's 32."""
     padding = 2 if image_size == 28 else 0
     side = (((image_size + 2 * padding - 4) // 2) - 4) // 2
     return nn.Sequential(

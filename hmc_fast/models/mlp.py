@@ -19,6 +19,6 @@ def mlp(in_features: int, hidden: Sequence[int], out_features: int, activation: 
 
 
 def uci_mlp(in_features: int, activation: str = "relu") -> nn.Module:
-    """One hidden layer of 50, two outputs (mean, raw standard deviation): the UCI network of Izmailov et al.
-    2021's code."""
+    """One hidden layer of 50 units, two outputs (mean, raw standard deviation): the UCI network in the code of
+    Izmailov et al. 2021."""
     return mlp(in_features, (50,), 2, activation)

@@ -1,4 +1,4 @@
-"""Normalisations whose output for one example depends on that example alone, and BatchNorm for training."""
+"""Normalisation layers that treat each example independently, and BatchNorm for supervised training."""
 
 import math
 
@@ -20,8 +20,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 class FilterResponseNorm(nn.Module):
-    """Filter response normalisation (Singh & Krishnan 2020, arXiv:1911.09737, eq. 1-3), without its
-    thresholded activation, as Izmailov et al. 2021 use it with swish.
+    """Filter response normalisation (Singh & Krishnan 2020, arXiv:1911.09737, eq. 1-3) without its thresholded
+    activation, as used with swish by Izmailov et al. 2021.
 
     Divides each channel of each example by its root mean square over space; x is `(B, channels, H, W)`.
     """
@@ -38,7 +38,7 @@ class FilterResponseNorm(nn.Module):
 
 
 def activation_layer(name: str) -> nn.Module:
-    """Raises UserError for an unknown name."""
+    """The activation of that name. Raises UserError for an unknown name."""
     if name not in ACTIVATIONS:
         raise UserError(f"activation {name!r} is unknown: use one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]()

@@ -8,7 +8,7 @@ __all__ = ["resnet20"]
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution where the shape changes."""
+    """Two 3x3 convolutions and a shortcut, which is a 1x1 convolution if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, activation: str, norm: str) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet20(nn.Module):
-    """Three stages of three blocks, of width, 2 width and 4 width channels; global average pooling."""
+    """Three stages of three blocks with width, 2 width and 4 width channels; global average pooling."""
 
     def __init__(self, num_classes: int, width: int, in_channels: int, activation: str, norm: str) -> None:
         super().__init__()
@@ -53,5 +53,5 @@ class ResNet20(nn.Module):
 def resnet20(
     num_classes: int = 10, width: int = 8, in_channels: int = 1, activation: str = "relu", norm: str = "frn"
 ) -> nn.Module:
-    """Takes images `(B, in_channels, H, W)`; convolutions have biases, as in Izmailov et al. 2021."""
+    """Input images `(B, in_channels, H, W)`; convolutions have biases, as in Izmailov et al. 2021."""
     return ResNet20(num_classes, width, in_channels, activation, norm)

@@ -1,4 +1,4 @@
-"""Supervised training: fit a network by Adam, score it, and keep its weights in a file."""
+"""Supervised training: fits a network with Adam, evaluates it, and saves and loads its weights."""
 
 import math
 import time
@@ -30,18 +30,18 @@ def fit(
     device: torch.device | str = "cpu",
     on_epoch: Callable[[dict[str, float]], None] | None = None,
 ) -> list[dict[str, float]]:
-    """Trains `model` in place with Adam, the learning rate falling to 0 along a cosine.
+    """Trains `model` in place with Adam; the learning rate decays to 0 along a cosine.
 
-    The loss is the mean negative log likelihood per example: cross entropy, or a Gaussian with the mean and
-    spread that a network of two outputs gives (of one output: unit spread).
+    The loss is the mean negative log likelihood per example: cross entropy, or Gaussian with the mean and standard
+    deviation from a network with two outputs (with one output: unit standard deviation).
 
-    Returns one record per epoch, handed to `on_epoch` too: `epoch`, `loss` and `train_accuracy` (while it was
-    training), `test_loss` and `test_accuracy` (after), `seconds`. Regression: `rmse` in place of `accuracy`,
-    in standardised units.
+    Returns one record per epoch, also passed to `on_epoch`: `epoch`, `loss` and `train_accuracy` (averaged during
+    the epoch), `test_loss` and `test_accuracy` (after it), `seconds`. Regression: `rmse` instead of `accuracy`, in
+    standardised units.
 
     Raises:
-        UserError: a number of epochs, batch size or learning rate that is not positive, a negative weight
-            decay, or a loss that became NaN or infinite.
+        UserError: a number of epochs, batch size or learning rate that is not positive, a negative weight decay, or
+            a loss that diverged to NaN or infinity.
     """
     for name, value in (("epochs", epochs), ("batch size", batch_size), ("learning rate", learning_rate)):
         if not (math.isfinite(value) and value > 0):
@@ -50,8 +50,8 @@ def fit(
         raise UserError(f"weight decay {weight_decay} must be 0 or positive")
     if len(dataset.x_train) % batch_size == 1 and any(isinstance(m, _BatchNorm) for m in model.modules()):
         raise UserError(
-            f"the last batch of {len(dataset.x_train)} examples by {batch_size} would hold one example, of which "
-            "BatchNorm can make no statistics: choose another batch size"
+            f"with batch size {batch_size} the last batch of the {len(dataset.x_train)} examples has a single "
+            "example, for which BatchNorm has no statistics: choose another batch size"
         )
     model.to(device)
     x, y = dataset.x_train.to(device), dataset.y_train.to(device)
@@ -74,7 +74,7 @@ def fit(
         train = _record(sums, len(x), dataset.task)
         if not math.isfinite(train["loss"]):
             raise UserError(
-                f"the loss became {train['loss']} in epoch {number}: lower the learning rate {learning_rate}"
+                f"the loss diverged to {train['loss']} in epoch {number}: use a learning rate below {learning_rate}"
             )
         test = evaluate(model, dataset.x_test, dataset.y_test, dataset.task)
         score = score_name(dataset.task)
@@ -94,8 +94,8 @@ def fit(
 
 
 def evaluate(model: nn.Module, x: Tensor, y: Tensor, task: str, batch_size: int = 1000) -> dict[str, float]:
-    """`loss`, the mean negative log likelihood per example, and `accuracy` (regression: `rmse`, in the units
-    of y), of the model in evaluation mode, on the device of its parameters."""
+    """`loss`, the mean negative log likelihood per example, and `accuracy` (regression: `rmse`, in the units of y)
+    of the model in evaluation mode, on the device of its parameters."""
     device = next(model.parameters()).device
     modes = {module: module.training for module in model.modules()}
     model.eval()
@@ -118,14 +118,14 @@ def _loss(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def _score_sum(outputs: Tensor, y: Tensor) -> Tensor:
-    """Number of correct labels, or sum of squared errors of the mean."""
+    """Number of correct predictions, or sum of squared errors of the mean."""
     if not y.is_floating_point():
         return (outputs.argmax(1) == y).sum().to(outputs.dtype)
     return ((outputs.reshape(len(y), -1)[:, 0] - y) ** 2).sum()
 
 
 def score_name(task: str) -> str:
-    """What `fit` and `evaluate` call the score of a task."""
+    """The name of a task's score in `fit` and `evaluate`."""
     return "accuracy" if task == "classification" else "rmse"
 
 
@@ -135,10 +135,10 @@ def _record(sums: Tensor, count: int, task: str) -> dict[str, float]:
 
 
 def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None:
-    """The model's parameters and buffers as safetensors, written whole or not at all."""
+    """Writes the model's parameters and buffers as safetensors, atomically."""
     from safetensors.torch import save_file
 
-    # Copies, since safetensors refuses tensors that share memory, as tied weights do.
+    # Copies, because safetensors rejects tensors that share memory, as tied weights do.
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
@@ -149,17 +149,17 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
 
 
 def load_weights(path: Path, model: nn.Module) -> None:
-    """Loads what `save_weights` wrote into `model`.
+    """Loads the weights that `save_weights` wrote into `model`.
 
     Raises:
-        UserError: a missing or damaged file, weights of another model, or weights that are not finite; the
-            model is then as it was.
+        UserError: a missing or damaged file, weights of another model, or weights that are not finite; the model is
+            then unchanged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
-        raise UserError(f"--init {path} is no file: give prior, model, or weights saved by hmc_fast.train")
+        raise UserError(f"--init {path} is not a file: use prior, model, or weights saved by hmc_fast.train")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -175,5 +175,5 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 f"{tuple(wanted[name].shape)} in the model"
             )
         if not bool(torch.isfinite(tensors[name]).all()):
-            raise UserError(f"{path} holds NaN or an infinity in {name!r}: train again with a lower learning rate")
+            raise UserError(f"{path} contains NaN or infinity in {name!r}: train again with a lower learning rate")
     model.load_state_dict(tensors)

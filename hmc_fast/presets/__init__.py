@@ -1,1 +1,1 @@
-"""Named settings of the command line, and the run that they describe."""
+"""Presets of the command line: named settings, and the runs they specify."""

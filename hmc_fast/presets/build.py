@@ -1,4 +1,4 @@
-"""The run that a specification describes: its data, its posterior, where its chains begin, and the drawing."""
+"""Carries out a run specification: data, posterior, initial states and sampling."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ _PRIORS: dict[str, type[priors.Prior]] = {
 
 
 def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> Run:
-    """The specified run, in `directory`, with its draws, trace and checkpoint."""
+    """Samples as specified; writes draws, trace and checkpoint to `directory`."""
     settings = specification.settings
     device = resolve_device(settings.device)
     posterior, init = make_posterior(settings, dataset, device)
@@ -61,17 +61,17 @@ def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> 
 
 
 def make_dataset(settings: SampleSettings) -> Dataset:
-    """The data, cut to `train_size`."""
+    """The data set, reduced to `train_size` training examples."""
     dataset = load(settings.data, settings.data_dir, split=settings.split)
     if settings.train_size < 0:
-        raise UserError(f"--train-size {settings.train_size} must be positive, or 0 for all")
+        raise UserError(f"--train-size {settings.train_size} must be positive, or 0 for all examples")
     return dataset.subset(settings.train_size) if settings.train_size else dataset
 
 
 def make_posterior(
     settings: SampleSettings, dataset: Dataset, device: torch.device
 ) -> tuple[Posterior, "str | Tensor"]:
-    """The posterior, and where its chains begin (for "model": one fresh network per chain)."""
+    """The posterior, and the chains' initial states (for "model": one fresh network per chain)."""
 
     def fresh(seed: int) -> torch.nn.Module:
         return build(
@@ -108,7 +108,7 @@ def make_posterior(
 
 
 def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:
-    """Two outputs are a mean and a spread; one output is a mean with unit noise."""
-    flat = FlatModel(model)  # refuses a model that cannot be sampled before it is called
+    """Two outputs are a mean and a raw standard deviation; one output is a mean with unit noise."""
+    flat = FlatModel(model)  # rejects a model that cannot be sampled before calling it
     width = flat(flat.initial, dataset.x_train[:1]).numel()
     return "heteroscedastic" if width == 2 else "gaussian"

@@ -1,4 +1,4 @@
-"""From a preset and what the user gave to a run specification, and back from the `config.json` of a run."""
+"""Makes a run specification from a preset and the user's flags, or from the `config.json` of a run to resume."""
 
 import json
 import math
@@ -28,19 +28,19 @@ _SETTINGS = {field.name for field in fields(SampleSettings)}
 
 
 def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecification:
-    """The preset's run with the chosen sampler and what was given, by the names of flags.
+    """The preset's run with the user's changes, which are named as flags and include the sampler.
 
     Raises:
-        UserError: a value that a sampler refuses, a prior variance that is not positive, or a setting that the
-            sampler does not take.
+        UserError: a value that the sampler rejects, a prior variance that is not positive, or a setting that the
+            sampler does not have.
     """
     given = dict(given or {})
     run = preset_run(preset, given.pop("sampler", next(iter(PRESETS[preset]))))
-    changes = {name: given.pop(name) for name in _SETTINGS & set(given)}  # what remains is the sampler's
+    changes = {name: given.pop(name) for name in _SETTINGS & set(given)}  # the rest are sampler settings
     sampler = run.sampler
     if given.get("adapt") and not arguments_of(sampler).get("adapt", True):
-        # All but what was given is learned. A step size that is still wrong must not carry a chain away, so the
-        # test is applied in burn-in too.
+        # Everything not given is learned. The Metropolis test stays on in burn-in too, so that a step size that is
+        # still wrong cannot carry a chain away.
         sampler = make_sampler(sampler.name, {"adapt": True})
         run = adapting(run, sampler)
     variance = changes.get("prior_variance", run.settings.prior_variance)
@@ -54,12 +54,12 @@ def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecifica
 
 
 def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
-    """The run in the directory `given["out"]`, with the settings that may change taken from what was given.
+    """The run in the directory `given["out"]`, with those settings updated that may change on resuming.
 
-    preset: None where the command names none.
+    preset: None if the command names none.
 
     Raises:
-        UserError: no such run, or a setting given that its draws depend on and that it does not have.
+        UserError: there is no such run, or a setting that affects its draws differs from the run's.
     """
     if given.get("out") is None:
         raise UserError("--resume needs --out, the directory of the run to continue")
@@ -71,7 +71,7 @@ def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
         sampler = make_sampler(
             config["sampler"], {name: config[name] for name in argument_types(config["sampler"])}
         )
-        # config.json names the device as its maker does
+        # "device" in config.json is the name of the hardware, not the setting
         stored = {name: config[name] for name in _SETTINGS - {"device"}} | {"data_dir": Path(config["data_dir"])}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error
@@ -81,11 +81,11 @@ def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
         )
     for name in sorted(set(given) - FREE_ON_RESUME):
         if name not in config:
-            with_arguments(sampler, {name: given[name]})  # says which samplers take it
+            with_arguments(sampler, {name: given[name]})  # its error lists the samplers that have the setting
         if given[name] != config[name]:
             raise UserError(
                 f"{option(name)} {given[name]} differs from the run in {given['out']}, "
-                f"which has {config[name]}: a run is resumed with its own settings"
+                f"which has {config[name]}: a run can only be resumed with its own settings"
             )
     free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
     return RunSpecification(SampleSettings(**stored | free), sampler)
@@ -97,7 +97,7 @@ def sample_flags(preset: str, given: Mapping[str, Any]) -> list[Flag]:
     sampler = Flag(
         "sampler",
         Literal[tuple(SAMPLERS)],
-        f"What moves the chains.\n{summaries()}",
+        f"The sampler.\n{summaries()}",
         "Sampler",
         next(iter(PRESETS[preset])),
     )

@@ -1,6 +1,6 @@
-"""Samplers as the command line sees them: names, and flags read from constructors and their docstrings.
+"""The command-line interface of the samplers: names, and flags derived from constructors and their docstrings.
 
-A sampler keeps every argument of its constructor under the argument's name, so its settings can be read back.
+A sampler stores every constructor argument under the argument's name, so its settings can be read back.
 """
 
 import inspect
@@ -54,16 +54,16 @@ SAMPLERS: dict[str, type[Any]] = {
     "obabo": UnderdampedLangevin,
 }
 
-# The cosine schedule's own arguments, as flags of every sampler that takes a schedule.
+# The arguments of the cosine schedule, as flags of every sampler that takes a schedule.
 _CYCLE = {"cycle_length": "cycle_length", "cycle_keep": "keep", "cycle_exploration": "exploration"}
 _NO_CYCLE = {"cycle_length": 0, "cycle_keep": 1, "cycle_exploration": 0.0}
 
 
 def make_sampler(name: str, arguments: Mapping[str, Any]) -> Sampler:
-    """The sampler of that name, from arguments as flags name them.
+    """The sampler with that name and with arguments named as flags.
 
     Raises:
-        UserError: an argument that the sampler does not take, or a value that it refuses.
+        UserError: an argument that the sampler does not have, or a value that it rejects.
     """
     takes = argument_types(name)
     for argument in arguments:
@@ -84,38 +84,38 @@ def make_sampler(name: str, arguments: Mapping[str, Any]) -> Sampler:
 
 
 def arguments_of(sampler: Sampler) -> dict[str, Any]:
-    """The arguments that make this sampler, as flags name them."""
+    """The arguments that recreate this sampler, named as flags."""
     arguments = {}
     for name in argument_types(sampler.name):
         if name in _CYCLE:
             schedule = vars(sampler)["schedule"]
             arguments[name] = _NO_CYCLE[name] if schedule is None else getattr(schedule, _CYCLE[name])
-        else:  # an argument that it replaced by a value of its own it keeps as `given_...`
+        else:  # a sampler that replaces an argument stores the original as `given_...`
             value = vars(sampler).get(f"given_{name}", vars(sampler)[name])
             arguments[name] = value.name if isinstance(value, Integrator) else value
     if arguments.get("trajectory_length") is not None:
-        arguments["num_leapfrog"] = None  # which follows from it
+        arguments["num_leapfrog"] = None  # derived from the length
     return arguments
 
 
 def with_arguments(sampler: Sampler, changes: Mapping[str, Any]) -> Sampler:
-    """A sampler of the same kind with some arguments changed, named as flags.
+    """A sampler of the same kind with some arguments, named as flags, changed.
 
     Raises:
-        UserError: as `make_sampler`.
+        UserError: see `make_sampler`.
     """
     arguments = arguments_of(sampler) | dict(changes)
-    # A length is given in one of two ways: the new one stands.
+    # The length can be given in two ways; the new one replaces the old.
     for new, old in (("trajectory_length", "num_leapfrog"), ("num_leapfrog", "trajectory_length")):
         if new in changes and old in arguments and old not in changes:
             arguments[old] = None
     if isinstance(sampler, MCLMC) and "step_size" in changes and "adapt" not in changes:
-        arguments["adapt"] = None  # learned only where no step size is given
+        arguments["adapt"] = None  # adapts only if no step size is given
     return make_sampler(sampler.name, arguments)
 
 
 def sampler_flags(sampler: Sampler) -> list[Flag]:
-    """The flags of all samplers: those of `sampler` first, with its values as defaults."""
+    """The flags of all samplers, starting with those of `sampler`, whose values are the defaults."""
     values = arguments_of(sampler)
     chosen, others = f"Settings of {sampler.name}", "Settings of other samplers"
     names = dict.fromkeys([*values, *(flag for name in SAMPLERS for flag in argument_types(name))])
@@ -126,7 +126,7 @@ def sampler_flags(sampler: Sampler) -> list[Flag]:
 
 
 def summaries() -> str:
-    """A line on each sampler: the first sentence of its class."""
+    """One line per sampler: the first sentence of its class docstring."""
     lines = []
     for name, kind in SAMPLERS.items():
         sentence = " ".join(str(inspect.getdoc(kind)).split("\n\n")[0].split()).split(". ")[0].rstrip(".")
@@ -137,7 +137,7 @@ def summaries() -> str:
 
 @cache
 def argument_types(name: str) -> dict[str, Any]:
-    """The flags of a sampler and their types: the arguments of its constructor that a shell can give."""
+    """The flags of a sampler and their types: the constructor arguments that can be given on a command line."""
     takes: dict[str, Any] = {}
     hints = get_type_hints(SAMPLERS[name].__init__)
     for argument in inspect.signature(SAMPLERS[name]).parameters:
@@ -145,13 +145,13 @@ def argument_types(name: str) -> dict[str, Any]:
             takes |= {flag: float if flag == "cycle_exploration" else int for flag in _CYCLE}
         elif argument == "integrator":
             takes[argument] = Literal[tuple(INTEGRATORS)]
-        elif argument != "scheme" and _is_simple(hints[argument]):  # the scheme is the sampler's name
+        elif argument != "scheme" and _is_simple(hints[argument]):  # the sampler's name determines the scheme
             takes[argument] = hints[argument]
     return takes
 
 
 def _is_simple(annotation: Any) -> bool:
-    """Whether a shell can give it: a number, a switch, one of some words, or none of these."""
+    """Whether it can be given on a command line: a number, a switch, a choice of words, or one of these or None."""
     if get_origin(annotation) in (Union, UnionType):
         return all(kind is NoneType or _is_simple(kind) for kind in get_args(annotation))
     return annotation in (int, float, bool) or get_origin(annotation) is Literal
@@ -162,7 +162,7 @@ def _type(flag: str) -> Any:
 
 
 def _help(flag: str, chosen: str) -> str:
-    """What the docstrings say of it: a line for each meaning, the chosen sampler's first."""
+    """The flag's documentation: one line for each meaning, the chosen sampler's first."""
     meanings: dict[str, list[str]] = {}
     for name in sorted(
         (name for name in SAMPLERS if flag in argument_types(name)), key=lambda name: name != chosen
@@ -173,7 +173,7 @@ def _help(flag: str, chosen: str) -> str:
 
 
 def _documented(kind: type[Any]) -> dict[str, str]:
-    """The `Args:` of a class's docstring, by argument; "as for `HMC`" is looked up there."""
+    """The `Args:` of a class docstring, by argument; "as for `HMC`" is replaced by the text in `HMC`."""
     documented = {}
     section = re.search(
         r"^(?:Args|Attributes):\n(.*?)(?:\n\n|\Z)", str(inspect.getdoc(kind)), re.DOTALL | re.MULTILINE

@@ -1,4 +1,4 @@
-"""What a run of the command line is, but for its sampler: data, network, prior, chains, and where it computes."""
+"""The settings of a run that are not the sampler's: data, network, prior, chains, and execution."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,23 +13,23 @@ _RUN, _POSTERIOR, _DATA, _COMPUTING, _OUTPUT = "Run", "Posterior", "Data and mod
 
 @dataclass(frozen=True)
 class SampleSettings:
-    """Settings of `python -m hmc_fast.sample`; a preset's and a sampler's own are in `presets/table.py`."""
+    """Settings of `python -m hmc_fast.sample` except the sampler's; `presets/table.py` has the presets' values."""
 
-    preset: str  # the name under which the others were found
+    preset: str  # the name of the preset from which the other values come
 
-    chains: int = setting(4, "Markov chains, sampled side by side.", topic=_RUN)
-    burn_in: int = setting(50, "Iterations before draws count.", topic=_RUN, unit="iterations")
-    draws: int = setting(200, "Draws kept of each chain.", topic=_RUN, unit="draws")
+    chains: int = setting(4, "Number of Markov chains, sampled in parallel.", topic=_RUN)
+    burn_in: int = setting(50, "Initial iterations to discard.", topic=_RUN, unit="iterations")
+    draws: int = setting(200, "Draws to keep per chain.", topic=_RUN, unit="draws")
     thin: int = setting(1, "Iterations per kept draw.", topic=_RUN, unit="iterations")
     init: str = setting(
         "prior",
-        "Where chains begin: prior, model (a freshly initialised network each) or a file of trained weights.",
+        "Initial states: prior, model (a freshly initialised network per chain) or a file of trained weights.",
         topic=_RUN,
     )
-    seed: int = setting(0, "All randomness follows from it.", topic=_RUN)
+    seed: int = setting(0, "Determines all randomness.", topic=_RUN)
 
     temperature: float = setting(
-        1.0, "Temperature T; log likelihood and log prior are both divided by it.", topic=_POSTERIOR
+        1.0, "Temperature T, which divides log likelihood and log prior.", topic=_POSTERIOR
     )
     prior: Literal["normal", "laplace", "logistic", "student_t", "mixture"] = setting(
         "normal",
@@ -43,9 +43,9 @@ class SampleSettings:
         "digits, fashion-mnist, uci-NAME, or module:callable returning (x_train, y_train, x_test, y_test).",
         topic=_DATA,
     )
-    data_dir: Path = setting(Path("data"), "Directory that holds data files.", topic=_DATA, affects_draws=False)
-    train_size: int = setting(0, "Training examples to use; 0 is all.", topic=_DATA)
-    split: int = setting(0, "uci: number of the train/test split.", topic=_DATA)
+    data_dir: Path = setting(Path("data"), "Directory of the data files.", topic=_DATA, affects_draws=False)
+    train_size: int = setting(0, "Number of training examples to use; 0 uses all.", topic=_DATA)
+    split: int = setting(0, "uci: index of the train/test split.", topic=_DATA)
     model: str = setting(
         "mlp", "mlp, lenet, resnet20, uci-mlp, or module:callable returning a torch module.", topic=_DATA
     )
@@ -63,33 +63,33 @@ class SampleSettings:
 
     device: str = setting("auto", "auto, cpu, cuda or cuda:INDEX.", topic=_COMPUTING, affects_draws=False)
     precision: Literal["fp32", "tf32", "bf16"] = setting(
-        "fp32", "Arithmetic of gradients; energies are exact whatever it is.", topic=_COMPUTING
+        "fp32", "Arithmetic of gradients; energies always use full precision.", topic=_COMPUTING
     )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
-        "Gradients through torch.compile; auto: where the work of the run repays it, by a rule that is printed.",
+        "Gradients through torch.compile; auto: if the run is long enough to pay off (the estimate is printed).",
         topic=_COMPUTING,
     )
     graph: Literal["auto", "on", "off"] = setting(
         "auto",
-        "Leapfrog steps as CUDA graphs; auto: on a GPU, where the model allows.",
+        "Leapfrog steps as CUDA graphs; auto: on a GPU, if the model allows it.",
         topic=_COMPUTING,
         affects_draws=False,
     )
     chain_batching: Literal["auto", "vmap", "loop", "streams"] = setting(
         "auto",
-        "Chains in one pass, one by one, or on parallel CUDA streams; auto: measured before a long run.",
+        "Chains in one pass (vmap), one by one, or on parallel CUDA streams; auto: measured before a long run.",
         topic=_COMPUTING,
     )
     micro_batch_size: int | None = setting(
         None,
-        "Examples per forward and backward pass; bounds memory, changes results by rounding alone.",
+        "Examples per forward and backward pass; bounds memory, affects results only by rounding.",
         topic=_COMPUTING,
         affects_draws=False,
     )
     capacity: str | None = setting(
         None,
-        "Draws held on the device, as a number of draws (64) or of bytes (512MB); changes no result.",
+        "Draws buffered on the device, in draws (64) or bytes (512MB); does not affect results.",
         topic=_COMPUTING,
         affects_draws=False,
     )
@@ -103,25 +103,25 @@ class SampleSettings:
 
     out: Path | None = setting(
         None,
-        "Directory of the run; it must not hold one yet. Default: runs/PRESET-TIME.",
+        "Directory of the run; it must not contain one yet. Default: runs/PRESET-TIME.",
         topic=_OUTPUT,
         affects_draws=False,
     )
     resume: bool = setting(
         False,
-        "Continue the interrupted run in --out, with the settings it was started with.",
+        "Continue the interrupted run in --out with its original settings.",
         topic=_OUTPUT,
         affects_draws=False,
     )
     progress: bool = setting(True, "Show progress.", topic=_OUTPUT, affects_draws=False)
 
 
-# What may differ between a run and its resumption: nothing that a draw depends on.
+# The settings that may differ between a run and its resumption, because no draw depends on them.
 FREE_ON_RESUME = frozenset(
     field.name for field in fields(SampleSettings) if not field.metadata.get("affects_draws", True)
 )
 
 
 def drawn_from(config: dict[str, Any]) -> dict[str, Any]:
-    """Of a run's settings those that its draws depend on."""
+    """The subset of a run's settings that its draws depend on."""
     return {name: value for name, value in config.items() if name not in FREE_ON_RESUME}

@@ -1,4 +1,4 @@
-"""The presets: of each, the samplers that were tuned for it and the settings around them."""
+"""The presets: for each, its tuned samplers and their run settings."""
 
 import dataclasses
 from dataclasses import dataclass, replace
@@ -13,18 +13,18 @@ from .settings import SampleSettings
 
 __all__ = ["PRESETS", "RunSpecification", "adapting", "preset_run"]
 
-ADAPTING_BURN_IN = 200  # iterations: Stan's first and last phase, and two windows for the inverse mass
+ADAPTING_BURN_IN = 200  # iterations: Stan's first and last phase, and slow windows for the inverse mass
 
 
 @dataclass(frozen=True)
 class RunSpecification:
-    """A run of the command line: a sampler, and the settings around it."""
+    """Everything that defines a run: the sampler and the settings of the run."""
 
     settings: SampleSettings
     sampler: Sampler
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its name."""
+        """All settings by name."""
         return {"sampler": self.sampler.name, **dataclasses.asdict(self.settings), **arguments_of(self.sampler)}
 
 
@@ -35,7 +35,7 @@ _RESNET = replace(_FASHION, preset="fashion-resnet20", model="resnet20", prior_v
 
 
 def _uci(name: str, step_size: float) -> dict[str, RunSpecification]:
-    """One step size per set: the smaller the residual noise, the stiffer the posterior."""
+    """One step size per data set: the smaller the residual noise, the stiffer the posterior."""
     settings = SampleSettings(f"uci-{name}", data=f"uci-{name}", model="uci-mlp", prior_variance=0.2, init="model")
     return {
         "hmc": RunSpecification(
@@ -49,22 +49,23 @@ def _uci(name: str, step_size: float) -> dict[str, RunSpecification]:
     }
 
 
-# By preset and sampler; the first of a preset is its default.
+# By preset and sampler; a preset's first sampler is its default.
 PRESETS: dict[str, dict[str, RunSpecification]] = {
     "digits": {
-        # Burn-in without the test, as in Izmailov et al. 2021: with it 2 of 20 chains (seeds 0 to 4) refused
-        # every proposal from the steep place in the prior where they began, and never left it.
+        # No Metropolis test in burn-in, as in Izmailov et al. 2021: with it, 2 of 20 chains (seeds 0 to 4) started
+        # in a steep region of the prior, rejected every proposal, and never left it.
         "hmc": RunSpecification(
             replace(_DIGITS, burn_in=25, draws=50),
             HMC(0.02, trajectory_length=suggested_trajectory_length(0.2), test_in_burn_in=False),
         ),
-        # Nine pairs tried, step sizes .002 to .012, frictions 4 to 25. Total variation of one chain from HMC
-        # on the test set, after 150 epochs: .066 at (.004, 25), .036 here, .032 at (.008, 4). After 600: .021
-        # here, .020 at (.008, 4) and (.012, 8), whose NLL lies .004 off HMC's; here it is within .001.
+        # Chosen from nine pairs, step sizes .002 to .012 and frictions 4 to 25. Total variation between one chain
+        # and HMC on the test set after 150 epochs: .066 at (.004, 25), .036 here, .032 at (.008, 4). After 600:
+        # .021 here, .020 at (.008, 4) and (.012, 8); but their NLL differs from HMC's by .004, and here by at most
+        # .001.
         "sghmc": RunSpecification(
             replace(_DIGITS, burn_in=50, draws=100), SGHMC(0.008, friction=8.0, batch_size=128)
         ),
-        # Acceptance of 4 chains .83 to .96. Learned instead, its trajectories take minutes.
+        # Acceptance rates of 4 chains: .83 to .96. With adapt, its trajectories would take minutes.
         "adjusted_mclmc": RunSpecification(
             replace(_DIGITS, burn_in=25, draws=50),
             AdjustedMCLMC(1.2, trajectory_length=40.0, test_in_burn_in=False),
@@ -75,17 +76,17 @@ PRESETS: dict[str, dict[str, RunSpecification]] = {
             replace(_RESNET, chains=4, burn_in=20, draws=40),
             SGHMC(9.13e-4, friction=109.5, batch_size=128, schedule=CosineCyclical(10, keep=4)),
         ),
-        # For a look on a CPU with --train-size 1000, where a gradient takes about a second: from fresh
-        # networks the chain learns within a few short trajectories; the paper's length is 0.7025.
+        # For a first look on a CPU with --train-size 1000, where a gradient takes about a second: from a fresh
+        # network, a chain fits the data within a few short trajectories; the paper's length is 0.7025.
         "hmc": RunSpecification(
             replace(_RESNET, chains=1, burn_in=6, draws=10),
             HMC(5e-3, trajectory_length=0.1, test_in_burn_in=False),
         ),
     },
     "fashion-lenet": {
-        # Learning rate .05 on the mean loss (step size^2 times N), momentum .9, noise off while a cycle
-        # explores. Measured on full Fashion-MNIST: BMA accuracy .9171 and NLL .2296 after 60 epochs in all;
-        # 3 chains with noise throughout need 150 for .916 and .236.
+        # Learning rate .05 on the mean loss (step size^2 times N), momentum .9, no noise in the exploration stage.
+        # Measured on full Fashion-MNIST: BMA accuracy .9171 and NLL .2296 after 60 epochs in total; 3 chains with
+        # noise throughout need 150 for .916 and .236.
         "sghmc": RunSpecification(
             replace(_LENET, chains=4, burn_in=5, draws=4),
             SGHMC(9.13e-4, friction=109.5, batch_size=128, schedule=CosineCyclical(5, keep=2, exploration=0.6)),
@@ -102,28 +103,28 @@ PRESETS: dict[str, dict[str, RunSpecification]] = {
 
 
 def preset_run(preset: str, sampler: str) -> RunSpecification:
-    """The preset's entry, or one made from those that it has."""
+    """The preset's entry for the sampler, or one derived from its other entries."""
     entries = PRESETS[preset]
     return entries[sampler] if sampler in entries else _derived(sampler, entries["hmc"], entries["sghmc"])
 
 
 def adapting(run: RunSpecification, sampler: Sampler) -> RunSpecification:
-    """The run with a sampler that learns in burn-in, which must be long enough for that."""
+    """The run with a sampler that adapts, and with a burn-in long enough for it."""
     settings = replace(run.settings, burn_in=max(run.settings.burn_in, ADAPTING_BURN_IN))
     return RunSpecification(settings, sampler)
 
 
 def _derived(name: str, full: RunSpecification, minibatch: RunSpecification) -> RunSpecification:
-    """A sampler without an entry, from the preset's full-batch HMC and its SGHMC. Tried on digits alone."""
+    """Settings for a sampler without an entry, from the preset's HMC and SGHMC. Tested on digits only."""
     if name == "mclmc":
         return adapting(minibatch, MCLMC())
     if name in ("ghmc", "split_hmc", "amagold", "adjusted_mclmc"):
         return _with_test(name, full, minibatch)
     sghmc = arguments_of(minibatch.sampler)
-    # After 150 epochs one chain's average is off that of HMC by a total variation of .068 (sgld) and .035 to .036
-    # (sghmc, psgld, sgnht, baoab).
+    # Total variation between one chain's average and HMC's after 150 epochs: .068 (sgld), .035 to .036 (sghmc,
+    # psgld, sgnht, baoab).
     changes = {
-        "sgld": {"step_size": 4 * sghmc["step_size"] ** 2},  # a learning rate, half of this, twice that of sghmc
+        "sgld": {"step_size": 4 * sghmc["step_size"] ** 2},  # its learning rate, half of this, is twice sghmc's
         "psgld": {"step_size": 0.2 * sghmc["step_size"] ** 2, "damping": 1e-3},
     }.get(name, {})
     shared = {argument: value for argument, value in sghmc.items() if argument in argument_types(name)}
@@ -131,24 +132,26 @@ def _derived(name: str, full: RunSpecification, minibatch: RunSpecification) -> 
 
 
 def _with_test(name: str, full: RunSpecification, minibatch: RunSpecification) -> RunSpecification:
-    """A sampler with a Metropolis test; in brackets the acceptance rates of 4 chains on digits."""
+    """Settings for a sampler with a Metropolis test. Acceptance rates are those of 4 chains on digits."""
     hmc, sghmc = arguments_of(full.sampler), arguments_of(minibatch.sampler)
     eps, length = hmc["step_size"], hmc["trajectory_length"]
     steps = whole_steps(length / eps)
     if name == "ghmc":
-        # A rejection turns the chain round, so they must be rare: half of HMC's step size, a quarter of its length
-        # (.95 to .97; at HMC's step size .78 to .83). The friction forgets a momentum within a trajectory of HMC.
+        # Rejections reverse the momentum, so they must be rare: half of HMC's step size, a quarter of its length
+        # (acceptance .95 to .97; at HMC's step size .78 to .83). With this friction the momentum decorrelates over
+        # the length of one HMC trajectory.
         settings = replace(full.settings, burn_in=2 * full.settings.burn_in)
         return RunSpecification(settings, GHMC(eps / 2, friction=1 / length, num_leapfrog=max(1, steps // 2)))
     if name == "split_hmc":
-        # HMC's step size (.79 to .95; at one and a half times it .38 to .61).
+        # HMC's step size (acceptance .79 to .95; at 1.5 times it .38 to .61).
         return RunSpecification(full.settings, SplitHMC(eps, num_splits=2, trajectory_length=length))
     if name == "adjusted_mclmc":
-        # Its step size is about sqrt(D) times HMC's, so it is learned, and as many steps are made (.91 to .95).
+        # Its step size is about sqrt(D) times HMC's, so we learn it; the number of steps is HMC's (acceptance .91
+        # to .95).
         return adapting(full, AdjustedMCLMC(adapt=True, num_leapfrog=steps))
-    # Short trajectories on large minibatches from fresh networks (.64 to .71). The energy that minibatches of
-    # 128 bring in refuses longer ones (an epoch at a fifth of HMC's step size: 0 to .08), and from the prior no
-    # chain left its start.
+    # Short trajectories on large minibatches, started at fresh networks (acceptance .64 to .71). With minibatches
+    # of 128, the energy they inject leads to rejection of longer trajectories (an epoch at a fifth of HMC's step
+    # size: acceptance 0 to .08), and chains started from the prior never moved.
     settings = replace(full.settings, init="model", burn_in=200, draws=200)
     friction, batch_size = sghmc["friction"] / 4, 4 * sghmc["batch_size"]
     return RunSpecification(settings, AMAGOLD(eps / 20, friction=friction, batch_size=batch_size, num_leapfrog=10))

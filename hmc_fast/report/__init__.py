@@ -1,4 +1,4 @@
-"""The report of a finished run, made from nothing but the files in its folder."""
+"""The HTML report of a finished run, and the comparison of several, made from the files in run folders alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ def write_report(
     class_names: Sequence[str] = (),
     images_missing: str = "",
 ) -> Path:
-    """Write `figures/*.png` and `report.html`, a self-contained file, into a run's folder.
+    """Writes `figures/*.png` and `report.html`, a self-contained file, into a run's folder.
 
     Args:
         directory: folder of a finished run.
-        images: test images (T, H, W) or (T, 1, H, W) in the order of the predictions, to show the most
-            uncertain ones; any range of values.
-        class_names: K names, in the order of the labels; the numbers of the classes if empty.
-        images_missing: a sentence for the page that says why there are none.
+        images: test images (T, H, W) or (T, 1, H, W), in the order of the predictions, from which to show the most
+            uncertain; any range of values.
+        class_names: K names, in the order of the labels; class numbers if empty.
+        images_missing: a sentence for the page that explains why there are no images.
 
     Returns:
         The path of `report.html`.
@@ -45,6 +45,6 @@ def checked_images(directory: Path, images: np.ndarray | None) -> np.ndarray | N
     if images.ndim != 3:
         raise UserError(
             f"test images of shape {images.shape} for the report of {directory} must be (T, H, W) or "
-            "(T, 1, H, W): pass images=None for data that is not grey images"
+            "(T, 1, H, W): pass images=None for data that are not greyscale images"
         )
     return images

@@ -1,4 +1,4 @@
-"""`python -m hmc_fast.report DIR...`: the report of one run, or a page that puts several side by side."""
+"""`python -m hmc_fast.report DIR...`: the report of one run, or a page that compares several."""
 
 import argparse
 import sys
@@ -24,16 +24,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 for a page, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Exit status: 0 on success, 2 for a user mistake, 130 after Ctrl-C."""
     parser = _Parser(
         prog=f"python -m {_PROG}",
-        description="One HTML file that needs nothing else: the report of one finished run (DIR/report.html), "
-        "or several runs side by side (comparison.html). Its path is the last line printed.",
+        description="Write one self-contained HTML file: the report of a finished run (DIR/report.html), or a "
+        "comparison of several runs (comparison.html). Its path is the last line printed.",
     )
     parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="directory of a finished run")
     parser.add_argument("--out", type=Path, help="several runs: the file to write. Default: comparison.html")
     parser.add_argument(
-        "--data-dir", type=Path, help="directory of data files, for test images. Default: that of the run"
+        "--data-dir", type=Path, help="directory of the data files, for test images. Default: the run's"
     )
     arguments = parser.parse_args(argv)
     return main_guard(lambda: _report(arguments.directories, arguments.out, arguments.data_dir), _PROG)
@@ -46,7 +46,7 @@ def _report(directories: list[Path], out: Path | None, data_dir: Path | None) ->
         return
     if out is not None:
         raise UserError(
-            f"--out {out} is for several runs: the report of one is always {directories[0]}/report.html"
+            f"--out {out} needs several runs: the report of a single run is always {directories[0]}/report.html"
         )
     dataset, missing = _dataset(runs[0], data_dir)
     images = None if dataset is None else dataset.grey_images()
@@ -56,29 +56,30 @@ def _report(directories: list[Path], out: Path | None, data_dir: Path | None) ->
 
 def _read(directory: Path) -> RunFolder:
     if not directory.is_dir():
-        raise UserError(f"{directory} is no directory: name that of a finished run")
+        raise UserError(f"{directory} is not a directory: name the directory of a finished run")
     if (directory / "checkpoint").is_dir() and not (directory / "metrics.json").exists():
         raise UserError(
-            f"the run in {directory} is not finished: python -m hmc_fast.sample --resume --out {directory}"
+            f"the run in {directory} is not finished: continue it with python -m hmc_fast.sample --resume --out "
+            f"{directory}"
         )
     return read_run(directory)
 
 
 def _dataset(run: RunFolder, data_dir: Path | None) -> tuple[Dataset | None, str]:
-    """The data of a classification, where they are at hand and their labels are those of the run; else why not."""
+    """A classification run's data, if available and with the same test labels; otherwise None and the reason."""
     if not run.is_classification:
         return None, ""
     name = str(run.config.get("data", ""))
     folder = data_dir or Path(str(run.config.get("data_dir", "data")))
     cure = "Test images are left out: "
-    if name == "fashion-mnist" and not folder.is_dir():  # which would be downloaded; a report does without
-        return None, f"{cure}{folder} holds no data; --data-dir names where they are."
+    if name == "fashion-mnist" and not folder.is_dir():  # load would download it, which no report is worth
+        return None, f"{cure}{folder} does not exist; set --data-dir to the directory of the data."
     try:
         dataset = load(name, folder, split=int(run.config.get("split") or 0))
     except UserError as error:
         return None, f"{cure}{error}."
     if not np.array_equal(dataset.y_test.numpy(), run.predictions["labels"]):
-        return None, f"{cure}the test labels of {name} are not those of the run."
+        return None, f"{cure}the test labels of {name} differ from those of the run."
     return dataset, ""
 
 

@@ -1,4 +1,4 @@
-"""Panels on the chains themselves: their paths, acceptance and energies."""
+"""Panels on the chains themselves: traces, acceptance and energies."""
 
 from typing import Any
 
@@ -15,12 +15,12 @@ def _shade_burn_in(ax: Any, run: RunFolder) -> None:
     ax.set(xlim=(first, max(last, first + 1)), xlabel="iteration")
     if run.burn_in_end > first:
         ax.axvspan(first, run.burn_in_end, color=SHADE, zorder=0, lw=0)
-        # Said below the axis: beside a burn-in of any length a label inside would meet curves or other labels.
+        # Explained in the axis label, because a label inside the axes could overlap curves or other labels.
         ax.set_xlabel("iteration (shaded: burn-in)")
 
 
 def _chain_lines(ax: Any, values: Any) -> None:
-    """One line per chain of a frame (iterations, C); beyond four chains a family of thin lines."""
+    """One line per chain of a frame (iterations, C); more than four chains share one thin style."""
     count = len(values.columns)
     for index, chain in enumerate(values.columns):
         if count <= len(CHAIN_STYLES):
@@ -46,7 +46,7 @@ def trace(ax: Any, run: RunFolder) -> None:
         low, high = np.nanmin(kept), np.nanmax(kept)
         room = max(high - low, 1e-9 * abs(high), 1e-12)
         lowest, highest = np.nanmin(values), np.nanmax(values)
-        # The climb from the first point would flatten everything after it, so it may leave the axes.
+        # The initial climb would flatten everything after it, so it may leave the axes.
         floor, roof = max(lowest, low - 1.5 * room), min(highest, high + 1.5 * room)
         ax.set_ylim(floor - 0.12 * room, roof + 0.12 * room)
         off = " and ".join(plain(round(value)) for value in (lowest, highest) if not floor <= value <= roof)
@@ -57,7 +57,7 @@ def trace(ax: Any, run: RunFolder) -> None:
 
 
 def acceptance(ax: Any, run: RunFolder) -> None:
-    # A diverged trajectory may leave its probability empty; it was rejected.
+    # A divergent trajectory may have no acceptance probability; it was rejected.
     values = run.per_chain(run.trace["accept_prob"].fillna(0.0))
     window = max(5, len(values) // 10)
     _shade_burn_in(ax, run)
@@ -113,7 +113,7 @@ def energy(ax: Any, run: RunFolder) -> None:
     energies = run.energies()
     marginal = (energies - np.median(energies, 0)).ravel()
     change = np.diff(energies, axis=0).ravel()
-    # Twice the 90 % quantile: three standard deviations of a Gaussian, whatever a short burn-in left at its tail.
+    # Twice the 90 % quantile is three standard deviations of a Gaussian, and robust to the end of a short burn-in.
     reach = 2 * float(max(np.quantile(np.abs(values), 0.9) for values in (marginal, change)))
     edges = np.linspace(-reach, reach, 41)
     ax.hist(marginal, edges.tolist(), density=True, color=BLUE, alpha=0.35, label="energy, centred")
@@ -124,7 +124,7 @@ def energy(ax: Any, run: RunFolder) -> None:
     ax.set_ylim(0, 1.3 * ax.get_ylim()[1])
     ax.legend(loc="upper left")
     low = float(run.e_bfmi().min())
-    if np.isfinite(low):  # it takes four iterations
+    if np.isfinite(low):  # E-BFMI needs four iterations
         note(ax, f"smallest E-BFMI {low:.2f}", (1, 1), (-4, -6), ha="right", va="top", color=INK)
     ax.xaxis.set_major_formatter(plain)
     ax.set(xlabel="energy (nats)", ylabel="density")

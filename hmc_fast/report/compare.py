@@ -21,7 +21,7 @@ from .summary import cost, flat_settings, headline
 __all__ = ["write_comparison"]
 
 LOOKS = [(BLUE, "o"), (RED, "s"), (GREEN, "^"), (ORANGE, "D"), (INK, "v"), (GREY, "P")]
-# Metric, its label, and which end is better (0: neither).
+# Metric, label, and whether higher (1), lower (-1) or neither (0) is better.
 METRICS = (
     ("accuracy", "Accuracy", 1),
     ("nll", "NLL (nats)", -1),
@@ -38,7 +38,7 @@ METRICS = (
     ("ess_function_min", "Smallest ESS of predictions", 1),
     ("e_bfmi_min", "Smallest E-BFMI", 1),
 )
-# Settings that differ between any two runs and say nothing about either.
+# Settings that differ between any two runs and are uninformative.
 UNTOLD = ("out", "resume", "progress", "versions.", "git_commit", "data_dir")
 
 
@@ -46,7 +46,7 @@ def write_comparison(runs: Sequence[RunFolder], path: Path) -> Path:
     """Writes the page and returns its path.
 
     Raises:
-        UserError: runs that cannot be compared, as their test labels differ, or a file that cannot be written.
+        UserError: the runs cannot be compared because their test labels differ, or the file cannot be written.
     """
     check_comparable(runs)
     names = run_names(runs)
@@ -74,19 +74,19 @@ def check_comparable(runs: Sequence[RunFolder]) -> None:
         if run.is_classification != first.is_classification:
             kinds = ["a classification" if r.is_classification else "a regression" for r in (first, run)]
             raise UserError(
-                f"{first.directory} is {kinds[0]} and {run.directory} {kinds[1]}: compare runs of one kind"
+                f"{first.directory} is {kinds[0]} and {run.directory} {kinds[1]}: compare runs of the same kind"
             )
         ours, theirs = first.predictions["labels"], run.predictions["labels"]
         sizes = "" if len(ours) == len(theirs) else f" ({len(theirs):,} and {len(ours):,} test points)"
         if sizes or not np.allclose(ours, theirs, rtol=1e-5):
             raise UserError(
-                f"{run.directory} has other test labels than {first.directory}{sizes}: "
+                f"{run.directory} and {first.directory} have different test labels{sizes}: "
                 "compare runs on the same test set"
             )
 
 
 def run_names(runs: Sequence[RunFolder]) -> list[str]:
-    """The directories' last names, or as much of their paths as tells them apart."""
+    """The last component of each directory, or as many components as are needed to distinguish the runs."""
     for parts in range(1, 6):
         names = ["/".join(run.directory.absolute().parts[-parts:]) for run in runs]
         if len(set(names)) == len(names):
@@ -95,7 +95,7 @@ def run_names(runs: Sequence[RunFolder]) -> list[str]:
 
 
 def _metrics(runs: Sequence[RunFolder]) -> list[tuple[str, list[str]]]:
-    """Rows of (label, one cell per run); the best carries a star, as colour alone would not show in print."""
+    """Rows of (label, one cell per run); a star marks the best, because colour alone would not show in print."""
     rows = []
     for key, label, better in METRICS:
         values = [run.metrics.get(key) for run in runs]
@@ -121,7 +121,7 @@ def _aligned(tables: Sequence[Sequence[tuple[str, str]]]) -> list[tuple[str, lis
 
 
 def _matrices(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Agreement and total variation between the averaged predictions of every two runs."""
+    """Agreement and total variation between the averaged predictions of every pair of runs."""
     probs = [run.predictions["probs"] for run in runs]
     return [
         (title, [(name, [f"{measure(p, q):.4f}" for q in probs]) for name, p in zip(names, probs, strict=True)])
@@ -185,13 +185,13 @@ def _convergence(ax: Any, runs: Sequence[RunFolder], names: Sequence[str], score
 
 
 def _share_of_data(run: RunFolder) -> float:
-    """What part of the training data one gradient sees."""
+    """The fraction of the training data used by one gradient."""
     batch, size = run.config.get("batch_size") or 0, run.metrics.get("train_size") or 0
     return min(1.0, batch / size) if batch and size else 1.0
 
 
 def _legend(ax: Any, names: Sequence[str]) -> None:
-    """Below the axes, where no curve runs; in as many columns as fit their width, of about 60 letters."""
+    """Below the axes, away from the curves, in as many columns as fit their width of about 60 letters."""
     columns = 60 // (max(map(len, names)) + 8)
     ax.legend(
         loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=max(1, min(3, len(names), columns)), handlelength=3

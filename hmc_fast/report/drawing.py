@@ -1,7 +1,7 @@
-"""How every figure here looks: one style, one palette, sizes that a phone can show.
+"""The style of all figures: one palette, and sizes that are readable on a phone.
 
-Chains and groups differ by line style or marker as well as by colour, so every figure survives a
-greyscale print; the colours are Okabe and Ito's, which colour-blind readers can tell apart.
+Chains and groups differ by line style or marker as well as by colour, so every figure can be printed in greyscale.
+The colours are Okabe and Ito's, which colour-blind readers can distinguish.
 """
 
 import warnings
@@ -17,14 +17,14 @@ __all__ = ["image_look", "label_log_axis", "new_figure", "note", "plain", "save"
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, GREY, PALE, SHADE = "#1f2933", "#616e7c", "#eef1f4", "#e3e8ed"
 CHAIN_STYLES = [(BLUE, "-"), (RED, (0, (4, 1.2))), (GREEN, (0, (1, 0.8))), (ORANGE, (0, (5, 1, 1, 1)))]
-SIZE = (4.8, 3.2)  # inches: a 9 pt label is 9 to 10 px on a phone and 13 px on a desk
+SIZE = (4.8, 3.2)  # inches: a 9 pt label is 9 to 10 px on a phone and 13 px on a desktop screen
 DPI = 150
 FONTS = ("Helvetica Neue", "Helvetica", "Arial", "Liberation Sans", "DejaVu Sans")
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw and save inside this; the caller's own matplotlib settings come back after it."""
+    """The context in which to draw and save; the caller's matplotlib settings are restored on exit."""
     import matplotlib
     from matplotlib.font_manager import fontManager
 
@@ -37,17 +37,17 @@ def style() -> Iterator[None]:
         "axes.edgecolor": "#9aa5b1", "xtick.color": "#9aa5b1", "ytick.color": "#9aa5b1",
         "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.8,
         "lines.linewidth": 1.3, "figure.facecolor": "white", "savefig.facecolor": "white",
-        "text.parse_math": False,  # a class may be called "$"
+        "text.parse_math": False,  # class names may contain "$"
     }  # fmt: skip
     with warnings.catch_warnings(), matplotlib.rc_context():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a class name in a script no font here has
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # class names in a script without an installed font
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(settings)
         yield
 
 
 def new_figure(size: tuple[float, float] = SIZE) -> Any:
-    """An empty figure, `size` in inches, that belongs to no window system."""
+    """An empty figure, `size` in inches, independent of any window system."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -68,8 +68,8 @@ def plain(value: float, _: object = None) -> str:
 
 
 def label_log_axis(axis: Any, ticks: Sequence[float] = ()) -> None:
-    """Labels 1, 2, 5, 10 in place of powers of ten, which would leave most axes with one label; powers alone on an
-    axis of more than 300 fold. Or the given ticks."""
+    """Labels a log axis at 1, 2, 5, 10, because powers of ten would leave most axes with a single label; at powers
+    of ten only if it spans a factor of more than 300; or at the given ticks."""
     from matplotlib.ticker import FixedLocator, NullFormatter
 
     low, high = (float(end) for end in axis.get_data_interval())
@@ -80,10 +80,10 @@ def label_log_axis(axis: Any, ticks: Sequence[float] = ()) -> None:
 
 
 def note(ax: Any, text: str, at: Any, offset: Any, coords: Any = "axes fraction", **look: Any) -> None:
-    """A grey remark at a place, moved by `offset` points."""
+    """A grey annotation at a position, shifted by `offset` points."""
     ax.annotate(text, at, offset, xycoords=coords, textcoords="offset points", **{"color": GREY, **look})
 
 
 def image_look(images: np.ndarray) -> dict[str, str]:
-    """Ink on paper; a digit of 8 x 8 squares is hard to read unless it is smoothed."""
+    """Dark on white; 8 x 8 digits are smoothed, because raw squares are hard to read."""
     return {"cmap": "gray_r", "interpolation": "bicubic" if images.shape[-1] < 16 else "nearest"}

@@ -1,4 +1,4 @@
-"""Which figures a run has data for; the panels are in `chain_panels.py` and `prediction_panels.py`."""
+"""Chooses and writes the figures of a run; the panels are in `chain_panels.py` and `prediction_panels.py`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ __all__ = ["write_figures"]
 
 
 def write_figures(run: RunFolder, images: np.ndarray | None, class_names: Sequence[str]) -> dict[str, Path]:
-    """Write every figure this run has data for; file paths by figure name."""
+    """Writes every figure that this run has data for; returns file paths by figure name."""
     panels: dict[str, Callable[[Any, RunFolder], None]] = {"trace": chain_panels.trace}
     if run.has_mh_test:
         panels["acceptance"] = chain_panels.acceptance

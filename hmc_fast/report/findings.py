@@ -1,4 +1,4 @@
-"""What the diagnostics of a run say, each sentence marked as good, as a warning or as a note."""
+"""The diagnosis of a run for its report: each sentence is marked as good, as a warning or as a note."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -23,14 +23,14 @@ UNMARKED = (None, "Diagnosis")
 
 
 def findings(run: RunFolder) -> list[Finding]:
-    """The run's own diagnosis, or, in a folder without one, what follows from its metrics."""
+    """The run's own diagnosis or, for a folder without one, findings derived from its metrics."""
     sentences = run.metrics.get("diagnosis")
     found = list(_from_metrics(run)) if not isinstance(sentences, list) else _marked(sentences, run.metrics)
     return found if run.has_mh_test else [*found, _NO_TEST]
 
 
 def _marked(sentences: list[Any], metrics: Any) -> list[Finding]:
-    kinds = [*metrics.get("diagnosis_kinds", []), *[None] * len(sentences)]  # None: of an older version
+    kinds = [*metrics.get("diagnosis_kinds", []), *[None] * len(sentences)]  # None: written by an older version
     return [
         Finding(*MARKS.get(kind, UNMARKED), str(sentence)) for sentence, kind in zip(sentences, kinds, strict=False)
     ]
@@ -40,7 +40,7 @@ _NO_TEST = Finding(
     None,
     "No Metropolis test",
     "This sampler accepts every step without a Metropolis-Hastings test, so its step size introduces a bias that "
-    "no figure here can show: halve --step-size and check whether the scores change.",
+    "no figure here can reveal: halve --step-size and check whether the scores change.",
 )
 
 
@@ -58,19 +58,19 @@ def _from_metrics(run: RunFolder) -> Iterator[Finding]:
         )
         yield Finding(share >= 0.95, "Agreement of the chains", text)
     elif m.get("chains") == 1:
-        text = "A single chain cannot be compared with others: run with --chains 4 to check convergence."
+        text = "With a single chain, convergence cannot be checked across chains: run with --chains 4."
         yield Finding(None, "Agreement of the chains", text)
     ess = m.get("ess_function_min")
     if ess is not None:
         text = f"The smallest effective sample size of the predicted values is {ess:,.0f}. "
-        text += "That is enough for their means." if ess >= 100 else "Take more draws before reading their tails."
+        text += "That is enough for means." if ess >= 100 else "Take more draws before interpreting the tails."
         yield Finding(ess >= 100, "Effective sample size", text)
     accepted = m.get("acceptance_rate")
     if run.has_mh_test and accepted is not None:
         if accepted < 0.5:
             advice = "is low and wastes gradients: try a smaller --step-size."
         elif accepted > 0.95:
-            advice = "is high: a larger --step-size would move further for the same number of gradients."
+            advice = "is high: a larger --step-size would travel further for the same number of gradients."
         else:
             advice = "is in the useful range."
         yield Finding(0.5 <= accepted <= 0.95, "Acceptance", f"A rate of {rate(accepted)} {advice}")

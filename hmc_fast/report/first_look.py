@@ -1,4 +1,4 @@
-"""One wide figure of a run: its chains, its model average, its calibration, its least certain predictions."""
+"""One wide figure per run: its chains, model average, calibration and least certain predictions."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +14,10 @@ __all__ = ["first_look_figure"]
 
 
 def first_look_figure(directory: Path, images: np.ndarray | None, class_names: Sequence[str]) -> Path:
-    """Write `figures/first_look.png`, 12 x 3.5 inches, and return its path; arguments as in `write_report`.
+    """Writes `figures/first_look.png`, 12 x 3.5 inches, and returns its path; arguments as in `write_report`.
 
-    Classification without images shows the two kinds of uncertainty in their place; regression shows
-    predictions and calibration.
+    Classification without images shows the two kinds of uncertainty instead; regression shows predictions and
+    calibration.
     """
     from . import html
     from . import prediction_panels as figures
@@ -55,8 +55,8 @@ def _letter(ax: Any, column: int, title: str) -> None:
 
 
 def _least_certain(figure: Any, place: Any, run: RunFolder, images: np.ndarray, names: Sequence[str]) -> None:
-    """The four images of highest predictive entropy, each with its three most probable classes; where the true
-    class is not among them, it takes the place of the third, after an ellipsis."""
+    """The four images with the highest predictive entropy, each with its three most probable classes; if the true
+    class is not among them, it replaces the third, after an ellipsis."""
     from .drawing import BLUE, GREY, image_look
     from .prediction_panels import most_uncertain
 

@@ -1,4 +1,4 @@
-"""The HTML file of a report, its figures inside it; and what all pages of this package share: `render`."""
+"""The self-contained HTML file of a report, and `render`, which all pages of this package share."""
 
 import base64
 from collections.abc import Sequence
@@ -44,7 +44,7 @@ def write_html(
 
 
 def render(template: str, **values: Any) -> str:
-    """An HTML page from a jinja template, which may import `parts.html.jinja`; `css` is the look of all pages."""
+    """An HTML page from a jinja template, which may import `parts.html.jinja`; `css` is the style of all pages."""
     import jinja2
     from markupsafe import Markup  # jinja2's own
 
@@ -55,16 +55,16 @@ def render(template: str, **values: Any) -> str:
 
 
 def _shared(name: str) -> str:
-    """A file beside this one."""
+    """The contents of a file in this folder."""
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
 
 
 def checked_names(run: RunFolder, images: np.ndarray | None, class_names: Sequence[str]) -> list[str]:
-    """K class names short enough for a figure, numbers if none are given; checks that all fit the run."""
+    """K class names short enough for a figure, or numbers if none are given; checks that they fit the run."""
     points = len(run.predictions["labels"])
     where = run.directory / "predictions.npz"
     if images is not None and len(images) != points:
-        raise UserError(f"{len(images)} images do not fit the {points} test points of {where}: pass one each")
+        raise UserError(f"{len(images)} images do not fit the {points} test points of {where}: pass one per point")
     if not run.is_classification:
         return []
     classes = run.predictions["probs"].shape[1]

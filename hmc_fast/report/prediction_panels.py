@@ -1,4 +1,4 @@
-"""Panels on the predictions: what averaging gains, calibration and uncertainty."""
+"""Panels on the predictions: the benefit of averaging, calibration and uncertainty."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -31,7 +31,7 @@ SCORES = {  # axis label, whether higher is better
 
 
 def score_curve(ax: Any, run: RunFolder, name: str) -> None:
-    """A score of the average of the first draws, and of each draw alone, against their number."""
+    """The score of the average over the first draws, and of each single draw, against the number of draws."""
     label, better_is_up = SCORES[name]
     draws, curve = run.predictions["curve_draws"], run.predictions[f"curve_{name}"]
     single = run.predictions.get(f"single_{name}")
@@ -42,12 +42,12 @@ def score_curve(ax: Any, run: RunFolder, name: str) -> None:
         note(ax, "○ single draws", (1, 0 if better_is_up else 1), (-2, 4 * sign), va=near, ha="right")
         finite = single[np.isfinite(single)]
         if finite.size:
-            shown = np.concatenate([curve, np.quantile(finite, [0.02, 0.98])])  # a stray draw may leave
+            shown = np.concatenate([curve, np.quantile(finite, [0.02, 0.98])])  # outliers may leave the axes
     ax.plot(draws, curve, color=BLUE, lw=2, marker="o" if len(draws) < 3 else "")
     shown = shown[np.isfinite(shown)]
     if shown.size:
         room = max(float(np.ptp(shown)), 1e-3 * abs(float(shown[0])), 1e-9)
-        below, above = (0.26, 0.18) if better_is_up else (0.18, 0.26)  # room for the two remarks
+        below, above = (0.26, 0.18) if better_is_up else (0.18, 0.26)  # room for the two annotations
         ax.set_ylim(shown.min() - below * room, shown.max() + above * room)
     look = {"ha": "right", "va": near, "color": BLUE, "weight": "bold"}
     note(ax, "average of draws so far", (draws[-1], curve[-1]), (0, 6 * sign), "data", **look)
@@ -62,9 +62,9 @@ def score_curve(ax: Any, run: RunFolder, name: str) -> None:
 
 
 def equal_mass_bins(run: RunFolder, bins: int = 20) -> np.ndarray:
-    """Share of the test points, mean top probability and accuracy of each bin, (bins, 3).
+    """Fraction of the test points, mean top probability and accuracy of each bin, (bins, 3).
 
-    Bins of equal counts, so that none rests on a handful of points; fewer bins than points.
+    Bins have equal counts, so that none rests on a handful of points; never more bins than points.
     """
     probs, labels = run.predictions["probs"], run.predictions["labels"]
     order = np.argsort(probs.max(1), kind="stable")
@@ -87,7 +87,7 @@ def reliability(ax: Any, run: RunFolder) -> None:
 
 
 def mark_confidence(ax: Any) -> None:
-    """Labels of a reliability diagram: its axes, and what its two sides mean."""
+    """Labels a reliability diagram: its axes, and the meaning of its two sides."""
     note(ax, "underconfident", (0.03, 0.97), (0, 0), va="top", style="italic")
     note(ax, "overconfident", (0.97, 0.05), (0, 0), ha="right", style="italic")
     ax.set(xlabel="confidence (top probability)", ylabel="accuracy")
@@ -120,7 +120,7 @@ def most_wrong(run: RunFolder, count: int) -> np.ndarray:
 def images_with_predictions(
     run: RunFolder, images: np.ndarray, class_names: Sequence[str], chosen: np.ndarray
 ) -> Any:
-    """A figure of the `chosen` test images, four in a row, each with its class and what was predicted."""
+    """A figure of the `chosen` test images, four per row, each with its class and prediction."""
     rows = -(-len(chosen) // 4)
     figure = new_figure((4.8, 0.1 + 1.62 * rows))
     p = run.predictions
@@ -160,7 +160,7 @@ def residuals(ax: Any, run: RunFolder) -> None:
 
 
 def score_per_gradient(ax: Any, run: RunFolder, name: str) -> None:
-    """A score of the average so far against gradients of the whole run, burn-in included."""
+    """The score of the average so far against gradients of the whole run, burn-in included."""
     label, better_is_up = SCORES[name]
     curve, gradients = run.predictions[f"curve_{name}"], run.gradients_at_draws()
     ax.plot(gradients, curve, color=BLUE, lw=2, marker="o" if len(curve) < 3 else "")
@@ -169,7 +169,7 @@ def score_per_gradient(ax: Any, run: RunFolder, name: str) -> None:
         ax.axvline(burned, color=GREY, lw=1, ls=(0, (1, 2)))
         edge = 0.97 if better_is_up else 0.03
         look = {"va": "top" if better_is_up else "bottom", "rotation": 90}
-        side = -11 if burned > 0.1 * gradients[-1] else 3  # a short burn-in leaves no room before the axis
+        side = -11 if burned > 0.1 * gradients[-1] else 3  # left of a short burn-in there is no room
         note(ax, "burn-in ends", (burned, edge), (side, 0), ("data", "axes fraction"), **look)
     ax.set_xlim(0, 1.02 * gradients[-1])
     if name == "accuracy":

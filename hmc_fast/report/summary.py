@@ -1,4 +1,4 @@
-"""A run in words and numbers: headline, tiles, cost and settings."""
+"""The text and numbers of a report: headline, tiles, cost and settings."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ __all__ = ["cost", "coverage", "flat_settings", "headline", "percent", "rate", "
 
 
 def headline(run: RunFolder) -> str:
-    """The score of the model average, and how it was sampled: one sentence."""
+    """One sentence: the score of the model average, and how it was sampled."""
     m = run.metrics
     if "accuracy" in m:
         score = f"BMA accuracy {percent(m['accuracy'])}"
@@ -45,7 +45,7 @@ def subline(run: RunFolder) -> str:
 
 
 def tiles(run: RunFolder) -> list[tuple[str, str, str]]:
-    """(label, value, note) of the numbers to see first."""
+    """(label, value, note) of the most important numbers."""
     m = run.metrics
     found = []
 
@@ -65,12 +65,12 @@ def tiles(run: RunFolder) -> list[tuple[str, str, str]]:
         tile("acceptance_rate", "Acceptance", rate, "of proposals, after burn-in")
     tile("divergences", "Divergences", "{:,.0f}".format, "diverged trajectories")
     tile("rhat_function_share_below_1_1", "R-hat below 1.1", percent, "of predicted values")
-    tile("ess_function_min", "Smallest ESS", "{:,.0f}".format, "effective draws of the worst value")
+    tile("ess_function_min", "Smallest ESS", "{:,.0f}".format, "over predicted values")
     return found
 
 
 def coverage(run: RunFolder) -> list[str]:
-    """Shares of the labels inside the central 50, 90 and 95 % Gaussian intervals of their predictions."""
+    """Fractions of labels within the central 50, 90 and 95 % Gaussian predictive intervals."""
     p = run.predictions
     z = np.abs(p["labels"] - p["mean"]) / np.sqrt(np.maximum(p["variance"], 1e-300))
     return [percent((z < edge).mean()) for edge in (0.6745, 1.6449, 1.9600)]
@@ -92,7 +92,7 @@ def cost(run: RunFolder) -> list[tuple[str, str]]:
 
 
 def flat_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(name, value) of all settings; nested names are joined by dots."""
+    """(name, value) of all settings; nested names are joined with dots."""
     rows: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, Mapping):
@@ -108,12 +108,12 @@ def percent(share: float) -> str:
 
 
 def rate(share: float) -> str:
-    """A probability as .81; 1.00 keeps its digit."""
+    """A probability formatted as .81; 1.00 keeps its leading digit."""
     return f"{share:.2f}".removeprefix("0")
 
 
 def _scaled(value: float, unit: str, steps: str = " kMGT") -> str:
-    """12,400,000 and "B" give 12.4 MB; below 1000 the plain number."""
+    """Formats 12,400,000 and "B" as 12.4 MB; numbers below 1000 get no prefix."""
     index = 0
     while abs(value) >= 999.5 and index < len(steps) - 1:
         value, index = value / 1000, index + 1

@@ -1,1 +1,1 @@
-"""What a run leaves: draws, averages, diagnostics, and its folder on disk."""
+"""The results of a run: draws, trace, averaged predictions, diagnostics, and its folder on disk."""

@@ -1,7 +1,7 @@
-"""What looks wrong with a run, in sentences: each names its number and a cure, and says no more than that.
+"""Diagnosis of a run in sentences, each naming a problem, its number and a remedy.
 
-Thresholds: R-hat 1.01 and 100 effective draws per chain (Vehtari et al. 2021, arXiv:1903.08008), E-BFMI 0.3
-(Betancourt 2016, arXiv:1604.00695). Those of acceptance and of potentials are rules of thumb of this file.
+Thresholds: R-hat 1.01 and an ESS of 100 per chain (Vehtari et al. 2021, arXiv:1903.08008), E-BFMI 0.3 (Betancourt
+2016, arXiv:1604.00695). Those for acceptance rates and potentials are our own rules of thumb.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ __all__ = ["Evidence", "Sentence", "sentences"]
 
 _RHAT, _RHAT_BAD = 1.01, 1.05
 _ESS_PER_CHAIN = 100
-_FEWEST_DRAWS = 4  # of which halves have a variance
+_FEWEST_DRAWS = 4  # fewer leave a half-chain without a variance
 
 
 class Sentence(str):
-    """A sentence and its kind: "fine", "warning", or "note" for what is harmless or cannot be judged."""
+    """A sentence and its kind: "fine", "warning", or "note" for what is harmless or cannot be assessed."""
 
     kind: str
 
@@ -32,16 +32,15 @@ class Sentence(str):
 
 @dataclass
 class Evidence:
-    """What a run knows of itself. C chains, S kept draws, Q predicted values, D parameters.
+    """The numbers that a diagnosis is based on. C chains, S kept draws, Q predicted values, D parameters.
 
     Attributes:
         potential: `(C, S)`, minus log density over T.
-        energy_errors: of the divergent proposals after burn-in. proposals: how many there were of all.
-        acceptance_rate, e_bfmi `(C,)`: None without a Metropolis test.
-        kinetic_temperature: `(C, S)`, 2 K / D; None without a momentum.
-        function: `(C, S, Q)`, Q = 0 without test inputs.
-        test_score: `(C, S)`, log likelihood per test example of single draws; None without test labels.
-        weight_rhat: `(D,)`, plain split R-hat.
+        energy_errors: of the divergent proposals after burn-in. proposals: the number of all proposals after
+        burn-in. acceptance_rate, e_bfmi `(C,)`: None without a Metropolis test. kinetic_temperature: `(C, S)`, 2 K
+        / D; None without a momentum. function: `(C, S, Q)`, Q = 0 without test inputs. test_score: `(C, S)`, log
+        likelihood per test example of single draws; None without test labels. weight_rhat: `(D,)`, plain split
+        R-hat.
     """
 
     potential: np.ndarray
@@ -56,16 +55,16 @@ class Evidence:
 
     @cached_property
     def function_rhat(self) -> np.ndarray:
-        """R-hat of the predicted values that moved."""
+        """R-hat of the predicted values that changed."""
         values = rhat(self.function)
         return values[np.isfinite(values)]
 
 
 def sentences(run: Evidence) -> list[Sentence]:
-    """One sentence per thing that looks wrong; if none does, one that says which figures were looked at."""
+    """One sentence per problem; if there is none, one that lists the checks that passed."""
     chains, draws = run.potential.shape
     if draws < _FEWEST_DRAWS:
-        few = f"{draws} draws per chain are too few to judge convergence: take at least {_FEWEST_DRAWS}."
+        few = f"{draws} draws per chain are too few to assess convergence: take at least {_FEWEST_DRAWS}."
         return [Sentence(text, "warning") for text in (*_acceptance(run), *_divergences(run), few)]
     found = [
         *_potentials(run),
@@ -79,13 +78,15 @@ def sentences(run: Evidence) -> list[Sentence]:
     if run.function.shape[2] == 0:
         found, notes = found + notes, []
     if chains == 1:
-        notes.append("One chain cannot be compared with others, only its halves: run 4 chains to see more.")
+        notes.append(
+            "With one chain, only its two halves can be compared: run 4 chains for a stronger convergence check."
+        )
     judged = [Sentence(text, "warning") for text in found] or [Sentence(_all_fine(run), "fine")]
     return [*judged, *(Sentence(text, "note") for text in notes)]
 
 
 def _potentials(run: Evidence) -> Iterator[str]:
-    """Chains of one law have means that differ by less than the spread inside them."""
+    """If the chains have converged, their means differ by less than the spread within a chain."""
     chains = len(run.potential)
     means, spread = run.potential.mean(1), float(np.median(run.potential.std(1, ddof=1)))
     if chains == 1 or not np.isfinite(means).all() or np.ptp(means) <= 3 * spread:
@@ -96,15 +97,15 @@ def _potentials(run: Evidence) -> Iterator[str]:
     if away.any() and 2 * len(agree) > chains and np.ptp(agree) <= 3 * spread:
         for chain in np.flatnonzero(away):
             where = "higher" if means[chain] > centre else "lower"
-            cure = "run a longer burn-in or drop it" if where == "higher" else "run a longer burn-in for all"
+            cure = "run a longer burn-in or drop it" if where == "higher" else "run a longer burn-in for all chains"
             yield (
-                f"{len(agree)} of {chains} chains agree in their potential; chain {chain} sits at a {where} one "
+                f"{len(agree)} of {chains} chains agree in potential energy; chain {chain} is {where} "
                 f"(mean {means[chain]:.5g} against {agree.mean():.5g}): {cure}."
             )
     else:
         yield (
-            f"The chains' mean potentials run from {means.min():.5g} to {means.max():.5g}, while inside a chain "
-            f"the standard deviation is {spread:.2g}: run a longer burn-in."
+            f"The chains' mean potential energies range from {means.min():.5g} to {means.max():.5g}, but the "
+            f"standard deviation within a chain is {spread:.2g}: run a longer burn-in."
         )
 
 
@@ -114,7 +115,7 @@ def _acceptance(run: Evidence) -> Iterator[str]:
         return
 
     def error(edge: float) -> float:
-        """Two standard errors, were the rate at the edge: few proposals cannot tell."""
+        """Two standard errors of a rate at the threshold, so that few proposals raise no false alarm."""
         return float(2 * np.sqrt(edge * (1 - edge) / run.proposals))
 
     if rate < 0.4 - error(0.4):
@@ -144,8 +145,8 @@ def _e_bfmi(run: Evidence) -> Iterator[str]:
         names = ", ".join(str(chain) for chain in low)
         yield (
             f"E-BFMI is below 0.3 in {'chain' if len(low) == 1 else 'chains'} {names} (smallest "
-            f"{run.e_bfmi[low].min():.2f}): energies are explored slowly; run a longer burn-in and more draws, "
-            "or a prior with lighter tails."
+            f"{run.e_bfmi[low].min():.2f}), so the energy distribution is explored slowly: run a longer burn-in "
+            "and more draws, or use a prior with lighter tails."
         )
 
 
@@ -153,15 +154,15 @@ def _kinetic_temperature(run: Evidence) -> Iterator[str]:
     if run.kinetic_temperature is None or not np.isfinite(run.kinetic_temperature).all():
         return
     mean, error = run.kinetic_temperature.mean(), float(mcse_mean(run.kinetic_temperature[..., None])[0])
-    # One part in a hundred is left to the discretisation of samplers without a Metropolis test.
+    # Allow 1 % for the discretisation error of samplers without a Metropolis test.
     if abs(mean - 1) > max(4 * error, 0.01):
         cure = (
-            "the momentum is not at its stationary law: run a longer burn-in"
+            "the momentum has not reached its stationary distribution, so run a longer burn-in"
             if run.acceptance_rate is not None
             else "use a smaller step size, a larger batch, or a noise estimate"
         )
         yield (
-            f"The kinetic temperature is {mean:.3f} with a standard error of {error:.2g}, where 1 is right: {cure}."
+            f"The kinetic temperature is {mean:.3f} with a standard error of {error:.2g}; it should be 1: {cure}."
         )
 
 
@@ -171,8 +172,8 @@ def _predictions(run: Evidence) -> Iterator[str]:
         moving = run.function_rhat
         if len(moving) == 0:
             yield (
-                "No predicted value changed in any chain, so none can be judged: look at the acceptance rate, and "
-                "use a smaller step size if it is low."
+                "No prediction changed in any chain, so convergence cannot be assessed: check the acceptance rate, "
+                "and use a smaller step size if it is low."
             )
             return
         worst = moving.max()
@@ -216,13 +217,14 @@ def _weights(run: Evidence) -> Iterator[str]:
     function = run.function_rhat
     if len(function) and function.max() <= _RHAT_BAD:
         yield (
-            f"R-hat of the weights {worst}, yet that of the predictions is at most {function.max():.3f}: "
-            "symmetries of a network do this and it is harmless for its predictions; do not read single weights."
+            f"R-hat of the weights {worst}, while that of the predictions is at most {function.max():.3f}: "
+            "symmetries of the network can cause this, and it is harmless for the predictions; do not interpret "
+            "individual weights."
         )
 
 
 def _all_fine(run: Evidence) -> str:
-    """The figures that were looked at and passed."""
+    """Lists the checks that passed."""
     passed = []
     if run.function.shape[2]:
         passed.append(f"R-hat of the predictions is at most {run.function_rhat.max():.3f}")
@@ -233,7 +235,7 @@ def _all_fine(run: Evidence) -> str:
         passed.append(f"acceptance {run.acceptance_rate:.2f} without divergences")
     if run.e_bfmi is not None and np.isfinite(run.e_bfmi).any():
         passed.append(f"E-BFMI at least {np.nanmin(run.e_bfmi):.2f}")
-    return f"No check found anything wrong: {', '.join(passed) or 'none of them applies to this run'}."
+    return f"No check found a problem: {', '.join(passed) or 'none of them applies to this run'}."
 
 
 def _share(mask: np.ndarray) -> str:

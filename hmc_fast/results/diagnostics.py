@@ -1,9 +1,8 @@
-"""Convergence diagnostics of many quantities at once: R-hat, effective sample sizes, Monte Carlo errors.
+"""Convergence diagnostics for many quantities at once: R-hat, effective sample sizes, Monte Carlo standard errors.
 
-Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, arXiv:1903.08008; E-BFMI: Betancourt 2016,
-arXiv:1604.00695. Arrays are `(C, S, Q)`: chains, draws, quantities; results are `(Q,)`. NaN is the answer
-for fewer than 4 draws per chain, for a quantity that never moves (it has no variance to compare) and for one
-that is not finite.
+Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, arXiv:1903.08008; E-BFMI: Betancourt 2016, arXiv:1604.00695.
+Arrays are `(C, S, Q)`: chains, draws, quantities; results are `(Q,)`. The result is NaN for fewer than 4 draws per
+chain, for a quantity that never changes (it has no variance to compare), and for one that is not finite.
 """
 
 from collections.abc import Callable
@@ -24,17 +23,17 @@ __all__ = [
     "split_chains",
 ]
 
-# Values worked on at a time: 8 MiB, which stay near the processor and bound the memory of the transforms.
+# Values processed at a time: 8 MiB, which fits in cache and bounds the memory of the transforms.
 _BLOCK = 2**20
 
-# Values read at a time from draws in a file, which may not fit in memory: 128 MiB in float64.
+# Values read at a time from a file of draws, which may not fit in memory: 128 MiB in float64.
 _VALUES_READ = 2**24
 
 
 def per_parameter(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarray) -> np.ndarray:
-    """`statistic` of every parameter of stored draws `(S, C, D)`, a block of parameters at a time.
+    """`statistic` of every parameter of stored draws `(S, C, D)`, one block of parameters at a time.
 
-    statistic: takes float64 `(C, S, Q)` to `(..., Q)`. Returns `(..., D)`.
+    statistic: maps float64 `(C, S, Q)` to `(..., Q)`. Returns `(..., D)`.
     """
     num_draws, num_chains, num_params = draws.shape
     width = max(1, _VALUES_READ // (num_draws * num_chains))
@@ -44,7 +43,7 @@ def per_parameter(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarr
 
 
 def _by_block(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:
-    """`statistic` of a few quantities at a time, in float64; NaN where there is nothing to judge."""
+    """`statistic` of a few quantities at a time, in float64; NaN where it is undefined."""
     chains, length, count = x.shape
     value = np.full(count, np.nan)
     if length < 4:
@@ -60,14 +59,14 @@ def _by_block(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> n
 
 
 def split_chains(x: np.ndarray) -> np.ndarray:
-    """Halves every chain: `(C, S, Q)` -> `(2C, S // 2, Q)`; the middle draw of an odd number is dropped."""
+    """Splits every chain in two: `(C, S, Q)` -> `(2C, S // 2, Q)`; if S is odd, the middle draw is dropped."""
     half = x.shape[1] // 2
     return np.concatenate((x[:, :half], x[:, x.shape[1] - half :]))
 
 
 def _rank_normalised(x: np.ndarray) -> np.ndarray:
     """Normal scores of the ranks over all chains and draws (eq. 14)."""
-    from scipy import special, stats  # half a second to import, which few that import the package need
+    from scipy import special, stats  # takes half a second to import, and most importers of hmc_fast never need it
 
     rows = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)  # sorted along memory
     count = rows.shape[1]
@@ -84,7 +83,7 @@ def _rhat(x: np.ndarray) -> np.ndarray:
 
 
 def rhat(x: np.ndarray) -> np.ndarray:
-    """Split R-hat: the larger of that of ranks and of folded ranks, so that location and scale count."""
+    """Split R-hat: the maximum over ranks and folded ranks, which detects differences in location and scale."""
 
     def statistic(x: np.ndarray) -> np.ndarray:
         parts = split_chains(x)
@@ -95,8 +94,8 @@ def rhat(x: np.ndarray) -> np.ndarray:
 
 
 def plain_rhat(x: np.ndarray) -> np.ndarray:
-    """Split R-hat of the values themselves, not of their ranks: no sorting, so cheap enough for every weight;
-    it does not see chains that differ in scale alone, and means nothing where the variance is infinite."""
+    """Split R-hat of the values rather than their ranks. Without sorting it is cheap enough for every weight, but
+    it cannot detect chains that differ only in scale, and is meaningless if the variance is infinite."""
     return _by_block(lambda x: _rhat(split_chains(x)), x)
 
 
@@ -106,7 +105,7 @@ def ess_bulk(x: np.ndarray) -> np.ndarray:
 
 
 def ess_tail(x: np.ndarray) -> np.ndarray:
-    """Tail effective sample size: the smaller of those of the 5 % and of the 95 % quantile."""
+    """Tail effective sample size: the minimum over the 5 % and the 95 % quantiles."""
 
     def statistic(x: np.ndarray) -> np.ndarray:
         low, high = np.quantile(x, (0.05, 0.95), axis=(0, 1))
@@ -131,7 +130,7 @@ def ess_sd(x: np.ndarray) -> np.ndarray:
 
 
 def mcse_sd(x: np.ndarray) -> np.ndarray:
-    """Monte Carlo standard error of the standard deviation, by the delta method from that of the variance."""
+    """Monte Carlo standard error of the standard deviation, by the delta method."""
 
     def statistic(x: np.ndarray) -> np.ndarray:
         squares = _squares(x)
@@ -141,10 +140,10 @@ def mcse_sd(x: np.ndarray) -> np.ndarray:
 
 
 def e_bfmi(energies: np.ndarray) -> np.ndarray:
-    """Energy Bayesian fraction of missing information `(C,)` of energies `(C, S)` of successive iterations.
+    """Energy Bayesian fraction of missing information `(C,)` from the energies `(C, S)` of successive iterations.
 
-    The mean squared change of the energy over its variance: 2 when a fresh momentum forgets the energy at
-    once. Below 0.3 the momentum explores the energies slowly (Betancourt 2016).
+    The mean squared change of the energy over its variance: 2 if successive energies are independent. Below 0.3,
+    momentum resampling explores the energy distribution slowly (Betancourt 2016).
     """
     energies = np.asarray(energies, dtype=np.float64)
     if energies.shape[1] < 4:
@@ -181,11 +180,11 @@ def _ess(x: np.ndarray) -> np.ndarray:
         total = total + x.mean(1).var(axis=0, ddof=1)
     rho = 1 - (within - autocovariance.mean(0)) / total  # (S, Q)
     rho[0] = 1
-    last = max(0, (length - 3) // 2)  # the last pair of lags that is looked at, as in Stan and arviz
+    last = max(0, (length - 3) // 2)  # the last pair of lags considered, as in Stan and arviz
     even, odd = rho[0 : 2 * last + 1 : 2], rho[1 : 2 * last + 2 : 2]
     pairs = even + odd
     ended = pairs <= 0
-    stop = np.where(ended.any(0), ended.argmax(0), last)  # (Q,) pairs before this one are positive
+    stop = np.where(ended.any(0), ended.argmax(0), last)  # (Q,) all pairs before this index are positive
     before = np.arange(last + 1)[:, None] < stop
     monotone = np.where(before, np.minimum.accumulate(pairs, axis=0), 0)
     tail = np.maximum(np.take_along_axis(even, stop[None], axis=0)[0], 0)

@@ -1,7 +1,7 @@
-"""Draws: a half-precision ring on the device, emptied into host memory or `draws.npy` before it wraps.
+"""Storage of draws: a half-precision ring buffer on the device, flushed to host memory or `draws.npy` when full.
 
-Memory on the device does not grow with the number of draws, and the host is waited for once per
-`capacity` draws. The live chain keeps full precision: only what is stored is rounded.
+Device memory does not grow with the number of draws, and the device synchronises with the host only once per
+`capacity` draws. The chain itself keeps full precision; only stored draws are rounded.
 """
 
 import re
@@ -19,34 +19,34 @@ __all__ = ["DrawStore", "bytes_per_draw", "parse_capacity"]
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
 
-# A ring larger than this gains nothing: a flush of 256 MiB already takes far longer than its launch.
+# A larger ring gains nothing: flushing 256 MiB already takes far longer than launching the copy.
 _DEFAULT_BYTES = 2**28
 
 
 def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
-    """Bytes of one stored draw of all chains. Raises UserError for a dtype that draws cannot have."""
+    """Bytes of one stored draw of all chains. Raises UserError for an unsupported dtype."""
     if dtype not in _NUMPY:
         raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16, float32 or float64")
     return num_chains * num_params * torch.empty(0, dtype=dtype).element_size()
 
 
 def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int) -> int:
-    """Draws that the ring holds, from a number of draws (`64`) or of bytes (`"512MB"`, `"1GiB"`).
+    """The capacity of the ring in draws, given in draws (`64`) or bytes (`"512MB"`, `"1GiB"`).
 
     Raises:
-        UserError: an unreadable capacity, or one that does not hold a single draw.
+        UserError: an invalid capacity, or one too small for a single draw.
     """
     if capacity is None:
         return max(1, min(num_draws, _DEFAULT_BYTES // draw_size))
     text = str(capacity).strip().lower()
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmg]i?)?b)?", text)
     if not match:
-        raise UserError(f"capacity {capacity!r} is unreadable: give a number of draws (64) or bytes ('512MB')")
+        raise UserError(f"capacity {capacity!r} is invalid: give a number of draws (64) or bytes ('512MB')")
     if text.endswith("b"):
         size = int(float(match[1]) * _UNITS[match[2] or ""])
         if size < draw_size:
             raise UserError(
-                f"capacity {capacity!r} is less than one draw of all chains, which takes {draw_size:,} bytes"
+                f"capacity {capacity!r} is less than one draw of all chains: give at least {draw_size:,} bytes"
             )
         return min(size // draw_size, num_draws)
     if "." in text or int(text) < 1:
@@ -62,10 +62,10 @@ class DrawStore:
         capacity: draws in the ring, see `parse_capacity`.
         dtype: torch.float16, float32 or float64.
         path: the `.npy` file to fill, or None for host memory.
-        count: draws that the file at `path` already holds (resuming a run); 0 makes a new file.
+        count: number of draws already in the file at `path`, when resuming a run; 0 creates a new file.
 
     Attributes:
-        counts: `(2,)` int64: values that overflowed, and that became subnormal, when rounded.
+        counts: `(2,)` int64: how many values overflowed, and how many became subnormal, when rounded.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class DrawStore:
 
     @property
     def count(self) -> int:
-        """Draws pushed so far."""
+        """Number of draws pushed so far."""
         return self._pushed
 
     @property
@@ -122,6 +122,6 @@ class DrawStore:
             self._sink.flush()
 
     def draws(self) -> np.ndarray:
-        """All draws so far, `(S, C, D)`; a view of the file, not a copy in memory."""
+        """All draws so far, `(S, C, D)`; a view of the file or buffer, not a copy."""
         self.flush()
         return self._sink[: self._pushed]

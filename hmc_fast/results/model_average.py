@@ -1,7 +1,7 @@
-"""Bayesian model averaging as draws arrive: sums per chain, so memory does not grow with the draws.
+"""Streaming Bayesian model averaging: sums per chain, so memory does not grow with the number of draws.
 
-Every kept iteration counts once, a rejected proposal's repeat included: without repeats the average would
-favour states that are left quickly.
+Every kept iteration counts once, including the repeated state after a rejection: without the repeats, the average
+would be biased towards states that are left quickly.
 """
 
 import torch
@@ -23,17 +23,17 @@ def prediction_shape(predictions: Tensor) -> tuple[int, int, int]:
 class StreamedAverage:
     """Averages predictions `(C, T, K)` of C chains at T test points.
 
-    Classification predictions are class probabilities; regression predictions are (mean, variance), K = 2,
-    and their second moment is what is summed; anything else is averaged as it is.
+    Classification predictions are class probabilities. Regression predictions are (mean, variance), K = 2; their
+    mean and second moment are averaged. Anything else is averaged as is.
 
     Args:
         task: of the likelihood. shape: of one draw's predictions, (C, T, K).
         labels: `(T,)` on `device`, for the curve; None leaves it empty. num_draws: S, for the curve.
 
     Attributes:
-        sums: float64 `(C, T, K)`. second: float64 `(C, T)`, sums of entropies (classification) or of
-            variances (regression). curve: float64 `(S, 2 + 2C)`, per draw the scores of the pooled average so
-            far (accuracy and NLL; or RMSE and mean log likelihood), then of each chain's single draw.
+        sums: float64 `(C, T, K)`. second: float64 `(C, T)`, sums of entropies (classification) or of variances
+            (regression). curve: float64 `(S, 2 + 2C)`: for each draw, the scores of the average so far over all
+            chains (accuracy and NLL, or RMSE and mean log likelihood), then those of each chain's single draw.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class StreamedAverage:
         self.count = 0
 
     def update(self, predictions: Tensor) -> None:
-        """Adds one draw of every chain, `(C, T, K)`."""
+        """Adds the predictions of one draw of every chain, `(C, T, K)`."""
         p = predictions.double()
         if self.task == "classification":
             self.sums += p
@@ -69,7 +69,7 @@ class StreamedAverage:
     def update_from_logits(self, logits: Tensor) -> Tensor:
         """Adds one draw of class probabilities, the softmax of logits `(C, T, K)`, in one pass over the sums.
 
-        Returns those probabilities, in float32 (float64 for float64 logits), for `update` to repeat.
+        Returns the probabilities, in float32 (float64 for float64 logits), so that `update` can add them again.
         """
         p = torch.empty(logits.shape, dtype=torch.promote_types(logits.dtype, torch.float32), device=logits.device)
         ops.accumulate_softmax(logits, self.sums, self.second, p)
@@ -77,7 +77,7 @@ class StreamedAverage:
         return p
 
     def _count(self, p: Tensor) -> None:
-        """Counts the draw that was added, `p (C, T, K)`, and scores it."""
+        """Counts the draw just added, `p (C, T, K)`, and scores it."""
         self.count += 1
         if self.labels is not None and self.task != "custom":
             single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)

@@ -1,4 +1,4 @@
-"""What a Bayesian model average predicts, and how well: one object per task.
+"""Predictions of a Bayesian model average and their scores: one class per task.
 
 Scores are means over the test points; entropies are in nats.
 """
@@ -21,7 +21,7 @@ def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, num_bins: 
 
 
 def agreement(p: np.ndarray, q: np.ndarray) -> float:
-    """Share of test points whose top classes are the same in `p` and `q (T, K)`."""
+    """Fraction of test points for which `p` and `q (T, K)` predict the same class."""
     return float((p.argmax(1) == q.argmax(1)).mean())
 
 
@@ -36,8 +36,8 @@ class Classification:
 
     Attributes:
         probs: `(T, K)`. chain_probs: `(C, T, K)`, each chain's own average.
-        aleatoric: `(T,)`, mean entropy of single draws: what no further draw would resolve.
-        epistemic: `(T,)`, entropy of the average minus aleatoric: how far draws disagree.
+        aleatoric: `(T,)`, mean entropy of single draws: uncertainty about y given the weights.
+        epistemic: `(T,)`, entropy of the average minus aleatoric: disagreement between draws.
     """
 
     probs: np.ndarray
@@ -69,7 +69,7 @@ class Classification:
 
 @dataclass(frozen=True)
 class Regression:
-    """One Gaussian with the draws' mean and variance matched.
+    """A Gaussian that matches the mean and variance of the predictive mixture over draws.
 
     Attributes:
         mean, variance: `(T,)`. aleatoric: `(T,)` mean variance of single draws. chain_mean: `(C, T)`.
@@ -86,7 +86,7 @@ class Regression:
         return np.maximum(self.variance - self.aleatoric, 0.0)
 
     def rescaled(self, shift: float, scale: float) -> "Regression":
-        """In the units of y = shift + scale * standardised y."""
+        """Converted to the units of y = shift + scale * standardised y."""
         return Regression(
             self.mean * scale + shift,
             self.variance * scale**2,

@@ -1,4 +1,4 @@
-"""What a run leaves: draws, trace, averaged predictions, and what can be asked of them."""
+"""A finished run: draws, trace, averaged predictions, and the queries on them."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Run"]
 
-# Weights whose R-hat and ESS `summary` reports: a spread-out sample of them, as the rest behave alike.
+# Number of weights whose R-hat and ESS `summary` reports: an evenly spread sample represents the rest.
 _SUMMARY_WEIGHTS = 1000
 
 
@@ -31,12 +31,12 @@ class Run:
     """A finished run.
 
     Attributes:
-        draws: `(S, C, D)` in draw_dtype; a memory-mapped `.npy` when the run had a directory.
-        test: the streamed average over the test inputs, or None.
+        draws: `(S, C, D)` in draw_dtype; a memory-mapped `.npy` file if the run had a directory.
+        test: the average prediction at the test inputs, or None.
         curve: float64 `(S, 2 + 2C)`, see `StreamedAverage.curve`; None without test inputs.
-        function_draws: float32 `(C, S, Q)`, predictions at the first test points, draw by draw.
+        function_draws: float32 `(C, S, Q)`, predictions of each draw at the first test points.
         history: the trace as arrays, one per column.
-        rounding: values of the stored draws that overflowed, and that became subnormal.
+        rounding: how many values overflowed, and how many became subnormal, in the stored draws.
     """
 
     target: Target
@@ -57,24 +57,24 @@ class Run:
 
     @property
     def gradients(self) -> int:
-        """Gradient evaluations, each of one chain, full batch or minibatch."""
+        """Gradient evaluations summed over chains, on the full data or on minibatches."""
         return int(self.history.leapfrog_steps.sum())
 
     @property
     def trace(self) -> "pd.DataFrame":
-        """One row per chain and iteration; the columns are explained at `Trace`."""
+        """One row per chain and iteration; see `Trace` for the columns."""
         return self.history.frame(self.plan.burn_in)
 
     @property
     def acceptance_rate(self) -> float | None:
-        """Share of accepted proposals after burn-in; None without a Metropolis test."""
+        """Fraction of proposals accepted after burn-in; None without a Metropolis test."""
         if not self.sampler.has_metropolis_test:
             return None
         return float(self.history.accepted[self.plan.burn_in :].mean())
 
     @property
     def divergences(self) -> int:
-        """Divergent proposals after burn-in."""
+        """Number of divergent proposals after burn-in."""
         return int(self.history.divergent[self.plan.burn_in :].sum())
 
     @property
@@ -83,15 +83,15 @@ class Run:
         return RunDiagnostics(self)
 
     def diagnosis(self) -> list[Sentence]:
-        """What looks wrong, one sentence each with its number and a cure; one sentence if nothing does."""
+        """One sentence per problem, with its number and a remedy; a single sentence if there is none."""
         return diagnosis.sentences(self.diagnostics.evidence())
 
     def predict(self, inputs: Tensor, *, batch_size: int = 1024) -> Classification | Regression:
-        """The average over all draws of the predictions at `inputs (T, ...)`; memory is bounded by
-        `batch_size` inputs, not by the number of draws.
+        """The predictions at `inputs (T, ...)` averaged over all draws; memory grows with `batch_size`, not with
+        the number of draws.
 
         Raises:
-            UserError: the target is a bare density, which predicts nothing.
+            UserError: the target is a bare density, which has no predictions.
         """
         target = self.target
         inputs = target.inputs(inputs)
@@ -108,9 +108,9 @@ class Run:
         return average.result()
 
     def summary(self) -> "pd.DataFrame":
-        """Mean with its Monte Carlo error, sd, bulk and tail ESS and R-hat: predictions first, if the run had
-        test inputs, then the test log likelihood of single draws, then weights (at most 1,000 of the
-        predictions and of the weights, evenly spread)."""
+        """Mean, sd, Monte Carlo standard error, bulk and tail ESS, and R-hat of the predictions (if the run had
+        test inputs), of the test log likelihood of single draws, and of weights: at most 1,000 predictions, at the
+        first test points, and 1,000 weights, evenly spread."""
         import pandas as pd
 
         blocks = []

@@ -1,4 +1,4 @@
-"""The figures by which a run is judged: energies, temperatures, divergences, and every weight's R-hat.
+"""Diagnostics of a run: energies, temperatures, divergences, and the R-hat of every weight.
 
 Shapes: C chains, I iterations after burn-in, S kept draws, D parameters.
 """
@@ -25,7 +25,7 @@ __all__ = ["RunDiagnostics"]
 
 @dataclass(frozen=True)
 class RunDiagnostics:
-    """`run.diagnostics`; each figure is computed when it is asked for."""
+    """`run.diagnostics`; everything is computed on access."""
 
     run: "Run"
 
@@ -37,8 +37,8 @@ class RunDiagnostics:
 
     @property
     def e_bfmi(self) -> np.ndarray | None:
-        """Energy Bayesian fraction of missing information of each chain `(C,)`, see `diagnostics.e_bfmi`; of
-        all iterations after burn-in, thinned or not. None without a Metropolis test, or a momentum drawn anew."""
+        """Energy Bayesian fraction of missing information of each chain `(C,)`, see `diagnostics.e_bfmi`, over all
+        iterations after burn-in, kept or not. None without a Metropolis test or without a kinetic energy."""
         kinetic = self._sampling.kinetic_energy.T
         if not self.run.sampler.has_metropolis_test or np.isnan(kinetic).all():
             return None
@@ -46,8 +46,8 @@ class RunDiagnostics:
 
     @property
     def kinetic_temperature(self) -> np.ndarray | None:
-        """2 K / D of each chain `(C,)`, averaged over the kept iterations: momenta are drawn at unit
-        temperature whatever T, as the potential is divided by T, so 1 is right. None without a momentum."""
+        """2 K / D of each chain `(C,)`, averaged over the kept iterations. Its expected value is 1 for every T,
+        because T divides the potential and momenta have unit temperature. None without a momentum."""
         values = self._kinetic_temperatures()
         return None if values is None else values.mean(1)
 
@@ -58,7 +58,7 @@ class RunDiagnostics:
     def configurational_temperature(self, num_draws: int = 20) -> np.ndarray:
         """Mean of theta . grad U / D of each chain `(C,)` over at most `num_draws` evenly spread draws.
 
-        1 is right, by the virial theorem, wherever the density falls off fast enough to be proper. Costs one
+        Its expected value is 1, by the virial theorem, for any proper density with light enough tails. It takes one
         full-data gradient per chain and draw, at the stored (by default half-precision) draws.
 
         Raises:
@@ -93,8 +93,8 @@ class RunDiagnostics:
     def weights(self) -> "pd.DataFrame":
         """Mean, sd, ESS of the mean and plain split R-hat of *every* parameter, one row each.
 
-        From the stored draws, a block of parameters at a time, so memory does not grow with them. R-hat is
-        that of the values, not of their ranks as in `run.summary`, which would have to sort every parameter.
+        Computed from the stored draws one block of parameters at a time, so memory does not grow with their number.
+        R-hat uses the values, not the ranks as in `run.summary`, which would require sorting every parameter.
         """
         import pandas as pd
 
@@ -105,7 +105,7 @@ class RunDiagnostics:
         return pd.DataFrame(per_parameter(figures, self.run.draws).T, columns=columns)
 
     def evidence(self) -> Evidence:
-        """What `run.diagnosis` judges."""
+        """The input to `run.diagnosis`."""
         sampling = self._sampling
         return Evidence(
             potential=self.potential[:, np.array(self._kept) - self.run.plan.burn_in],

@@ -1,5 +1,5 @@
-"""The files that a run's scores are written to, `predictions.npz` and `metrics.json`, and what `config.json` says
-of the machine. `run_folder_reader` reads them back."""
+"""Writes a run's scores, `predictions.npz` and `metrics.json`, and describes the machine for `config.json`.
+`run_folder_reader` reads them back."""
 
 import os
 import platform
@@ -27,11 +27,11 @@ def write_scores(
     """Writes `predictions.npz` and `metrics.json`; returns the metrics.
 
     Args:
-        preset: named in the metrics. labels: `(T,)` of the test inputs, as the target was given those of its data.
-        shift, scale: of regression's original units, y = shift + scale * standardised y; else unused.
+        preset: named in the metrics. labels: `(T,)` of the test inputs, in the units of the target's own labels.
+        shift, scale: for regression, y = shift + scale * standardised y in original units; otherwise unused.
 
     Raises:
-        UserError: a run without test inputs.
+        UserError: the run has no test inputs.
     """
     write_predictions(directory / "predictions.npz", run, labels, shift, scale)
     scores = {"preset": preset} | metrics(run, labels, shift, scale)
@@ -77,7 +77,7 @@ def _git_commit() -> str | None:
 
 
 def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, scale: float) -> None:
-    """`predictions.npz`. Regression is in the original units, y = shift + scale * standardised y."""
+    """Writes `predictions.npz`; regression in the original units, y = shift + scale * standardised y."""
     (test, curve), chains = _tested(run), run.num_chains
     pooled, single_score, single_loss = np.split(curve, (2, 2 + chains), axis=1)
     arrays: dict[str, np.ndarray] = {"labels": labels, "curve_draws": chains * np.arange(1, len(curve) + 1)}
@@ -111,9 +111,9 @@ def write_predictions(path: Path, run: Run, labels: np.ndarray, shift: float, sc
 
 
 def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[str, Any]:
-    """Scores of the average and of single draws, convergence, cost. NaN where a figure does not exist.
+    """Scores of the model average and of single draws, convergence diagnostics, cost; None if undefined.
 
-    A gradient is one evaluation for one chain, on the full data or on a minibatch.
+    One gradient is one evaluation for one chain, on the full data or on a minibatch.
     """
     (test, curve), chains = _tested(run), run.num_chains
     single = curve[:, 2:]
@@ -171,7 +171,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
 
 
 def _peak_memory(device: torch.device) -> int:
-    """Largest memory allocated on a CUDA device; on a CPU, the process's largest resident set."""
+    """Peak memory allocated on a CUDA device; on a CPU, the peak resident set size of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if platform.system() == "Darwin" else 1024

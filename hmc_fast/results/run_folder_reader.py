@@ -1,4 +1,4 @@
-"""Reads the folder of a finished run, and checks what it holds.
+"""Reads and validates the folder of a finished run.
 
 Shapes: C chains, T test points, K classes, n points of the curves against the number of draws.
 """
@@ -43,7 +43,7 @@ REGRESSION = {
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run folder, read back and checked."""
+    """A run folder, read and validated."""
 
     directory: Path
     config: Mapping[str, Any]
@@ -57,12 +57,12 @@ class RunFolder:
 
     @property
     def has_mh_test(self) -> bool:
-        """SG-HMC leaves the acceptance probability empty."""
+        """Whether there was a Metropolis test: without one, acceptance probabilities are empty."""
         return bool(self.trace["accept_prob"].notna().any())
 
     @property
     def burn_in_end(self) -> float:
-        """First iteration that counts; one past the last if none does."""
+        """First iteration after burn-in; one past the last if there is none."""
         sampling = self.trace.loc[self.trace["phase"] == "sampling", "iteration"]
         return float(sampling.min()) if len(sampling) else float(self.trace["iteration"].max()) + 1
 
@@ -72,7 +72,7 @@ class RunFolder:
 
     @property
     def has_energies(self) -> bool:
-        """A Metropolis test, and momenta that are drawn anew: the four iterations that E-BFMI needs."""
+        """Whether E-BFMI can be computed: a Metropolis test, kinetic energies, and at least four iterations."""
         if not self.has_mh_test or "kinetic_energy" not in self.trace:
             return False
         energies = self.energies()
@@ -90,8 +90,8 @@ class RunFolder:
         return diagnostics.e_bfmi(self.energies().T)
 
     def gradients_at_draws(self) -> np.ndarray:
-        """Gradients of all chains together, burn-in included, when each draw of the curves was there `(n,)`; for
-        draws at uneven intervals, as of cyclical schedules, as if they were even."""
+        """Gradients of all chains together, burn-in included, up to each draw of the curves, `(n,)`. Draws are
+        treated as evenly spaced even if they are not, as with cyclical schedules."""
         spent = self.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum()
         after = spent[spent.index >= self.burn_in_end].to_numpy(float)
         count = len(self.predictions["curve_draws"])
@@ -99,17 +99,17 @@ class RunFolder:
         return np.asarray(after[index])
 
     def sampled(self, column: str) -> np.ndarray:
-        """One trace column after burn-in, all chains in a row, float64."""
+        """One trace column after burn-in, all chains concatenated, float64."""
         return self.trace.loc[self.trace["phase"] == "sampling", column].to_numpy(float)
 
     def per_chain(self, values: "pd.Series") -> "pd.DataFrame":
-        """A column of the trace as (iterations, C), both axes labelled as in the file."""
+        """A column of the trace as (iterations, C), with both axes labelled as in the file."""
         frame = self.trace[["chain", "iteration"]].assign(value=values)
         return frame.pivot(index="iteration", columns="chain", values="value")
 
 
 def read_run(directory: Path) -> RunFolder:
-    """Read the folder of a finished run; a `UserError` names the file that is missing or damaged."""
+    """Reads the folder of a finished run; a `UserError` names any missing or damaged file."""
     directory = Path(directory)
     return RunFolder(
         directory=directory,
@@ -121,7 +121,7 @@ def read_run(directory: Path) -> RunFolder:
 
 
 def _damaged(path: Path, what: str) -> UserError:
-    return UserError(f"{path} {what}: write the run again into a new folder with python -m hmc_fast.sample")
+    return UserError(f"{path} {what}: repeat the run in a new folder with python -m hmc_fast.sample")
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise _damaged(path, "is not valid JSON") from error
     if not isinstance(content, dict):
-        raise _damaged(path, "does not hold a JSON object")
+        raise _damaged(path, "does not contain a JSON object")
     return content
 
 
@@ -142,7 +142,7 @@ def _read_metrics(path: Path) -> dict[str, Any]:
         if key not in metrics:
             continue
         if not isinstance(metrics[key], int | float):
-            raise _damaged(path, f"holds something that is not a number in {key!r}")
+            raise _damaged(path, f"contains a value of {key!r} that is not a number")
         if not math.isfinite(metrics[key]):
             del metrics[key]
     return metrics
@@ -164,11 +164,11 @@ def _read_trace(path: Path) -> "pd.DataFrame":
         try:
             trace[column] = pd.to_numeric(trace[column])
         except (ValueError, TypeError) as error:
-            raise _damaged(path, f"holds something that is not a number in the column {column!r}") from error
+            raise _damaged(path, f"contains a value in the column {column!r} that is not a number") from error
     if trace.empty or trace["iteration"].isna().any():
         raise _damaged(path, "lacks iterations")
     if trace.duplicated(["chain", "iteration"]).any():
-        raise _damaged(path, "holds the same chain and iteration twice")
+        raise _damaged(path, "contains the same chain and iteration twice")
     return trace
 
 
@@ -177,7 +177,10 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
     import zlib
 
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:  # numpy leaves a bad one open
+        with (
+            path.open("rb") as file,
+            np.load(file, allow_pickle=False) as archive,
+        ):  # numpy does not close a bad file
             found = {key: archive[key] for key in {**CLASSIFICATION, **REGRESSION} if key in archive}
     except OSError as error:
         raise _damaged(path, "is missing or cannot be read") from error
@@ -190,16 +193,16 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
         shape = found[key].shape
         fits = len(shape) == len(axes)
         if not fits or any(lengths.setdefault(a, s) != s for a, s in zip(axes, shape, strict=True)):
-            raise _damaged(path, f"holds {key!r} of shape {shape}, which does not fit ({', '.join(axes)})")
+            raise _damaged(path, f"contains {key!r} of shape {shape}, which does not fit ({', '.join(axes)})")
         if 0 in shape or found[key].dtype.kind not in "fiu":
-            raise _damaged(path, f"holds no numbers in {key!r}")
+            raise _damaged(path, f"contains no numbers in {key!r}")
     for key in ("probs", "mean", "variance"):
         if key in found and not np.isfinite(found[key]).all():
             raise UserError(
-                f"{path} holds a value of {key!r} that is not finite, so a chain has diverged: "
+                f"{path} contains a value of {key!r} that is not finite, so a chain has diverged: "
                 "run again with a smaller --step-size"
             )
     labels = found["labels"]
     if "probs" in found and not ((labels >= 0) & (labels < lengths["K"])).all():
-        raise _damaged(path, f"holds a label outside 0..{lengths['K'] - 1}")
+        raise _damaged(path, f"contains a label outside 0..{lengths['K'] - 1}")
     return found

@@ -1,4 +1,4 @@
-"""Predictions at the test inputs while draws arrive: their average, and single draws' values for diagnostics."""
+"""Predictions at the test inputs as draws arrive: their average, and values of single draws for diagnostics."""
 
 import numpy as np
 import torch
@@ -10,20 +10,20 @@ from .model_average import StreamedAverage, prediction_shape
 
 __all__ = ["StreamedPredictions"]
 
-# Function values kept per draw for R-hat and ESS: enough test points to speak for the rest.
+# Function values kept per draw for R-hat and ESS: enough test points to represent the rest.
 _MAX_FUNCTION_VALUES = 1000
-_FUNCTION_WINDOW = 64  # draws whose function values wait on the device
+_FUNCTION_WINDOW = 64  # draws whose function values are buffered on the device
 
 
 class StreamedPredictions:
-    """Predicts with every draw, once per move of the chains.
+    """Computes the predictions of every draw, skipping draws in which no chain has moved.
 
     Args:
-        target: predicts. num_chains, num_draws: C, S.
+        target: computes the predictions. num_chains, num_draws: C, S.
         test: inputs `(T, ...)`, or (inputs, labels), labels `(T,)`.
 
     Raises:
-        UserError: a target that predicts nothing; inputs or labels that do not fit the data or each other.
+        UserError: the target has no predictions, or inputs and labels do not fit the data or each other.
     """
 
     def __init__(
@@ -48,8 +48,8 @@ class StreamedPredictions:
         return self.average.sums.nbytes + self.average.second.nbytes
 
     def add(self, theta: Tensor, *, moved: bool) -> None:
-        """Averages the predictions at `theta (C, D)`. moved: whether any chain has since the last draw; if none
-        has, its predictions count again and are not computed."""
+        """Adds the predictions at `theta (C, D)` to the average. moved: whether any chain has moved since the last
+        draw; if not, the last predictions are added again without recomputing them."""
         if not moved and self.average.count:
             self.average.update(self._last)
         elif self.target.predicts_softmax:
@@ -91,7 +91,7 @@ class StreamedPredictions:
         }
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continues after the draws of an interrupted run, which `tensors()` gave."""
+        """Continues from the `tensors()` of an interrupted run."""
         self.average.sums.copy_(tensors["average.sums"])
         self.average.second.copy_(tensors["average.second"])
         self.average.curve.copy_(tensors["average.curve"])
@@ -102,8 +102,8 @@ class StreamedPredictions:
 
 def _check_labels(labels: Tensor, num_inputs: int, num_classes: int | None) -> None:
     if len(labels) != num_inputs:
-        raise UserError(f"there are {num_inputs} test inputs and {len(labels)} test labels")
+        raise UserError(f"there are {num_inputs} test inputs but {len(labels)} test labels: the numbers must match")
     if num_classes is not None:
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
-            raise UserError(f"test labels lie in {low}..{high}: they must be in 0..{num_classes - 1}")
+            raise UserError(f"test labels range over {low}..{high}: they must be in 0..{num_classes - 1}")

@@ -1,4 +1,4 @@
-"""What a run notes of every iteration, by name, and the plan that says which iterations count.
+"""The trace, which records every iteration by name, and the plan, which says which iterations are kept.
 
 Shapes: I iterations, C chains.
 """
@@ -21,7 +21,7 @@ __all__ = ["TRACE_COLUMNS", "Plan", "Trace"]
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How many iterations, and which of them count.
+    """How many iterations there are, and which are kept.
 
     Raises:
         UserError: a number below its minimum.
@@ -41,7 +41,7 @@ class Plan:
                 raise UserError(f"{name} {value} must be at least {least}")
 
     def kept_iterations(self, sampler: Sampler) -> list[int]:
-        """The iterations whose draws are stored: of those that the sampler keeps, every thin-th."""
+        """The iterations whose draws are stored: every thin-th of those the sampler keeps."""
         kept: list[int] = []
         iteration, eligible = self.burn_in, 0
         while len(kept) < self.draws:
@@ -55,9 +55,9 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """One figure per iteration and chain, float64 `(I, C)` each, in the order of the columns of `trace.csv`.
+    """One value per iteration and chain, float64 `(I, C)` each, in the column order of `trace.csv`.
 
-    `trace[rows]` is the trace of some iterations, its arrays views where numpy's indexing gives views.
+    `trace[rows]` is the trace of those iterations; its arrays are views if numpy's indexing gives views.
     """
 
     log_likelihood: np.ndarray  # sum over the data; SG samplers: estimated on the iteration's minibatches
@@ -68,16 +68,16 @@ class Trace:
     divergent: np.ndarray  # 0 or 1
     step_size: np.ndarray
     leapfrog_steps: np.ndarray
-    seconds: np.ndarray  # of the iteration, predictions included
+    seconds: np.ndarray  # wall-clock time of the iteration, predictions included
     kinetic_energy: np.ndarray  # NaN where there is no momentum
 
     @classmethod
     def empty(cls, iterations: int, chains: int) -> "Trace":
-        """To be filled by `record`; NaN until then."""
+        """A trace full of NaN, to be filled by `record`."""
         return cls(**{name: np.full((iterations, chains), np.nan) for name in TRACE_COLUMNS})
 
     def record(self, iteration: int, info: Info) -> None:
-        """Writes all figures of one iteration but its seconds. The host waits for the device here, once."""
+        """Writes everything about one iteration except its seconds. The host waits for the device here, once."""
         figures = torch.stack([getattr(info, name).to(torch.float64) for name in _ON_DEVICE]).cpu().numpy()
         for name, values in zip(_ON_DEVICE, figures, strict=True):
             getattr(self, name)[iteration] = values
@@ -95,7 +95,7 @@ class Trace:
         return np.asarray(self.log_likelihood + self.log_prior)
 
     def frame(self, burn_in: int) -> "pd.DataFrame":
-        """`trace.csv`: one row per iteration and chain. burn_in: the first iterations that do not count."""
+        """The contents of `trace.csv`: one row per iteration and chain. burn_in: number of burn-in iterations."""
         import pandas as pd
 
         iteration, chain = (index.ravel() for index in np.indices(self.log_likelihood.shape))
@@ -110,7 +110,7 @@ class Trace:
         return {f"trace.{name}": torch.from_numpy(getattr(self, name)) for name in TRACE_COLUMNS}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Fills the first rows with those of an interrupted run, which `tensors()` gave."""
+        """Fills the first rows from the `tensors()` of an interrupted run."""
         for name in TRACE_COLUMNS:
             saved = tensors[f"trace.{name}"].numpy()
             getattr(self, name)[: len(saved)] = saved
@@ -118,5 +118,5 @@ class Trace:
 
 TRACE_COLUMNS = tuple(field.name for field in dataclasses.fields(Trace))
 
-# Figures that an Info holds under the same name, as tensors `(C,)`.
+# The columns that `Info` has under the same name, as tensors `(C,)`.
 _ON_DEVICE = tuple(name for name in TRACE_COLUMNS if name not in ("leapfrog_steps", "seconds"))

@@ -1,6 +1,6 @@
-"""Samplers, one file each, all of one protocol (`protocol.py`); they never import one another.
+"""The samplers, one per file, all following one protocol (`protocol.py`); none imports another.
 
-What the author of another sampler needs is here: `Info`, `GradientStep`, `Minibatches`, `Coefficients`, `Clock`,
+To write a new sampler, import from here: `Info`, `GradientStep`, `Minibatches`, `Coefficients`, `Clock`,
 `Counter` with the random streams `MOMENTUM`, `NOISE` and `ACCEPT`, and `ops`, the fused operations.
 """
 

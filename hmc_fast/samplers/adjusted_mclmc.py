@@ -10,7 +10,8 @@
     eps      step_size               L        num_leapfrog, or ceil(trajectory_length / step_size)
     M^-1     inverse_mass            dK       what a turn adds to the kinetic energy (`isokinetic.py`)
 
-The speed is 1 whatever the force, where HMC's is about sqrt(D): lengths are as much longer in these units.
+The speed is always 1, while HMC's is about sqrt(D): equivalent step sizes and trajectory lengths are sqrt(D) times
+HMC's.
 """
 
 from collections.abc import Callable
@@ -33,7 +34,7 @@ __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]
 
 
 class AdjustedMCLMCState(AdaptiveChain):
-    """C chains, and the trajectory that moves their proposals; momenta are directions, of length 1.
+    """C chains and the trajectory that moves their proposals; momenta are unit vectors.
 
     Attributes:
         kinetic_change: scratch within an iteration, `(C,)` float64, the trajectory's sum of dK.
@@ -55,7 +56,7 @@ class AdjustedMCLMCState(AdaptiveChain):
 
 
 class IsokineticTrajectory:
-    """turn(u, eps/2), L - 1 times (drift, turn(u, eps)), drift, turn(u, eps/2): half turns merge."""
+    """turn(u, eps/2), L - 1 times (drift, turn(u, eps)), drift, turn(u, eps/2): adjacent half turns merge."""
 
     def __init__(self, state: AdjustedMCLMCState, graph: Graph) -> None:
         target, new, step_size, change = state.target, state.proposal, state.step_size, state.kinetic_change
@@ -93,12 +94,12 @@ class AdjustedMCLMC(Sampler):
     """Microcanonical trajectories with an exact Metropolis-Hastings test. Full batch, at least 2 parameters.
 
     Args:
-        step_size, trajectory_length: in units of theta (times M^(1/2)); sqrt(D) times HMC's are alike.
+        step_size, trajectory_length: in units of theta (times M^(1/2)); sqrt(D) times HMC's are equivalent.
         num_leapfrog, adapt, pool, jitter, acceptance, test_in_burn_in, inverse_mass: as for `HMC`.
-        target_acceptance: 0.9, as the paper advises.
+        target_acceptance: mean acceptance probability that adapt tunes the step size to; the paper recommends 0.9.
 
     Raises:
-        UserError: as for `HMC`; or a target of fewer than 2 parameters.
+        UserError: as for `HMC`, or a target with fewer than 2 parameters.
     """
 
     name = "adjusted_mclmc"
@@ -132,7 +133,7 @@ class AdjustedMCLMC(Sampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> AdjustedMCLMCState:
-        """Evaluates the target once at `theta (C, D)`; with adapt a few times more, for a first step size."""
+        """Evaluates the target once at `theta (C, D)`; with adapt, a few more times for a first step size."""
         check_dimension(target)
         state = AdjustedMCLMCState(self, target, theta, seed, graph, warm_up_iterations)
         if state.adaptation:
@@ -154,7 +155,7 @@ class AdjustedMCLMC(Sampler):
         return state, info
 
     def propose(self, state: AdjustedMCLMCState, num_leapfrog: int) -> None:
-        """theta', and the sum of dK on the way."""
+        """theta' and the sum of dK along the trajectory."""
         state.call(self.begin)
         state.trajectory.run(num_leapfrog)
         state.evaluate_proposal()
@@ -176,11 +177,11 @@ class AdjustedMCLMC(Sampler):
         test = metropolis_test(energy_error, state.uniform(), self.acceptance)
         test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
         state.take(test.accepted)
-        # there is no kinetic energy of the usual kind: the momentum's length is fixed
+        # NaN: the momentum has a fixed length, so there is no kinetic energy to report
         return state.outcome(energy_error, test, torch.full_like(energy_error, torch.nan))
 
     def trial(self, state: AdjustedMCLMCState) -> Tensor:
-        """dH of one step, `(C,)`: what a first step size is searched by."""
+        """dH of one step, `(C,)`, for the initial step size search."""
         self.propose(state, 1)
         return self.energy_error(state)
 

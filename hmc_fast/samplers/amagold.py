@@ -1,4 +1,4 @@
-"""AMAGOLD: minibatch dynamics, an exact test per trajectory (Zhang, Cooper & De Sa 2020, arXiv:2003.00193).
+"""AMAGOLD: minibatch dynamics with an exact test per trajectory (Zhang, Cooper & De Sa 2020, arXiv:2003.00193).
 
     repeat
         m ~ N(0, M),  rho = 0,  theta' = theta
@@ -14,10 +14,10 @@
     eps      step_size               L        num_leapfrog, or one epoch
     beta     friction                M^-1     inverse_mass
 
-rho is the energy that the minibatches' forces took: with the full data and beta = 0 it is the loss of kinetic
-energy, and this is HMC. The test asks for the energy on all data once per trajectory, a cost that L gradients
-share. It is exact if a sequence of minibatches is as likely as its reverse, so they are drawn independently and
-with replacement: batches cut from one permutation that ends within a trajectory would not be.
+rho is the energy removed by the minibatch forces: with the full data and beta = 0 it is the loss of kinetic energy,
+and the algorithm is HMC. The test needs the full-data energy once per trajectory, a cost amortised over L
+gradients. It is exact if every sequence of minibatches is as likely as its reverse. Minibatches are therefore drawn
+independently and with replacement; batches cut from a permutation that ends within a trajectory would not qualify.
 """
 
 import math
@@ -58,7 +58,7 @@ class AMAGOLDState(Chain):
 
     @property
     def step_size(self) -> Tensor:
-        """eps, `(C,)`: a drift is half of it."""
+        """eps, `(C,)`; each drift covers half of it."""
         return 2 * super().step_size
 
 
@@ -69,12 +69,12 @@ class AMAGOLD(Sampler):
         step_size: eps, in units of theta.
         friction: beta, 1 / time; 0 for none.
         batch_size: B; 0 or None for the full data.
-        num_leapfrog: L; None: one epoch, ceil(N / B).
+        num_leapfrog: L, steps per trajectory; None: one epoch, ceil(N / B).
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
-        UserError: a step size that is not positive, a negative friction or batch size, no step, or, in
-            `init`, a batch larger than the data.
+        UserError: a step size that is not positive, a negative friction or batch size, fewer than one step, or,
+            in `init`, a batch larger than the data.
     """
 
     name = "amagold"
@@ -90,7 +90,7 @@ class AMAGOLD(Sampler):
         inverse_mass: Tensor | None = None,
     ) -> None:
         if not (math.isfinite(friction) and friction >= 0):
-            raise UserError(f"friction {friction} must be a number of at least 0")
+            raise UserError(f"friction {friction} must be finite and not negative")
         if batch_size is not None and batch_size < 0:
             raise UserError(f"batch size {batch_size} must be positive, or 0 for the full data")
         if num_leapfrog is not None and num_leapfrog < 1:
@@ -107,10 +107,10 @@ class AMAGOLD(Sampler):
     def step(
         self, state: AMAGOLDState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[AMAGOLDState, Info]:
-        """One trajectory on minibatches and its test on all data, for every chain."""
+        """One trajectory on minibatches and its test on the full data, for every chain."""
         if batch is not None:
             raise UserError(
-                "the test of amagold needs minibatches of its own drawing: leave batch out, or use SGHMC"
+                "the Metropolis test of amagold needs minibatches of its own: leave batch out, or use SGHMC"
             )
         num_leapfrog = self.gradients_per_iteration(state.target)
         state.call(self.begin)
@@ -128,14 +128,14 @@ class AMAGOLD(Sampler):
         state.rho.zero_()
 
     def coefficients(self) -> Coefficients:
-        """Of a step: m' = ((1 - eps beta) m + eps g + eta) / (1 + eps beta), and half a drift."""
+        """One step: m' = ((1 - eps beta) m + eps g + eta) / (1 + eps beta), then half a drift."""
         eps, a = self.step_size, 1 + self.step_size * self.friction
         return Coefficients(
             kick=eps / a, drift=eps / 2, decay=(2 - a) / a, noise=math.sqrt(4 * eps * self.friction) / a
         )
 
     def gradient_step(self, state: AMAGOLDState, batch_size: int, graph: Graph) -> GradientStep:
-        """Half a drift, a minibatch's gradient, the kick with its share of rho, half a drift."""
+        """Half a drift, a minibatch gradient, the kick and its contribution to rho, half a drift."""
         target, new, steps, rho = state.target, state.proposal, state.steps.on_device, state.rho
         theta, momentum, grad, c, eps = new.theta, new.momentum, new.grad, state.coefficients, self.step_size
         log_lik = theta.new_empty(len(theta), batch_size)

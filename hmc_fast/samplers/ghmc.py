@@ -1,4 +1,4 @@
-"""Generalised HMC: the momentum is refreshed in part (Horowitz 1991; Neal 2011, arXiv:1206.1901, section 5.5.3).
+"""Generalised HMC: partial momentum refreshment (Horowitz 1991; Neal 2011, arXiv:1206.1901, section 5.5.3).
 
     repeat
         m = c m + sqrt(1 - c^2) xi,   c = exp(-gamma eps L),   xi ~ N(0, M)
@@ -12,10 +12,11 @@
     gamma    friction                delta    acceptance_drift
     M^-1     inverse_mass
 
-With L = 1 this is underdamped Langevin dynamics (OBABO) with an exact test. A rejection turns the chain round, so
-what HMC does by long trajectories needs a high acceptance rate here. `acceptance_drift` helps (Neal 2020,
-arXiv:2001.11950): in place of fresh uniforms one variable v in (-1, 1) drifts by delta per iteration, accepts where
-|v| < exp(-dH) and is then divided by exp(-dH), so that rejections come in clusters with long runs between.
+With L = 1 this is underdamped Langevin dynamics (OBABO) with an exact test. A rejection reverses the momentum, so
+travelling far, as HMC does in one long trajectory, needs a high acceptance rate here. `acceptance_drift` helps
+(Neal 2020, arXiv:2001.11950): instead of a fresh uniform, a variable v in (-1, 1) drifts by delta per iteration,
+accepts if |v| < exp(-dH) and is then divided by exp(-dH). Rejections then cluster, with long runs of acceptances
+between them.
 """
 
 import math
@@ -47,7 +48,7 @@ class GHMCState(GradientChain):
 
     def __init__(self, sampler: "GHMC", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
         super().__init__(target, theta, seed)
-        before = self.iteration.on_device - 1  # a step that no iteration has
+        before = self.iteration.on_device - 1  # a counter value that no iteration uses
         self.momentum = torch.empty_like(theta)
         ops.refresh_momentum(self.momentum, Counter(seed, MOMENTUM, before), inverse_mass=sampler.inverse_mass)
         uniform = ops.uniforms(Counter(seed, ACCEPT, before), len(theta), 1)[:, 0]
@@ -63,9 +64,9 @@ class GHMC(Sampler):
 
     Args:
         step_size: eps, in units of theta.
-        friction: gamma, 1 / time: the share exp(-gamma eps L) of the momentum lives on.
-        num_leapfrog: L.
-        acceptance_drift: delta in (0, 2), the drift of the acceptance variable; None draws it afresh every time.
+        friction: gamma, 1 / time; each refreshment keeps a fraction exp(-gamma eps L) of the momentum.
+        num_leapfrog: L, steps per trajectory.
+        acceptance_drift: delta in (0, 2), the drift of the acceptance variable; None draws a fresh uniform.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
@@ -129,13 +130,13 @@ class GHMC(Sampler):
         return state.outcome(energy_error, test, kinetic_energy)
 
     def drifting_test(self, state: GHMCState, energy_error: Tensor) -> MetropolisTest:
-        """With |v| for the uniform number if v drifts, else with a fresh one."""
+        """The Metropolis test with |v| as its uniform if v drifts, else with a fresh one."""
         if self.acceptance_drift is None:
             return metropolis_test(energy_error, state.uniform())
         v = state.acceptance_variable
         v.copy_(torch.remainder(v + 1 + self.acceptance_drift, 2) - 1)
         test = metropolis_test(energy_error, v.abs(), "density_ratio")
-        # a drop in energy accepts for sure and shrinks the variable: the ratio itself, not its minimum with 1
+        # The ratio itself, not its minimum with 1: a drop in energy is always accepted and shrinks v.
         ratio = torch.exp(-torch.where(test.accepted, energy_error, 0.0))
         v.copy_(torch.where(test.accepted, v / ratio, v))
         return test

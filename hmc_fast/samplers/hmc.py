@@ -10,12 +10,12 @@
     eps      step_size               L        num_leapfrog, or ceil(trajectory_length / step_size)
     M^-1     inverse_mass            U        target: minus log density over temperature
 
-A rejected proposal repeats the old state, and the repeat counts. With `adapt=True` burn-in learns eps, L and M
-(`adaptation/warm_up.py`); after it they are fixed.
+After a rejection the old state counts as another draw. With `adapt=True`, burn-in learns eps, L and M
+(`adaptation/warm_up.py`); they are fixed afterwards.
 
-There is no NUTS here. Its trajectories end where the data say, differently for every chain and draw, so chains in
-one batch would wait for the longest, and no trajectory would be one sequence of captured steps. Jittered lengths
-break the same resonances.
+We do not implement NUTS. Its trajectory lengths are different for every chain and draw, so the chains of a batch
+would wait for the longest, and a trajectory would not be a fixed sequence of captured steps. Jittered lengths break
+the same resonances.
 """
 
 import torch
@@ -40,7 +40,7 @@ __all__ = ["HMC", "HMCState"]
 
 
 class HMCState(AdaptiveChain):
-    """C chains, and the trajectory that moves their proposals."""
+    """C chains and the trajectory that moves their proposals."""
 
     def __init__(
         self, sampler: "HMC", target: Target, theta: Tensor, seed: int, graph: Graph, warm_up_iterations: int
@@ -55,27 +55,27 @@ class HMC(Sampler):
     """Full-batch HMC with an exact Metropolis-Hastings test.
 
     Args:
-        step_size: eps, in units of theta. None, with adapt: searched for.
-        trajectory_length: eps * L, in units of theta. Izmailov et al. 2021 advise pi * sigma / 2 for a prior
+        step_size: eps, in units of theta. None, with adapt: found by search.
+        trajectory_length: eps * L, in units of theta. Izmailov et al. 2021 recommend pi * sigma / 2 for a prior
             of standard deviation sigma. Give this or num_leapfrog; with adapt neither is needed.
-        num_leapfrog: L.
-        adapt: learn during burn-in what is not given; needs burn-in. Once M is learned, eps and the trajectory
-            length are in units of each parameter's own scale.
-        target_acceptance: what adapt aims the step size at, in (0, 1).
+        num_leapfrog: L, steps per trajectory.
+        adapt: during burn-in, which it needs, learn the settings that are not given. Once M is learned, eps and
+            the trajectory length are in units of each parameter's own scale.
+        target_acceptance: mean acceptance probability that adapt tunes the step size to, in (0, 1).
         pool: adapt from all chains together; False gives every chain its own step size and mass.
         integrator: `LEAPFROG`, or `TWO_STAGE`, whose L is even (`dynamics/integrators.py`).
-        jitter: in [0, 1): L is multiplied by a uniform in [1 - jitter, 1 + jitter], anew every iteration and
-            alike for all chains, which breaks resonance with periodic orbits. None: 0, or 0.5 with adapt.
-        acceptance: "log_ratio" or "density_ratio", two forms of one test (see `metropolis_test`).
-        test_in_burn_in: False leaves out the Metropolis test during burn-in, as Izmailov et al. do for their
-            first 50 iterations: a chain far from the typical set then moves on whatever its energy error. A
-            proposal that is not finite is rejected all the same.
-        inverse_mass: `(D,)` or `(C, D)`, None for identity. adapt begins there.
+        jitter: in [0, 1): L is multiplied by a uniform in [1 - jitter, 1 + jitter], new every iteration and the
+            same for all chains, which breaks resonance with periodic orbits. None: 0, or 0.5 with adapt.
+        acceptance: "log_ratio" or "density_ratio", two forms of the same test (see `metropolis_test`).
+        test_in_burn_in: False skips the Metropolis test during burn-in, as Izmailov et al. do for their first 50
+            iterations: a chain far from the typical set then moves whatever its energy error. Proposals that are
+            not finite are still rejected.
+        inverse_mass: `(D,)` or `(C, D)`, None for identity. With adapt, the initial value.
 
     Raises:
         UserError: a step size, trajectory length or number of steps that is not positive, a jitter outside
             [0, 1), an unknown acceptance rule or integrator, both or neither of trajectory_length and
-            num_leapfrog, no step size without adapt, or adapt without burn-in.
+            num_leapfrog, neither step size nor adapt, or adapt without burn-in.
     """
 
     name = "hmc"
@@ -111,7 +111,7 @@ class HMC(Sampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> HMCState:
-        """Evaluates the target once at `theta (C, D)`; with adapt a few times more, for a first step size."""
+        """Evaluates the target once at `theta (C, D)`; with adapt, a few more times for a first step size."""
         state = HMCState(self, target, theta, seed, graph, warm_up_iterations)
         if state.adaptation:
             state.adaptation.begin(state, lambda: self.trial(state))
@@ -151,7 +151,7 @@ class HMC(Sampler):
         return state.outcome(energy_error, test, kinetic_energy)
 
     def trial(self, state: HMCState) -> Tensor:
-        """dH of the shortest trajectory, `(C,)`: what a first step size is searched by."""
+        """dH of the shortest trajectory, `(C,)`, for the initial step size search."""
         self.propose(state, self.integrator.stages)
         return state.energy_error(state.inverse_mass)
 

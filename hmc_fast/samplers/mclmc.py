@@ -1,8 +1,8 @@
-"""Microcanonical Langevin Monte Carlo, without a test (Robnik et al. 2023, arXiv:2212.08549; arXiv:2303.18221).
+"""Unadjusted microcanonical Langevin Monte Carlo (Robnik et al. 2023, arXiv:2212.08549; arXiv:2303.18221).
 
-    repeat, a step
+    repeat, one step each
         g = gradient of log density over T at theta
-        turn(u, eps/2)                                         the end of the step before
+        turn(u, eps/2)                                         the end of the previous step
         u = (u + nu xi) / |u + nu xi|,   nu = sqrt((exp(2 eps / L) - 1) / D),   xi ~ N(0, I)
         turn(u, eps/2)   theta = theta + eps M^(-1/2) u
 
@@ -10,9 +10,10 @@
     eps      step_size               L        decoherence_length
     M^-1     inverse_mass            turn     `isokinetic.isokinetic_kick`
 
-One gradient per step, and a bias of order eps^2 that the energy's variance per dimension measures. In burn-in, with
-adapt: eps such that this variance is as wanted (`adaptation/energy_variance.py`), and in Stan's windows M^-1 and
-L = sqrt(sum of the variances), in units of M^(-1/2). A step that is not finite is taken back while learning.
+A step takes one gradient. The bias is of order eps^2, and the energy variance per dimension measures it. With
+adapt, burn-in tunes eps to a target value of this variance (`adaptation/energy_variance.py`) and learns, in Stan's
+windows, M^-1 and L = sqrt(sum of the variances), in units of M^(-1/2). While it adapts, a step that is not finite
+is undone.
 """
 
 import math
@@ -40,7 +41,7 @@ _FIRST_STEP = 0.25  # in units of sqrt(D), the authors' first guess for a whiten
 
 @dataclass
 class _Buffers:
-    """What lives within a step."""
+    """Buffers whose contents matter only within a step."""
 
     force: Tensor  # (C, D)
     noise: Tensor  # (C, D)
@@ -50,13 +51,13 @@ class MCLMCState(MinibatchChain):
     """C chains; the momentum is a direction, of length 1.
 
     Attributes:
-        begun: `(C,)` bool, whether the step under way has a beginning that its energy error is measured from.
-        potential: `(C,)` float64, at the gradient before. kinetic_change: `(C,)` float64, dK since then.
+        begun: `(C,)` bool, whether the current step has a start from which to measure its energy error.
+        potential: `(C,)` float64, at the previous gradient. kinetic_change: `(C,)` float64, dK since then.
         energy_error: `(C,)` float64, sum over the iteration.
         decoherence_length: `(1,)` float64. inverse_mass: `(1, D)`, or the user's.
         learning: `(1,)` bool. tuner: see `EnergyVariance`. draws, gradients: see `Moments`.
-        before: `(C, D)`, theta at the gradient before.
-        windows: of burn-in, in which the metric is learned.
+        before: `(C, D)`, theta at the previous gradient.
+        windows: the windows of burn-in in which the metric is learned.
     """
 
     def __init__(
@@ -84,20 +85,20 @@ class MCLMC(MinibatchSampler):
     Args:
         step_size: eps, in units of theta (times M^(1/2)). None, with adapt: learned.
         decoherence_length: L, the distance after which a direction is forgotten. None: sqrt(D), or learned.
-        adapt: learn eps (from step_size on, if given), L and M during burn-in; needs the full batch. None: where
-            no step size is given.
-        energy_variance: per dimension, what adapt aims the step size at.
+        adapt: learn eps (starting from step_size, if given), L and M during burn-in; needs the full batch. None:
+            only if no step size is given.
+        energy_variance: per dimension, the value that adapt tunes the step size to.
         batch_size: B; 0 or None for the full data.
         steps_per_iteration: steps per iteration.
-        inverse_mass: `(D,)` or `(C, D)`, None for identity. adapt begins there.
+        inverse_mass: `(D,)` or `(C, D)`, None for identity or, with adapt, learned.
 
     Raises:
-        UserError: a step size, length or variance that is not positive, a negative batch size, no step, no step
-            size without adapt, or adapt with minibatches (their noise is not an energy error).
+        UserError: a step size, length or variance that is not positive, a negative batch size, fewer than one
+            step, neither step size nor adapt, or adapt with minibatches (their noise is not an energy error).
     """
 
     name = "mclmc"
-    has_momentum = False  # a direction, whose length is fixed
+    has_momentum = False  # the momentum is a unit vector, so there is no kinetic energy
 
     def __init__(
         self,
@@ -114,7 +115,7 @@ class MCLMC(MinibatchSampler):
         if step_size is None and not self.adapt:
             raise UserError("MCLMC needs a step size, or adapt=True to learn one during burn-in")
         if self.adapt and batch_size:
-            raise UserError(f"adapt needs the full data, not batch size {batch_size}: give a step size instead")
+            raise UserError(f"adapt needs the full data, not batch size {batch_size}: set a step size instead")
         super().__init__(1.0 if step_size is None else step_size, batch_size, steps_per_iteration)
         self.given_step_size = step_size
         if decoherence_length is not None:
@@ -125,10 +126,10 @@ class MCLMC(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MCLMCState:
-        """Begins at `theta (C, D)`, in a random direction for every chain."""
+        """Starts at `theta (C, D)`, each chain in a random direction."""
         check_dimension(target)
         if self.adapt and warm_up_iterations < 1:
-            raise UserError("adapt learns during burn-in: give burn_in iterations, 600 for example")
+            raise UserError("adapt learns during burn-in: set burn_in, for example to 600 iterations")
         state = MCLMCState(self, target, theta, seed, graph, warm_up_iterations)
         if self.adapt:
             if self.inverse_mass is None:
@@ -141,7 +142,7 @@ class MCLMC(MinibatchSampler):
     def step(
         self, state: MCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MCLMCState, Info]:
-        """`steps_per_iteration` steps; the energy error is their sum with the full data, NaN on minibatches."""
+        """`steps_per_iteration` steps; the energy error is summed over them, and NaN on minibatches."""
         if state.steps.count == 0:
             random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.steps.on_device))
         state.learning.fill_(warming_up and self.adapt)
@@ -154,11 +155,11 @@ class MCLMC(MinibatchSampler):
         return state, info
 
     def coefficients(self, chain: MCLMCState, eps: Tensor, explores: Tensor) -> Coefficients:
-        """For drifts alone: a kick turns the direction, and does so here rather than in a kernel."""
+        """For drifts only: `update` turns the direction itself, without a kick kernel."""
         return Coefficients(kick=0.0, drift=eps)
 
     def update(self, chain: MCLMCState) -> None:
-        """The end of the step before, a turn at random, and the beginning of the next step."""
+        """The end of the previous step, a random turn, and the start of the next step."""
         theta, u, force = chain.theta, chain.momentum, chain.work.force
         scaled_force(chain.target, theta, chain.grad, chain.inverse_mass, force)
         chain.kinetic_change.add_(isokinetic_kick(u, force, chain.step_size / 2))
@@ -185,13 +186,13 @@ class MCLMC(MinibatchSampler):
         u.addcmul_(noise, nu.to(u.dtype))
         normalise(u)
 
-    # --- learning: on the device, so that nothing is read back ---
+    # --- adaptation: on the device, so that nothing is read back ---
 
     def _tuner(self, chain: MCLMCState) -> EnergyVariance:
         return EnergyVariance(chain.tuner, chain.target.num_params, self.energy_variance)
 
     def _learn_step_size(self, chain: MCLMCState, error: Tensor, counts: Tensor) -> None:
-        """One lesson; chains that diverged to NaN or infinity go back where they were, in a new direction."""
+        """Adapts to one step; chains that diverged to NaN or infinity step back and take a new direction."""
         tuner, learned = self._tuner(chain), chain.tuner.clone()
         tuner.update(error, counts)
         chain.tuner.copy_(torch.where(chain.learning, chain.tuner, learned))
@@ -199,12 +200,12 @@ class MCLMC(MinibatchSampler):
         lost = ~torch.isfinite(error) & chain.learning
         chain.begun.copy_(~lost)
         chain.theta.copy_(torch.where(lost[:, None], chain.before, chain.theta))
-        # the turn at random makes a fresh direction of 0; the force at the place left behind is unknown
+        # The random turn maps 0 to a fresh direction; the force at the restored theta is unknown.
         chain.momentum.copy_(torch.where(lost[:, None], 0.0, chain.momentum))
         chain.work.force.copy_(torch.where(lost[:, None], torch.nan, chain.work.force))
 
     def _first_metric(self, chain: MCLMCState) -> None:
-        """From where the chains begin, as for HMC (`adaptation/warm_up.py`)."""
+        """Estimated from the initial states, as for HMC (`adaptation/warm_up.py`)."""
         chain.evaluate()
         scaled_force(chain.target, chain.theta, chain.grad, chain.inverse_mass, chain.work.force)
         draws, gradients = Moments(chain.draws), Moments(chain.gradients)
@@ -231,5 +232,5 @@ class MCLMC(MinibatchSampler):
             chain.decoherence_length.copy_(torch.where(usable, spread, chain.decoherence_length))
         draws.reset()
         gradients.reset()
-        chain.begun.fill_(False)  # the step under way began in other units
+        chain.begun.fill_(False)  # the current step began under the old metric
         self._tuner(chain).restart(_FIRST_STEP * math.sqrt(chain.target.num_params))

@@ -1,7 +1,7 @@
-"""What samplers with a Metropolis test have in common: a chain, its proposal, and the moves of both.
+"""What samplers with a Metropolis test share: a chain, its proposal, and the operations on them.
 
-Functions and buffers to call; the algorithm is the sampler's own file. A rejected proposal repeats the old state,
-and the repeat counts.
+These are building blocks; each sampler's own file contains its algorithm. When a proposal is rejected, the chain
+stays where it is and that state counts as another draw.
 """
 
 from collections.abc import Callable
@@ -35,14 +35,14 @@ class Origin:
 
 
 class Chain:
-    """C chains, and the proposal that each is about to test. Steps mutate every tensor here, in place.
+    """C chains and their proposals. Steps mutate all of its tensors in place.
 
     Attributes:
         theta: `(C, D)`. log_lik: `(C, N)` of each example at theta.
         coefficients: `(C, 4)`, see `Coefficients`.
         iteration: iterations so far.
-        proposal: scratch; where a trajectory begins and, after it, where it ended.
-        origin: scratch; momentum and kinetic energy where it began.
+        proposal: scratch; the start of a trajectory, then its end.
+        origin: scratch; momentum and kinetic energy at the start of the trajectory.
     """
 
     def __init__(self, target: Target, theta: Tensor, seed: int) -> None:
@@ -61,18 +61,18 @@ class Chain:
         self.target.log_likelihood(self.theta, self.log_lik)
 
     def call(self, function: Callable[[Any], Any]) -> Any:
-        """`function(self)`: as it is, or compiled along with the gradient. For what happens once per iteration."""
+        """`function(self)`, compiled if the gradient is. For work done once per iteration."""
         if function not in self._calls:
             self._calls[function] = accelerated(self.target, partial(function, self))
         return self._calls[function]()
 
     def set_step_size(self, step_size: float | Tensor) -> None:
-        """Of kicks and drifts alike: a number, or `(C,)`."""
+        """Sets the step size of kicks and drifts: a number, or `(C,)`."""
         Coefficients(kick=step_size, drift=step_size).write(self.coefficients, self.target.temperature)
 
     @property
     def step_size(self) -> Tensor:
-        """Of drifts, `(C,)`."""
+        """Step size of the drifts, `(C,)`."""
         return self.coefficients[:, ops.DRIFT]
 
     def fresh_momentum(self, inverse_mass: Tensor | None) -> Tensor:
@@ -83,18 +83,18 @@ class Chain:
         return self.origin.momentum
 
     def propose(self, momentum: Tensor) -> None:
-        """The proposal begins where the chain is, with `momentum (C, D)`."""
+        """Starts the proposal at the current theta with `momentum (C, D)`."""
         self.proposal.theta.copy_(self.theta)
         self.proposal.momentum.copy_(momentum)
 
     def potential_error(self) -> Tensor:
-        """U(theta') - U(theta), float64 `(C,)`, from element-wise differences alone."""
+        """U(theta') - U(theta), float64 `(C,)`, summed from element-wise differences."""
         new = self.proposal
         prior = ops.prior_difference(self.theta, new.theta, self.target.prior)
         return -(prior + likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature
 
     def energy_error(self, inverse_mass: Tensor | None) -> Tensor:
-        """dH = H(theta', m') - H(theta, m), float64 `(C,)`, from element-wise differences alone."""
+        """dH = H(theta', m') - H(theta, m), float64 `(C,)`, summed from element-wise differences."""
         new, inverse_temperature = self.proposal, 1 / self.target.temperature
         difference = ops.energy_difference(
             self.theta,
@@ -108,16 +108,16 @@ class Chain:
         return difference - inverse_temperature * likelihood_difference(self.log_lik, new.log_lik)
 
     def uniform(self) -> Tensor:
-        """One number in (0, 1) for each chain's test, `(C,)`."""
+        """One uniform in (0, 1) per chain for the Metropolis test, `(C,)`."""
         return ops.uniforms(Counter(self.seed, ACCEPT, self.iteration.on_device), len(self.theta), 1)[:, 0]
 
     def take(self, accepted: Tensor) -> None:
-        """The chain goes where the proposal is, in the chains that `accepted (C,)`."""
+        """Moves the chains in which `accepted (C,)` to their proposals."""
         ops.select(self.theta, self.proposal.theta, accepted)
         ops.select(self.log_lik, self.proposal.log_lik, accepted)
 
     def outcome(self, energy_error: Tensor, test: MetropolisTest, kinetic_energy: Tensor) -> tuple[Tensor, ...]:
-        """The figures of `Info` but for the number of steps, read after `take`; the iteration is over.
+        """The fields of `Info` except `num_leapfrog`. Call it after `take`, once per iteration.
 
         kinetic_energy: at the proposal, `(C,)`.
         """
@@ -135,7 +135,7 @@ class Chain:
 
 
 class GradientChain(Chain):
-    """Chains whose trajectories begin with the gradient that an earlier one ended with.
+    """Chains that reuse the gradient at the end of one trajectory at the start of the next.
 
     Attributes:
         grad: `(C, D)` of the log likelihood at theta.
@@ -152,7 +152,7 @@ class GradientChain(Chain):
         self.proposal.grad.copy_(self.grad)
 
     def evaluate_proposal(self) -> None:
-        """Exact log likelihoods at the trajectory's end, where the gradient's pass did not leave them."""
+        """Exact log likelihoods at the end of the trajectory, unless the gradient pass already computed them."""
         if not self.target.exact_gradient_pass:
             self.target.log_likelihood(self.proposal.theta, self.proposal.log_lik)
 
@@ -162,6 +162,6 @@ class GradientChain(Chain):
 
 
 def refuse_batch(name: str, batch: Tensor | None) -> None:
-    """Raises UserError where a batch was given to a sampler whose test needs all data."""
+    """Raises UserError if a batch is given to a sampler whose Metropolis test needs the full data."""
     if batch is not None:
-        raise UserError(f"the test of {name} needs the full data: leave batch out, or use SGHMC")
+        raise UserError(f"the Metropolis test of {name} needs the full data: leave batch out, or use SGHMC")

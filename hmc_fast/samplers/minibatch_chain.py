@@ -1,11 +1,11 @@
-"""What samplers on minibatches have in common: chains that take one gradient and one update at a time.
+"""What the minibatch samplers share: chains that alternate one gradient and one update.
 
     for i = 1 .. steps_per_iteration                one iteration
         coefficients from the schedule              \
         gradient on minibatch i                      } one GradientStep: captured, compiled or simply called
         update                                      /  <- the sampler's own
 
-There is no Metropolis test, so a chain that diverges to NaN or infinity is lost; it counts as divergent.
+There is no Metropolis test, so a chain that diverges to NaN or infinity is lost; it is reported as divergent.
 """
 
 import math
@@ -31,10 +31,10 @@ __all__ = ["MinibatchChain", "MinibatchSampler", "check_friction"]
 
 
 class MinibatchSampler(ABC):
-    """Settings of a sampler whose step is one gradient, on a minibatch or the full data, and one update.
+    """Base class of samplers whose step is one gradient, on a minibatch or the full data, and one update.
 
     Raises:
-        UserError: a step size that is not positive, a negative batch size, or no step.
+        UserError: a step size that is not positive, a negative batch size, or fewer than one step.
     """
 
     name: str
@@ -60,14 +60,14 @@ class MinibatchSampler(ABC):
 
     @abstractmethod
     def coefficients(self, chain: Any, eps: Tensor, explores: Tensor) -> Coefficients:
-        """What an update multiplies by, from the step size `(1,)` float64 and whether noise is off `(1,)`.
+        """The update's coefficients, given the step size `(1,)` float64 and whether noise is off, `(1,)` bool.
 
-        Part of a step: nothing is read back.
+        Part of a step, so it must read nothing back to the host.
         """
 
     @abstractmethod
     def update(self, chain: Any) -> None:
-        """Moves theta with the gradient in `chain.grad`. Part of a step."""
+        """Moves theta, given the gradient in `chain.grad`. Part of a step."""
 
     def gradients_per_iteration(self, target: Target) -> int:
         """`steps_per_iteration`, or one epoch."""
@@ -79,22 +79,22 @@ class MinibatchSampler(ABC):
 
 @dataclass
 class _Scratch:
-    """What lives within a step or an iteration."""
+    """Buffers whose contents matter only within a step or an iteration."""
 
     grad: Tensor  # (C, D)
     log_lik: Tensor  # (C, B)
     log_lik_sum: Tensor  # (C,) float64, over the iteration
-    indices: Tensor  # (C, B) int64 minibatch of the step under way
+    indices: Tensor  # (C, B) int64 minibatch of the current step
 
 
 class MinibatchChain:
-    """C chains. Steps mutate every tensor here, in place.
+    """C chains. Steps mutate all of its tensors in place.
 
-    A subclass makes tensors of its own first and calls this last: the step is built over all of them.
+    A subclass creates its own tensors before calling this constructor, because the step is built over all of them.
 
     Attributes:
         theta, momentum: `(C, D)`. coefficients: `(C, 4)`, see `Coefficients`.
-        step_size: `(1,)` float64, of the step under way.
+        step_size: `(1,)` float64, of the current step.
         steps: steps so far.
     """
 
@@ -119,20 +119,20 @@ class MinibatchChain:
 
     @property
     def grad(self) -> Tensor:
-        """Of the log likelihood, estimated on the step's minibatch (N/B times its sum), `(C, D)`."""
+        """Gradient of the log likelihood, estimated from the step's minibatch (N/B times its sum), `(C, D)`."""
         return self._scratch.grad
 
     @property
     def log_likelihood(self) -> Tensor:
-        """Estimated on the step's minibatch, float64 `(C,)`."""
+        """Log likelihood of the full data, estimated from the step's minibatch, float64 `(C,)`."""
         return self._scratch.log_lik.double().mean(1) * self.target.num_data
 
     def evaluate(self) -> None:
-        """The gradient where the chains are, on all data: for a sampler that learns from it at the start."""
+        """The full-data gradient at theta, for samplers that adapt to it before the first step."""
         self.target.log_likelihood_and_grad(self.theta, self._scratch.grad, self._scratch.log_lik)
 
     def noise(self) -> Counter:
-        """Of the step under way."""
+        """The noise counter of the current step."""
         return Counter(self.seed, NOISE, self.steps.on_device)
 
     def refresh_momentum(self) -> None:
@@ -141,7 +141,7 @@ class MinibatchChain:
         ops.refresh_momentum(self.momentum, counter, inverse_mass=self._sampler.inverse_mass)
 
     def set_coefficients(self) -> None:
-        """On the device, from the step counter: nothing is read back, so a captured step may do it."""
+        """Computed on the device from the step counter; nothing is read back, so a captured step may do it."""
         sampler, step = self._sampler, self.steps.on_device
         # torch.full, not torch.tensor: a copy from the host would wait for the device
         step_size = torch.full_like(step, sampler.step_size, dtype=torch.float64)
@@ -193,12 +193,12 @@ class MinibatchChain:
 
 
 def check_friction(step_size: float, friction: float) -> float:
-    """The friction itself; UserError where `1 - step_size * friction` is no share of the momentum."""
+    """Returns the friction; UserError unless `1 - step_size * friction` is in (0, 1)."""
     positive("step size", step_size)
     positive("friction", friction)
     if step_size * friction >= 1:
         raise UserError(
-            f"step size {step_size} times friction {friction} is {step_size * friction:.3g}: it must be "
-            "under 1, the share of momentum lost per step"
+            f"step size {step_size} times friction {friction} is {step_size * friction:.3g}, the fraction of "
+            "momentum lost per step: it must be under 1"
         )
     return friction

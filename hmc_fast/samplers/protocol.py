@@ -1,8 +1,8 @@
-"""What every sampler is: `init(target, theta, seed) -> state`, `step(state) -> (state, info)`.
+"""The interface of every sampler: `init(target, theta, seed) -> state`, `step(state) -> (state, info)`.
 
-A state owns its buffers; `step` mutates them in place and returns the same state, so that their addresses never
-change. A checkpoint holds the state's own tensors, and whatever in it has a `state_dict`; scratch lies one level
-deeper, in dataclasses. Info is for reading and is never fed back.
+A state owns its buffers. `step` mutates them in place and returns the same state, so their addresses never change.
+A checkpoint stores the state's own tensors and every attribute that has a `state_dict`; scratch buffers live one
+level deeper, in dataclasses, and are not stored. Info is output only and never feeds back into the chain.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ class Info(NamedTuple):
 
     @classmethod
     def untested(cls, state: "State", log_likelihood: Tensor, step_size: Tensor, num_leapfrog: int) -> "Info":
-        """Of a sampler without a Metropolis test, whose chains diverge where theta is not finite.
+        """For samplers without a Metropolis test: a chain is divergent if its theta is not finite.
 
         log_likelihood: `(C,)`. step_size: `(C,)` or `(1,)`.
         """
@@ -53,7 +53,7 @@ class Info(NamedTuple):
 
 
 class State(Protocol):
-    """What the engine needs of a state, whatever the sampler."""
+    """What the engine needs from the state of any sampler."""
 
     @property
     def target(self) -> Target: ...
@@ -64,7 +64,7 @@ class State(Protocol):
 
 
 class Sampler(Protocol):
-    """A sampler is settings plus two functions. To be inherited from, or merely matched."""
+    """A sampler is its settings plus two functions. Inherit from this class, or simply match it."""
 
     name: str
     has_metropolis_test: bool
@@ -73,28 +73,27 @@ class Sampler(Protocol):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> Any:
-        """State at `theta (C, D)`, which is copied.
+        """The state at `theta (C, D)`, which is copied.
 
-        graph: how its steps run, see `GradientStep`. warm_up_iterations: how many iterations with
-        `warming_up=True` will come first, for samplers that adapt in them.
+        graph: how steps run, see `GradientStep`. warm_up_iterations: how many iterations with `warming_up=True`
+        come first, for samplers that adapt during them.
         """
 
     def step(self, state: Any, batch: Tensor | None = None, *, warming_up: bool = False) -> tuple[Any, Info]:
-        """One iteration. batch: int64 `(C, B)` rows of the data; None: the sampler's own choice."""
+        """One iteration. batch: int64 `(C, B)` rows of the data; None lets the sampler choose."""
 
     def gradients_per_iteration(self, target: Target) -> int:
-        """Gradients of each chain in one iteration, jitter aside."""
+        """Gradient evaluations per chain in one iteration, ignoring jitter."""
 
     def keeps(self, iteration: int) -> bool:
-        """Whether the draw after this iteration may count (cyclical schedules say no at times)."""
+        """Whether the draw after this iteration may be kept (cyclical schedules discard some)."""
         return True
 
 
 class Clock:
-    """A count that lies on the device, where kernels read it, and on the host, where choices are made.
+    """A counter kept twice: on the device, where kernels read it, and on the host, where Python branches on it.
 
-    `on_device.add_(1)` belongs to the work of a step, which may be captured or compiled; `count` is the host's to
-    move.
+    `on_device.add_(1)` is part of a step, which may be captured or compiled; the host increments `count` itself.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -110,7 +109,7 @@ class Clock:
 
 
 def state_tensors(state: Any) -> dict[str, Tensor]:
-    """The tensors that a checkpoint must hold, by name."""
+    """The tensors that a checkpoint must store, by name."""
     tensors = {name: value for name, value in vars(state).items() if isinstance(value, Tensor)}
     for name, part in _parts(state):
         tensors |= {f"{name}.{key}": value for key, value in part.state_dict().items()}
@@ -118,7 +117,7 @@ def state_tensors(state: Any) -> dict[str, Tensor]:
 
 
 def restore(state: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Copies the tensors of `state_tensors` into a fresh state of the same sampler and target, in place."""
+    """Copies the tensors from `state_tensors` into a fresh state of the same sampler and target, in place."""
     for name, value in vars(state).items():
         if isinstance(value, Tensor):
             value.copy_(tensors[name])
@@ -128,7 +127,7 @@ def restore(state: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def buffers(state: Any) -> list[Tensor]:
-    """Every tensor of the state, scratch included: what it takes of the device's memory."""
+    """Every tensor of the state, scratch included: its footprint in device memory."""
     found = list(state_tensors(state).values())
     for value in vars(state).values():
         if dataclasses.is_dataclass(value):

@@ -6,16 +6,16 @@
         G     = 1 / (lambda + sqrt(V))
         theta = theta + eps/2 G g + sqrt(eps G) xi,   xi ~ N(0, I)
 
-with g as in SGLD, the gradient of log density over T.
+where g, as in SGLD, is the gradient of log density over T.
 
     symbol   argument              symbol   argument
     eps      step_size             alpha    decay
     lambda   damping
 
-G depends on theta, and the dynamics that leave the posterior invariant would add eps/2 Gamma(theta), Gamma_i the
-derivative of G_i by theta_i. It is left out, as in the paper's experiments. While G adapts this biases the draws
-towards where the gradients are small, by an amount that falls with 1 - alpha (their corollary 2) and not with eps.
-So by default G adapts in burn-in alone: afterwards it is a constant metric, and the sampler is SGLD.
+G depends on theta, so leaving the posterior invariant would require a further term eps/2 Gamma(theta), where
+Gamma_i is the derivative of G_i with respect to theta_i. Following the paper's experiments, we omit it. While G
+adapts, this biases the draws towards small gradients; the bias shrinks with 1 - alpha (their corollary 2), not with
+eps. By default G therefore adapts during burn-in only. Afterwards it is a constant metric, and the sampler is SGLD.
 """
 
 import torch
@@ -50,16 +50,16 @@ class PSGLD(MinibatchSampler):
     """SGLD with an RMSprop preconditioner.
 
     Args:
-        step_size: eps, SGLD's for a coordinate with G = 1; G is about the inverse of the gradient per example.
+        step_size: eps, as in SGLD where G = 1; G is about the inverse of the gradient per example.
         decay: alpha, in [0, 1); V averages over about 1 / (1 - alpha) minibatches.
-        damping: lambda; G is at most its inverse. A weight that no example moves has V = 0: damping under
-            about eps / (4 * prior variance) makes it diverge.
-        adapt_after_burn_in: False freezes G after burn-in; True adapts it throughout, as the paper does.
+        damping: lambda; G is at most 1 / lambda. A weight with no likelihood gradient has V = 0 and diverges if
+            lambda is below about eps / (4 * prior variance).
+        adapt_after_burn_in: False freezes G after burn-in; True adapts it throughout, as in the paper.
         batch_size, steps_per_iteration, schedule: as in SGLD.
 
     Raises:
         UserError: a step size or damping that is not positive, a decay outside [0, 1), a negative batch size,
-            no step, or, from `init`, neither burn-in nor `adapt_after_burn_in`.
+            fewer than one step, or, from `init`, neither burn-in nor `adapt_after_burn_in`.
     """
 
     name = "psgld"
@@ -86,18 +86,18 @@ class PSGLD(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> PSGLDState:
-        """Begins at `theta (C, D)`; the first minibatch gives the first V."""
+        """Starts at `theta (C, D)`; the first minibatch initialises V."""
         if warm_up_iterations < 1 and not self.adapt_after_burn_in:
             raise UserError(
-                f"burn_in {warm_up_iterations} leaves PSGLD no iteration to learn its preconditioner in: give it "
-                "some, or set adapt_after_burn_in=True"
+                f"PSGLD learns its preconditioner during burn-in, and burn_in is {warm_up_iterations}: make it at "
+                "least 1, or set adapt_after_burn_in=True"
             )
         return PSGLDState(self, target, theta, seed, graph)
 
     def step(
         self, state: PSGLDState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[PSGLDState, Info]:
-        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
         state.adapting.fill_(float(warming_up or self.adapt_after_burn_in))
         return state, state.advance(batch)
 
@@ -105,7 +105,7 @@ class PSGLD(MinibatchSampler):
         return Coefficients(kick=eps / 2, drift=1.0, decay=0.0, noise=torch.where(explores, 0.0, eps).sqrt())
 
     def update(self, chain: PSGLDState) -> None:
-        # A plain mean over the first minibatches: a V that began at 0 would make the first steps far too long.
+        # A plain mean over the first minibatches: starting from V = 0 would make the first steps far too long.
         share = torch.clamp_min(1 / (chain.steps.on_device + 1), 1 - self.decay)
         squares = (chain.grad / chain.target.num_data).square()
         chain.mean_square.lerp_(squares, (share * chain.adapting).to(squares.dtype))

@@ -11,8 +11,8 @@
     eps      step_size             gamma    friction (C M^-1 in the paper), 1 / time
     B        noise_estimate        M^-1     inverse_mass
 
-In the words of optimisers: learning rate eps^2 (on the *sum* over the data), momentum 1 - eps gamma. There
-is no Metropolis test: the distribution is biased at order eps, and by gradient noise that B leaves uncounted.
+In optimiser terms, the learning rate is eps^2 (on the *sum* over the data) and the momentum 1 - eps gamma. There is
+no Metropolis test: the stationary distribution is biased at order eps, and by any gradient noise B does not cover.
 """
 
 import torch
@@ -35,13 +35,13 @@ class SGHMC(MinibatchSampler):
 
     Args:
         step_size: eps, in units of theta.
-        friction: gamma; the momentum keeps a share 1 - eps * gamma per step.
+        friction: gamma; each step multiplies the momentum by 1 - eps * gamma.
         batch_size: B; 0 or None for the full data (underdamped Langevin dynamics).
         steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
-        noise_estimate: B of the paper, the part of the friction that gradient noise already pays for.
+        noise_estimate: B of the paper, the part of the friction already balanced by gradient noise.
         refresh_interval: iterations between fresh momenta; 0 never refreshes after the start.
         schedule: None keeps eps constant; `CosineCyclical` anneals it in cycles (cSGHMC), `PolynomialDecay`
-            for good.
+            once.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
@@ -75,13 +75,13 @@ class SGHMC(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MinibatchChain:
-        """Begins at `theta (C, D)`."""
+        """Starts at `theta (C, D)`."""
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
         self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
         iteration = state.steps.count // self.gradients_per_iteration(state.target)
         if iteration == 0 or (self.refresh_interval and iteration % self.refresh_interval == 0):
             state.refresh_momentum()

@@ -7,8 +7,9 @@
     symbol   argument              symbol   argument
     eps      step_size             M^-1     inverse_mass
 
-This is one kick from rest and one drift of length 1, and so it runs in the one fused kernel of SGHMC. There is no
-Metropolis test: the distribution is biased at order eps, and by the gradient noise, of variance eps^2/4 per step.
+This is a kick from zero momentum followed by a drift of length 1, so it runs in the same fused kernel as SGHMC.
+There is no Metropolis test: the stationary distribution is biased at order eps, and by the gradient noise, whose
+variance enters each step scaled by eps^2/4.
 """
 
 import torch
@@ -33,12 +34,12 @@ class SGLD(MinibatchSampler):
             the gradient of a *sum* over the data: a learning rate on the mean loss is eps N / 2.
         batch_size: B; 0 or None for the full data (unadjusted Langevin).
         steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
-        schedule: None keeps eps constant; `PolynomialDecay` lets it fall as in the paper, `CosineCyclical`
-            in cycles whose exploration stage has no noise (cSGLD, Zhang et al. 2020, arXiv:1902.03932).
+        schedule: None keeps eps constant; `PolynomialDecay` decreases it as in the paper, `CosineCyclical` in
+            cycles whose exploration stage has no noise (cSGLD, Zhang et al. 2020, arXiv:1902.03932).
         inverse_mass: `(D,)` or `(C, D)`, a constant preconditioner; None for identity.
 
     Raises:
-        UserError: a step size that is not positive, a negative batch size, or no step.
+        UserError: a step size that is not positive, a negative batch size, or fewer than one step.
     """
 
     name = "sgld"
@@ -60,13 +61,13 @@ class SGLD(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MinibatchChain:
-        """Begins at `theta (C, D)`."""
+        """Starts at `theta (C, D)`."""
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
         self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
         return state, state.advance(batch)
 
     def coefficients(self, chain: MinibatchChain, eps: Tensor, explores: Tensor) -> Coefficients:

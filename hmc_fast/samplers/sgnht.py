@@ -12,9 +12,9 @@ thermostats", algorithm 2).
     eps      step_size (h)         xi       the thermostat, one per chain, in the state
     A        friction              M^-1     inverse_mass
 
-SGHMC with a friction that learns how much noise the minibatches add: while the momentum is hotter than it should be
-xi grows, so the mean of m^T M^-1 m / D is 1 whatever the variance of the gradient, as long as that is alike in all
-coordinates. There is no Metropolis test: the distribution is biased at order eps.
+This is SGHMC with a friction that adapts to the gradient noise: while the kinetic energy is too high, xi grows. The
+mean of m^T M^-1 m / D is thus 1 whatever the variance of the gradient noise, provided that it is the same in all
+coordinates. There is no Metropolis test: the stationary distribution is biased at order eps.
 """
 
 import torch
@@ -43,14 +43,14 @@ class SGNHT(MinibatchSampler):
 
     Args:
         step_size: eps, in units of theta.
-        friction: A, 1 / time: the noise that is injected, and where the thermostat begins.
+        friction: A, 1 / time; sets the injected noise and the thermostat's initial value.
         batch_size: B; 0 or None for the full data.
         steps_per_iteration: steps per iteration; None: one epoch, ceil(N / B).
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
         UserError: a step size or friction that is not positive, a product of the two of 1 or more, a negative
-            batch size, or no step.
+            batch size, or fewer than one step.
     """
 
     name = "sgnht"
@@ -71,13 +71,13 @@ class SGNHT(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> SGNHTState:
-        """Begins at `theta (C, D)`."""
+        """Starts at `theta (C, D)`."""
         return SGNHTState(self, target, theta, seed, graph)
 
     def step(
         self, state: SGNHTState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[SGNHTState, Info]:
-        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
         if state.steps.count == 0:
             state.refresh_momentum()
         return state, state.advance(batch)

@@ -14,10 +14,10 @@
     eps      step_size               L        num_leapfrog, or ceil(trajectory_length / step_size)
     M        num_splits              M^-1     inverse_mass
 
-Each kick depends on theta alone, so a step keeps volume, and it reads alike backwards: the test is exact whatever
-the subsets. A gradient sees N/M examples, which bounds memory, and a step costs 2 (M - 1) of them, about two passes
-over the data, but drifts 2 (M - 1) times, so that a step may be longer than leapfrog's. Two kicks by one subset
-without a drift between are one kick: of U_M inside a step, and of U_1 where two steps meet.
+Each kick depends on theta alone, so a step preserves volume; it is also palindromic, so the test is exact for any
+choice of subsets. A gradient uses N/M examples, which bounds memory. A step takes 2 (M - 1) gradients, about two
+passes over the data, but also 2 (M - 1) drifts, so it can be longer than a leapfrog step. Two kicks from the same
+subset with no drift between them are merged: U_M in the middle of a step, and U_1 where two steps meet.
 """
 
 from collections.abc import Iterator
@@ -41,10 +41,10 @@ __all__ = ["SplitHMC", "SplitHMCState"]
 
 
 class SplitHMCState(Chain):
-    """C chains, and what a trajectory visits.
+    """C chains and the subsets that a trajectory visits.
 
     Attributes:
-        subsets: M times int64 `(C, N/M)`, constant. indices: by size, the subset that a visit reads.
+        subsets: M constant int64 tensors `(C, N/M)`. indices: for each subset size, the buffer that a visit reads.
         visits: one gradient step of each kind.
     """
 
@@ -64,7 +64,7 @@ class SplitHMCState(Chain):
 
     @property
     def step_size(self) -> Tensor:
-        """eps, `(C,)`, of which a drift is one part in 2 (M - 1)."""
+        """eps, `(C,)`; each drift covers 1 / (2 (M - 1)) of it."""
         return super().step_size * 2 * (len(self.subsets) - 1)
 
     def kind(self, visit: "Visit") -> "Kind":
@@ -80,7 +80,7 @@ class Visit(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """What visits to subsets of one size have in common: compiling and capturing cost the same for any number."""
+    """What distinguishes one compiled or captured step from another: subsets of one size share it."""
 
     size: int
     kicks: int
@@ -88,18 +88,20 @@ class Kind(NamedTuple):
 
 
 class SplitHMC(Sampler):
-    """HMC whose trajectories see one subset of the data at a time, with an exact test on all data.
+    """HMC whose trajectories use one subset of the data at a time, with an exact test on the full data.
 
     Args:
         step_size: eps, in units of theta.
-        num_splits: M, at least 2; subsets are fixed by the seed, equal but for the last, and shared by all chains.
+        num_splits: M, at least 2; the seed fixes the subsets, which have nearly equal sizes and which all chains
+            share.
         trajectory_length: eps * L, in units of theta. Give this or num_leapfrog.
         num_leapfrog: L, steps of eps; each takes 2 (M - 1) gradients on a subset.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
 
     Raises:
         UserError: a step size or trajectory length that is not positive, fewer than 2 splits or, in `init`,
-            more than there are data, no step, or both or neither of trajectory_length and num_leapfrog.
+            more than there are data, fewer than one step, or both or neither of trajectory_length and
+            num_leapfrog.
     """
 
     name = "split_hmc"
@@ -117,11 +119,11 @@ class SplitHMC(Sampler):
     ) -> None:
         self.step_size, self.inverse_mass = positive("step size", step_size), inverse_mass
         if num_splits < 2:
-            raise UserError(f"number of splits {num_splits} must be at least 2: HMC is what 1 would be")
+            raise UserError(f"number of splits {num_splits} must be at least 2: for a single subset use HMC")
         if trajectory_length is not None and num_leapfrog is None:
             num_leapfrog = whole_steps(positive("trajectory length", trajectory_length) / step_size)
         elif num_leapfrog is None or trajectory_length is not None:
-            raise UserError("SplitHMC needs either trajectory_length or num_leapfrog, and not both")
+            raise UserError("SplitHMC needs either trajectory_length or num_leapfrog, but not both")
         if num_leapfrog < 1:
             raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
         self.num_splits, self.trajectory_length, self.num_leapfrog = num_splits, trajectory_length, num_leapfrog
@@ -135,7 +137,7 @@ class SplitHMC(Sampler):
     def step(
         self, state: SplitHMCState, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[SplitHMCState, Info]:
-        """One trajectory over the subsets and its test on all data, for every chain."""
+        """One trajectory over the subsets and its test on the full data, for every chain."""
         refuse_batch(self.name, batch)
         state.call(self.begin)
         self.trajectory(state)
@@ -156,7 +158,7 @@ class SplitHMC(Sampler):
             state.visits[kind]()
 
     def visits(self, num_leapfrog: int) -> Iterator[Visit]:
-        """The subsets in the order in which a trajectory kicks by them."""
+        """The subsets in the order in which they kick a trajectory."""
         last = self.num_splits - 1
         for step in range(num_leapfrog):
             for subset in (*range(last + 1), *range(last - 1, 0, -1)):
@@ -165,11 +167,11 @@ class SplitHMC(Sampler):
         yield Visit(0, 1, drifts=False)
 
     def coefficients(self) -> Coefficients:
-        """Of one visit: kick(U_k, eps/2), drift(eps / (2 (M - 1)))."""
+        """One visit: kick(U_k, eps/2), drift(eps / (2 (M - 1)))."""
         return Coefficients(kick=self.step_size / 2, drift=self.step_size / self._drifts)
 
     def visit(self, state: SplitHMCState, kind: Kind, graph: Graph) -> GradientStep:
-        """The gradient on a subset, one kick or two in one, and a drift. Which subset it is lies in a buffer."""
+        """The gradient on a subset, one kick or two merged, and a drift. The subset's indices are in a buffer."""
         target, new, c = state.target, state.proposal, state.coefficients
         theta, momentum, grad, indices = new.theta, new.momentum, new.grad, state.indices[kind.size]
         log_lik = theta.new_empty(len(theta), kind.size)
@@ -191,7 +193,7 @@ class SplitHMC(Sampler):
         )
 
     def test(self, state: SplitHMCState) -> tuple[Tensor, ...]:
-        """theta = theta' with probability min(1, exp(-dH)), the energy on all data."""
+        """theta = theta' with probability min(1, exp(-dH)), with the full-data energy."""
         energy_error = state.energy_error(self.inverse_mass)
         test = metropolis_test(energy_error, state.uniform())
         kinetic_energy = ops.kinetic_energy(state.proposal.momentum, inverse_mass=self.inverse_mass)
@@ -199,10 +201,10 @@ class SplitHMC(Sampler):
         return state.outcome(energy_error, test, kinetic_energy)
 
     def gradients_per_iteration(self, target: Target) -> int:
-        """On a subset each."""
+        """Each gradient is on one subset."""
         return self.num_leapfrog * self._drifts + 1
 
     @property
     def _drifts(self) -> int:
-        """Of a step: 2 (M - 1)."""
+        """Drifts per step, 2 (M - 1)."""
         return 2 * (self.num_splits - 1)

@@ -10,13 +10,14 @@
     eps      step_size             gamma    friction
     M^-1     inverse_mass
 
-A step needs one gradient, since that at its end is that at the start of the next; so steps are cut where the
-gradient is taken. What comes between two gradients is B(eps) A(eps/2) O(eps) A(eps/2), or, as two half O make one,
-B(eps/2) O(eps) B(eps/2) A(eps); theta runs through the very same values. The momentum is the one at that cut.
+A step needs one gradient, because the gradient at its end is also the one at the start of the next step. We
+therefore cut the sequence at the gradients. Between two of them it reads B(eps) A(eps/2) O(eps) A(eps/2) for BAOAB
+and, with two half O steps merged, B(eps/2) O(eps) B(eps/2) A(eps) for OBABO; theta takes exactly the same values.
+The reported momentum is the one at the cut.
 
-For a Gaussian target and full gradients the theta of BAOAB has exactly the target's covariance, at any stable step
-size; OBABO is biased at order eps^2. There is no Metropolis test here: with L = 1 GHMC (Horowitz 1991) is
-Metropolised OBABO.
+For a Gaussian target and full-data gradients, BAOAB samples theta with exactly the target's covariance at any
+stable step size; OBABO is biased at order eps^2. There is no Metropolis test: GHMC (Horowitz 1991) with L = 1 is
+OBABO with one.
 """
 
 from typing import Literal
@@ -50,7 +51,7 @@ class UnderdampedLangevin(MinibatchSampler):
 
     Raises:
         UserError: a step size or friction that is not positive, an unknown scheme, a negative batch size, or
-            no step.
+            fewer than one step.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class UnderdampedLangevin(MinibatchSampler):
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MinibatchChain:
-        """Begins at `theta (C, D)`."""
+        """Starts at `theta (C, D)`."""
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
         self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on its own minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
         if state.steps.count == 0:
             state.refresh_momentum()
         return state, state.advance(batch)

@@ -1,7 +1,7 @@
-"""How long a trajectory is, given or learned: what HMC and AdjustedMCLMC share.
+"""Trajectory lengths, given or adapted: what HMC and AdjustedMCLMC share.
 
-`adaptation/warm_up.py` says what is learned. Here it is put to work on a chain: step size, metric and number of
-steps are set from it, and read back to the host once per iteration of burn-in, never after it.
+`adaptation/warm_up.py` defines what is adapted. This file applies it to a chain: it sets the step size, the metric
+and the number of steps. They are read back to the host once per iteration of burn-in and never afterwards.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,18 +27,18 @@ __all__ = [
     "check_target_acceptance",
 ]
 
-_MAX_LEAPFROG = 1024  # of one adapted trajectory, as many as Stan's deepest tree
-# Before the first metric is learned, and four times as many per window from there on: lengths that follow from a
-# poor metric waste gradients (a regression on a raw predictor took 700 steps in its second window).
+_MAX_LEAPFROG = 1024  # steps of one adapted trajectory, as in Stan's deepest tree
+# The limit before the first metric is learned; each window then multiplies it by four. Lengths derived from a poor
+# metric waste gradients (a regression on a raw predictor took 700 steps in its second window).
 _EARLY_LEAPFROG = 64
-GUESSED_LEAPFROG = 20  # of a length that is yet to be learned, for forecasts
+GUESSED_LEAPFROG = 20  # for forecasts, while the length has not been learned
 
 
 @dataclass(frozen=True)
 class TrajectoryLength:
-    """The number of leapfrog steps of each iteration, alike for all chains: settings as for `HMC`, checked.
+    """The number of leapfrog steps per iteration, the same for all chains; validates the settings of `HMC`.
 
-    owner: whose settings they are, for messages. stages: of the integrator.
+    owner: the sampler's name in error messages. stages: of the integrator.
 
     Raises:
         UserError: see `HMC`.
@@ -59,7 +59,7 @@ class TrajectoryLength:
             positive("step size", self.step_size)
         given = (self.trajectory_length is not None) + (self.num_leapfrog is not None)
         if given == 2 or (given == 0 and not self.adapt):
-            raise UserError(f"{self.owner} needs either trajectory_length or num_leapfrog, and not both")
+            raise UserError(f"{self.owner} needs either trajectory_length or num_leapfrog, but not both")
         if self.trajectory_length is not None:
             positive("trajectory length", self.trajectory_length)
         if self.num_leapfrog is not None and self.num_leapfrog < 1:
@@ -69,7 +69,7 @@ class TrajectoryLength:
 
     @property
     def steps(self) -> int | None:
-        """L, given or from a length and a step size; None where it is yet to be learned."""
+        """L, as given or computed from trajectory length and step size; None if it has yet to be learned."""
         if self.num_leapfrog is not None:
             return whole_steps(self.num_leapfrog, self.stages)
         if self.trajectory_length is not None and self.step_size is not None:
@@ -77,7 +77,7 @@ class TrajectoryLength:
         return None
 
     def jittered(self, num_leapfrog: int, seed: int, iteration: int) -> int:
-        """L of this iteration, a whole number of the integrator's stages."""
+        """L of this iteration, a multiple of the integrator's stages."""
         if self.jitter == 0:
             return num_leapfrog
         uniform = host_uniform(seed, JITTER, iteration)
@@ -89,20 +89,20 @@ class WindowAdaptation:
     """Learns a chain's step size, metric and number of leapfrog steps during burn-in.
 
     Args:
-        sampler: with the settings of `HMC`. theta: `(C, D)`, where chains begin.
-        unit_of_length: what the dynamics travels while HMC, at unit mass and scale, travels 1.
+        sampler: any with the settings of `HMC`. theta: `(C, D)`, the initial states.
+        unit_of_length: the distance the dynamics travels while HMC, at unit mass and scale, travels 1.
 
     Attributes:
         inverse_mass: `(D,)` or `(C, D)`, learned in place.
         num_leapfrog: of the next trajectory, before jitter.
 
     Raises:
-        UserError: no iteration to learn in.
+        UserError: there is no burn-in.
     """
 
     def __init__(self, sampler: Any, theta: Tensor, warm_up_iterations: int, unit_of_length: float) -> None:
         if warm_up_iterations < 1:
-            raise UserError("adapt=True learns during burn-in: give burn_in iterations, 600 for example")
+            raise UserError("adapt=True learns during burn-in: set burn_in, for example to 600 iterations")
         metric = theta.new_ones(1 if sampler.pool else len(theta), theta.shape[1])
         self.metric_given = sampler.inverse_mass is not None
         if self.metric_given:
@@ -114,13 +114,16 @@ class WindowAdaptation:
         self.num_leapfrog = self.length.steps or self.length.stages
 
     def begin(self, chain: GradientChain, trial: Callable[[], Tensor]) -> None:
-        """A first metric and step size, where the chain is. trial: dH `(C,)` of one step at the step sizes set."""
+        """Sets a first metric and step size at the current theta.
+
+        trial: dH `(C,)` of one step at the chain's step sizes.
+        """
         if not self.metric_given:
             self.warm_up.first_metric(chain.theta, _force(chain))
         self._search_step_size(chain, trial, 0)
 
     def learn(self, chain: GradientChain, accept_prob: Tensor, trial: Callable[[], Tensor]) -> None:
-        """One lesson of burn-in, and after the last one what was learned is fixed."""
+        """Adapts to one iteration of burn-in; the last one fixes the step size."""
         iteration, warm_up = chain.iteration.count, self.warm_up
         if warm_up.learn(iteration, chain.theta, _force(chain), accept_prob):
             self._search_step_size(chain, trial, iteration + 1)
@@ -143,14 +146,14 @@ class WindowAdaptation:
         self._set_step_size(chain, step_size)
 
     def _set_step_size(self, chain: GradientChain, step_size: Tensor) -> None:
-        """Of every chain, `(C,)`; also the number of steps that goes with it, unless the user gave one."""
+        """Sets the step sizes `(C,)` and the number of steps to match, unless the user gave that number."""
         chain.set_step_size(step_size)
         if self.length.num_leapfrog is not None:
             return
         length = self.length.trajectory_length or self.unit_of_length * float(self.warm_up.trajectory_length)
         ends = self.warm_up.windows.ends
         closed = sum(end <= chain.iteration.count for end in ends)
-        # Early on the slowest chain decides: it may have the longest way to go
+        # Early on, the smallest step size decides: that chain may be the farthest from the typical set.
         typical = float(step_size.min() if closed == 0 else step_size.log().mean().exp())
         most = _MAX_LEAPFROG if closed == len(ends) else _EARLY_LEAPFROG * 4**closed
         self.num_leapfrog = min(whole_steps(length / typical, self.length.stages), most, _MAX_LEAPFROG)
@@ -165,10 +168,10 @@ class WindowAdaptation:
 
 
 class AdaptiveChain(GradientChain):
-    """Chains of a sampler with the settings of `HMC`.
+    """Chains of a sampler that has the settings of `HMC`.
 
     Attributes:
-        adaptation: what burn-in learns with, None where nothing is learned.
+        adaptation: adapts during burn-in; None without adapt.
         inverse_mass: `(D,)` or `(C, D)`, None for identity.
         untested: `(1,)` bool, whether this iteration accepts every finite proposal.
     """
@@ -194,27 +197,27 @@ class AdaptiveChain(GradientChain):
         self.set_step_size(sampler.step_size or 1.0)
 
     def next_num_leapfrog(self) -> int:
-        """Steps of the next iteration, jitter included."""
+        """Leapfrog steps of the next iteration, jitter included."""
         steps = self.adaptation.num_leapfrog if self.adaptation else self._length.steps
         return self._length.jittered(steps or self._length.stages, self.seed, self.iteration.count)
 
 
 def check_target_acceptance(target_acceptance: float) -> float:
-    """The number itself; UserError if it is not in (0, 1)."""
+    """Returns the number; UserError if it is not in (0, 1)."""
     if not 0 < target_acceptance < 1:
         raise UserError(f"target acceptance {target_acceptance} must lie between 0 and 1")
     return target_acceptance
 
 
 def check_integrator(integrator: Integrator) -> Integrator:
-    """The integrator itself; UserError for anything else, such as a name."""
+    """Returns the integrator; UserError for anything else, such as a name."""
     if not isinstance(integrator, Integrator):
         raise UserError(f"integrator {integrator!r} is unknown: use hmc_fast.LEAPFROG or hmc_fast.TWO_STAGE")
     return integrator
 
 
 def _force(chain: GradientChain) -> Tensor:
-    """Gradient of log density over T where the chain is, `(C, D)`."""
+    """Gradient of log density over T at the current theta, `(C, D)`."""
     force = torch.empty_like(chain.theta)
     chain.target.force(chain.theta, chain.grad, force)
     return force

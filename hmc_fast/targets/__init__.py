@@ -1,1 +1,1 @@
-"""What is sampled: log densities over rows of a flat parameter buffer."""
+"""Target distributions: posteriors of torch models and bare densities, over rows of a flat parameter buffer."""

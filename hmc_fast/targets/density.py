@@ -1,4 +1,4 @@
-"""A bare log density as a target (`base.py` says what a target is)."""
+"""A bare log density as a target (see `base.py` for the interface)."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -21,8 +21,8 @@ __all__ = ["Density"]
 class Density(Target):
     """A bare log density `fn(theta: (D,)) -> scalar`, up to a constant, vectorised over chains.
 
-    Chains begin uniformly in (-2, 2) unless told otherwise. Its energy is one number per chain, exact to
-    the dtype: use float64 where log densities are large.
+    By default chains start uniformly in (-2, 2). The energy is a single number per chain in the given dtype: use
+    float64 if log densities are large.
 
     Raises:
         UserError: a dimension under 1, a temperature that is not positive, or a function that does not
@@ -52,10 +52,10 @@ class Density(Target):
             raise UserError(f"the log density returned {got} for one point: it must return a scalar tensor")
         if not value.requires_grad:
             raise UserError(
-                "the log density has no gradient: compute it from its argument by torch operations, and detach "
-                "nothing"
+                "the log density has no gradient: compute it from its argument with torch operations, and do not "
+                "detach"
             )
-        # The log likelihood of a single example, which `fn` ignores.
+        # The density poses as the log likelihood of one example, which `fn` ignores.
         self._datum = torch.zeros(1, device=device)
         self._gradient = GradientPass(self._log_prob, "vmap", micro_batch_size=1)
 

@@ -1,8 +1,8 @@
-"""A module as a function of one row of a flat buffer: parameters of all chains in one tensor `(C, D)`.
+"""A module as a function of one row of a flat buffer, the `(C, D)` tensor of the parameters of all chains.
 
-The model sees views of a row through `torch.func.functional_call`. The views are made with `torch.split`,
-whose backward is one concatenation: the gradient comes back as one flat tensor, without the zero-filled
-copy per parameter that slices would cost.
+The model receives views of a row through `torch.func.functional_call`. The views come from `torch.split`, whose
+backward is a single concatenation: the gradient is one flat tensor, without the zero-filled copy per parameter that
+slicing would cost.
 """
 
 import copy
@@ -22,8 +22,8 @@ __all__ = ["FlatModel"]
 class FlatModel:
     """`model` as `outputs = flat(row, x)`, `row (D,)`.
 
-    Keeps a copy of the module: the caller's is never changed. Parameters with `requires_grad=False` and
-    buffers are constants; tied parameters are counted once. Order: `model.named_parameters()`.
+    Keeps a copy of the module; the caller's is never modified. Parameters with `requires_grad=False` and buffers
+    are constants; tied parameters are counted once. Order: `model.named_parameters()`.
 
     Attributes:
         names, shapes, sizes: of the parameters, in the order of the buffer. num_params: D.
@@ -47,7 +47,7 @@ class FlatModel:
     def __call__(self, row: Tensor, x: Tensor, *, channels_last: bool = False) -> Tensor:
         """Outputs of the model with the parameters `row (D,)` at the inputs `x (B, ...)`.
 
-        channels_last: hand kernels of convolutions over in that layout, which the rest then follows.
+        channels_last: pass convolution kernels in that layout, which the other operations then follow.
         """
         parameters = self.views(row)
         if channels_last:
@@ -62,14 +62,14 @@ class FlatModel:
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def flatten(self, parameters: Mapping[str, Tensor]) -> Tensor:
-        """The flat row `(D,)` of named tensors, e.g. a `state_dict()`; further names are ignored."""
+        """The flat row `(D,)` of named tensors, e.g. a `state_dict()`; other names are ignored."""
         missing = [name for name in self.names if name not in parameters]
         if missing:
             raise UserError(f"weights lack parameter {missing[0]!r}: they belong to another model")
         for name, shape in zip(self.names, self.shapes, strict=True):
             if parameters[name].shape != shape:
                 raise UserError(
-                    f"weights hold {name!r} with shape {tuple(parameters[name].shape)}, the model wants "
+                    f"weights contain {name!r} with shape {tuple(parameters[name].shape)}, the model expects "
                     f"{tuple(shape)}: they belong to another model"
                 )
         tensors = [parameters[name].detach().to(self.device, self.dtype).reshape(-1) for name in self.names]
@@ -83,7 +83,7 @@ class FlatModel:
                 target[name].copy_(view)
 
     def fan_in(self) -> Tensor:
-        """Fan-in of every element `(D,)`: inputs that a weight sums over; 1 for vectors such as biases."""
+        """Fan-in of every element `(D,)`: the number of inputs its unit sums over; 1 for vectors such as biases."""
         fans = [math.prod(shape[1:]) if len(shape) > 1 else 1 for shape in self.shapes]
         return torch.cat([torch.full((size,), float(fan)) for size, fan in zip(self.sizes, fans, strict=True)])
 
@@ -96,7 +96,7 @@ class FlatModel:
         found = [i for i, name in enumerate(self.names) if fnmatch.fnmatchcase(name, pattern)]
         if not found:
             raise UserError(
-                f"parameter group {pattern!r} matches nothing: the model has {', '.join(self.names[:8])}"
+                f"parameter group {pattern!r} matches no parameter: the model has {', '.join(self.names[:8])}"
                 + (", ..." if len(self.names) > 8 else "")
             )
         return found

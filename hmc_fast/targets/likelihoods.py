@@ -1,6 +1,6 @@
-"""Likelihoods: per-example log probabilities `(B,)` from a model's outputs, and what the outputs predict.
+"""Likelihoods: per-example log probabilities `(B,)` and predictions from a model's outputs.
 
-Values are neither averaged nor scaled: posteriors sum them over the data.
+Values are never averaged or scaled here; posteriors sum them over the data.
 """
 
 import math
@@ -29,11 +29,11 @@ Task = Literal["classification", "regression", "custom"]
 
 @runtime_checkable
 class Likelihood(Protocol):
-    """What a posterior needs of a likelihood."""
+    """What a posterior needs from a likelihood."""
 
     @property
     def task(self) -> Task:
-        """What the predictions are: class probabilities, mean and variance, or raw outputs."""
+        """The kind of prediction: class probabilities, mean and variance, or raw outputs."""
 
     def log_prob(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Log-likelihood of each example, `(B,)`."""
@@ -49,16 +49,15 @@ class Categorical:
     task: Task = "classification"
 
     def log_prob(self, outputs: Tensor, y: Tensor) -> Tensor:
-        if outputs.shape[:-1] != y.shape:  # gather would take the first of too many rows
+        if outputs.shape[:-1] != y.shape:  # gather would silently use only the first rows
             raise UserError(
                 f"outputs of shape {tuple(outputs.shape)} for labels of shape {tuple(y.shape)}: a categorical "
                 "likelihood needs logits (B, K) for labels (B,)"
             )
-        if (
-            torch.compiler.is_compiling()
-        ):  # Inductor turns this backward pass into a comparison, gather's into a scatter
+        # Inductor turns the backward pass of cross_entropy into a comparison, that of gather into a scatter.
+        if torch.compiler.is_compiling():
             return -F.cross_entropy(outputs, y, reduction="none")
-        # vmap takes cross_entropy apart in Python: 70 to 130 us per gradient of a small network, and imports sympy.
+        # vmap decomposes cross_entropy in Python: 70 to 130 us per gradient of a small network, and imports sympy.
         return torch.log_softmax(outputs, dim=-1).gather(-1, y.unsqueeze(-1)).squeeze(-1)
 
     def predict(self, outputs: Tensor) -> Tensor:
@@ -82,10 +81,10 @@ class Bernoulli:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """y ~ N(output, noise_std^2), output `(B,)` or `(B, 1)`; the noise is known, in the units of y.
+    """y ~ N(output, noise_std^2), output `(B,)` or `(B, 1)`; noise_std is known, in the units of y.
 
     Raises:
-        UserError: a noise that is not positive and finite.
+        UserError: a noise_std that is not positive and finite.
     """
 
     noise_std: float = 1.0
@@ -106,9 +105,9 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class HeteroscedasticGaussian:
-    """y ~ N(outputs[:, 0], softplus(outputs[:, 1])^2): the UCI likelihood of Izmailov et al. 2021's code.
+    """y ~ N(outputs[:, 0], softplus(outputs[:, 1])^2): the UCI likelihood in the code of Izmailov et al. 2021.
 
-    min_std bounds the standard deviation from below: without it the density is unbounded at a data point.
+    min_std bounds the standard deviation from below; without it the likelihood is unbounded.
     """
 
     min_std: float = 1e-3

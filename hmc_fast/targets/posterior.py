@@ -1,8 +1,4 @@
-"""The posterior of a torch model's parameters given data (`base.py` says what a target is).
-
-`compute/gradient.py` cuts the data into micro-batches and batches the chains; `validation.py` refuses what does not
-fit.
-"""
+"""The posterior of a torch model's parameters given data (see `base.py` for the interface)."""
 
 import copy
 from collections.abc import Callable
@@ -30,27 +26,27 @@ class Posterior(Target):
     """The posterior of a torch model's parameters given data.
 
     Args:
-        model: any `nn.Module` from inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never changed.
+        model: any `nn.Module` that maps inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never modified.
         data: `(X, y)`, `X (N, ...)` float, `y (N,)` (or what the likelihood takes).
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
-        prior: a prior of `hmc_fast.priors`, or `PerGroup` for one per parameter group.
-        temperature: T; likelihood and prior are both divided by it.
-        micro_batch_size: examples per forward and backward pass; it bounds memory and changes results by
-            rounding alone. None: 128 for convolutions on a CPU, so that activations stay in cache
-            (compiled ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for
-            other models there, 8,192 on a GPU.
+        prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
+        temperature: T; it divides both log likelihood and log prior.
+        micro_batch_size: examples per forward and backward pass; it bounds memory and affects results only by
+            rounding. None: 128 for convolutions on a CPU, where activations should stay in cache (compiled
+            ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for other models
+            there, 8,192 on a GPU.
         precision: of the gradient: "fp32", "tf32" or "bf16". Energies are always float32 per example,
             summed in float64.
         chain_batching: "vmap" evaluates all chains in one batched pass, "loop" one chain after the other,
-            "streams" on parallel CUDA streams. None: "loop" for models with convolutions (batching their
-            weights makes grouped convolutions, which are slow) and for models that vmap refuses, else "vmap";
+            "streams" on parallel CUDA streams. None: "loop" for models with convolutions (batching their weights
+            gives grouped convolutions, which are slow) and for models that vmap cannot handle, else "vmap";
             `hmc_fast.run` measures before a long run (`engine/execution.py`).
-        device: where to sample; None: where the model's parameters are.
+        device: where to sample; None: the device of the model's parameters.
 
     Raises:
-        UserError: a model whose density is not fixed (BatchNorm in training mode, active dropout, lazy or
-            non-float parameters), data that do not fit together or hold NaN or infinities, or a bad option.
+        UserError: a model without a fixed density (BatchNorm in training mode, active dropout, lazy or non-float
+            parameters), data of mismatched shapes or with NaN or infinities, or an invalid option.
     """
 
     def __init__(
@@ -113,8 +109,8 @@ class Posterior(Target):
         self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
 
     def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        # oneDNN's convolutions are faster in this layout once the compiler has fused what lies between them
-        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; eagerly it makes no difference).
+        # oneDNN's convolutions are faster in this layout once the compiler has fused the operations between them
+        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; no difference in eager mode).
         alone = self.device.type == "cpu" and self.chain_batching == "loop"
         outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
         # .to: under autocast, too, log likelihoods are computed in the dtype of the parameters
@@ -141,7 +137,7 @@ class Posterior(Target):
         return module
 
     def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
-        """This posterior with its gradient compiled or not, and chains batched another way."""
+        """This posterior with its gradient compiled or not and its chains batched as given (None: unchanged)."""
         other = super().prepared(compiled=compiled)
         other._batch_chains(chain_batching or self.chain_batching)
         return other
@@ -178,7 +174,7 @@ class Posterior(Target):
     def fingerprint(self) -> dict[str, Any]:
         return {**super().fingerprint(), "data": digest(self.x) + digest(self.y)}
 
-    # --- what it predicts ---
+    # --- predictions ---
 
     @property
     def task(self) -> likelihoods.Task:
@@ -191,7 +187,8 @@ class Posterior(Target):
     def inputs(self, x: Tensor) -> Tensor:
         if x.shape[1:] != self.x.shape[1:]:
             raise UserError(
-                f"test inputs have shape {tuple(x.shape[1:])} per example, the data {tuple(self.x.shape[1:])}"
+                f"test inputs have shape {tuple(x.shape[1:])} per example, but the training inputs have "
+                f"{tuple(self.x.shape[1:])}"
             )
         return x.to(self.device, self.dtype if x.is_floating_point() else None)
 
@@ -214,7 +211,7 @@ class Posterior(Target):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         return {name: tuple(shape) for name, shape in zip(self.flat.names, self.flat.shapes, strict=True)}
 
-    # --- where chains begin ---
+    # --- initial states ---
 
     def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
         if isinstance(init, str) and init == "model":

@@ -1,8 +1,8 @@
-"""Zero-mean priors over parameters, each at a given variance, optionally one per parameter group.
+"""Zero-mean priors over parameters, each with a given variance, optionally one per parameter group.
 
-A prior is turned into the segment table that the kernels read (`kernels/prior.py`), where its log density
-and gradient are computed in the same pass as the update. Comparing families at equal variance is how
-Izmailov et al. 2021 (arXiv:2104.14421, sec. 6.3) ask whether the family matters.
+A prior becomes the segment table that the kernels read (`kernels/prior.py`); they compute its gradient in the same
+pass as the update. Priors are parametrised by variance so that families can be compared at equal variance, as in
+Izmailov et al. 2021 (arXiv:2104.14421, sec. 6.3).
 """
 
 import math
@@ -33,7 +33,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Prior:
-    """Independent zero-mean elements with the given variance. Use a subclass.
+    """Base class: independent zero-mean elements with the given variance.
 
     Raises:
         UserError: a variance that is not positive and finite.
@@ -49,7 +49,7 @@ class Prior:
         raise NotImplementedError
 
     def scale(self) -> float:
-        """The family's scale s at this variance."""
+        """The scale s of the family at this variance."""
         raise NotImplementedError
 
     def shape(self) -> tuple[float, float]:
@@ -96,7 +96,7 @@ class StudentT(Prior):
         super().__post_init__()
         if not self.degrees_of_freedom > 2:
             raise UserError(
-                f"degrees of freedom {self.degrees_of_freedom} give no finite variance: use more than 2"
+                f"degrees of freedom {self.degrees_of_freedom} give an infinite variance: use more than 2"
             )
 
     def family(self) -> int:
@@ -111,9 +111,9 @@ class StudentT(Prior):
 
 @dataclass(frozen=True)
 class Mixture(Prior):
-    """Scale mixture `weight` N(0, s^2) + (1 - weight) N(0, (ratio s)^2), of the given total variance.
+    """Scale mixture `weight` N(0, s^2) + (1 - weight) N(0, (ratio s)^2) with the given total variance.
 
-    The defaults, a wide and a narrow half with a ratio of 1/10, are arbitrary.
+    The defaults, equal weights and a scale ratio of 1/10, are arbitrary.
     """
 
     weight: float = 0.5
@@ -140,8 +140,8 @@ class Mixture(Prior):
 class PerGroup:
     """Priors by parameter name: `PerGroup({"*.bias": Normal(1.0)}, default=Normal(0.1))`.
 
-    Keys are shell patterns over `model.named_parameters()`; the first that matches decides.
-    With `fan_in=True` each variance is divided by the fan-in of the weight (vectors: by 1).
+    Keys are shell patterns over `model.named_parameters()`; the first match applies. With `fan_in=True` each
+    variance is divided by the fan-in of the weight (vectors: by 1).
     """
 
     groups: Mapping[str, Prior] = field(default_factory=dict)
@@ -150,7 +150,7 @@ class PerGroup:
 
 
 def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
-    """The table for `flat`'s buffer: one segment per run of equal family and shape numbers."""
+    """The segment table for `flat`'s buffer: one segment per contiguous run with the same family and shape."""
     if isinstance(prior, Prior):
         return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape()),)
     owners = [prior.default] * len(flat.names)
@@ -172,13 +172,13 @@ def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
 
 
 def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
-    """Prior draws by the inverse distribution function.
+    """Prior draws by inverting the cumulative distribution function, float64 `(C, D)`.
 
-    uniform, second: `(C, D)` in (0, 1), independent; the second chooses a mixture's component. On the CPU:
-    it happens once per run. Returns float64 `(C, D)`.
+    uniform, second: `(C, D)` in (0, 1), independent; `second` chooses the mixture component. This happens once per
+    run, on the CPU.
 
     Raises:
-        UserError: a flat part, which has no distribution to draw from.
+        UserError: a segment is flat, hence improper.
     """
     u, second = uniform.double().cpu(), second.double().cpu()
     out = torch.empty_like(u)
@@ -194,7 +194,7 @@ def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
 
 
 def _quantile(segment: Segment, u: Tensor) -> Tensor:
-    """Inverse distribution function of the family at unit scale; of a mixture's components for a mixture."""
+    """Inverse cumulative distribution function of the family (or of a mixture's components) at unit scale."""
     if segment.family in (ops.NORMAL, ops.MIXTURE):
         return torch.special.ndtri(u)
     if segment.family == ops.LAPLACE:
@@ -209,6 +209,6 @@ def _quantile(segment: Segment, u: Tensor) -> Tensor:
 
 
 def suggested_trajectory_length(variance: float) -> float:
-    """pi/2 standard deviations of the prior: a quarter of the period with which the prior alone would swing, so
-    that its least constrained directions forget where they were (Izmailov et al. 2021, sec. 3.2)."""
+    """pi/2 standard deviations of the prior: a quarter of the period of Hamiltonian motion under the prior alone,
+    so the directions least constrained by the data decorrelate (Izmailov et al. 2021, sec. 3.2)."""
     return 0.5 * math.pi * math.sqrt(variance)

@@ -81,5 +81,5 @@ def test_adapted_on_a_model():
 
 
 def test_adaptation_needs_burn_in():
-    with pytest.raises(hmc_fast.UserError, match="give burn_in iterations"):
+    with pytest.raises(hmc_fast.UserError, match="set burn_in"):
         adapted(correlated_gaussian().density, burn_in=0, init=torch.zeros(3))

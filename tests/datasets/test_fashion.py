@@ -87,8 +87,8 @@ def edit(path, line, column, value):
 @pytest.mark.parametrize(
     ("line", "column", "value", "message"),
     [
-        (3, 0, "boot", "line 3 has label 'boot': it must be a whole number"),
-        (4, 7, "", "line 4 has pixel7 '': it must be a whole number"),
+        (3, 0, "boot", "line 3 has label 'boot': it must be an integer"),
+        (4, 7, "", "line 4 has pixel7 '': it must be an integer"),
         (4, 7, "nan", "line 4 has pixel7 'nan'"),
         (4, 7, "inf", "line 4 has pixel7 'inf'"),
         (4, 7, "1.5", "line 4 has pixel7 '1.5'"),
@@ -150,4 +150,4 @@ def test_a_csv_with_only_a_header(csv_dir):
 @pytest.mark.parametrize("missing", CSV)
 def test_half_a_csv_pair(csv_dir, missing):
     (csv_dir / missing).unlink()
-    refused(f"but not {missing}: put it there too", "fashion-mnist", csv_dir)
+    refused(f"but not {missing}: add the missing file", "fashion-mnist", csv_dir)

@@ -41,7 +41,7 @@ def test_an_empty_file(idx_dir):
 
 def test_wrong_magic_number(idx_dir):
     (idx_dir / IDX[1]).write_bytes((idx_dir / IDX[0]).read_bytes())
-    refused(f"{IDX[1]} begins with 00000803, .* with 00000801", "fashion-mnist", idx_dir)
+    refused(f"{IDX[1]} is not an IDX file .* starts with 00000803 instead of 00000801", "fashion-mnist", idx_dir)
 
 
 @pytest.mark.parametrize("change", [b"", b"too long"])
@@ -49,7 +49,7 @@ def test_truncated_contents(idx_dir, change):
     path = idx_dir / IDX[0]
     raw = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(raw + change if change else raw[:-5]))
-    refused(f"{IDX[0]} announces", "fashion-mnist", idx_dir)
+    refused(f"{IDX[0]} should contain", "fashion-mnist", idx_dir)
 
 
 def test_a_header_cut_short(idx_dir):
@@ -61,12 +61,12 @@ def test_a_header_cut_short(idx_dir):
 def test_no_images_at_all(idx_dir):
     write_idx(idx_dir / IDX[0], np.zeros((0, 28, 28)))
     write_idx(idx_dir / IDX[1], np.zeros(0))
-    refused("training set: it is empty", "fashion-mnist", idx_dir)
+    refused("training set is empty", "fashion-mnist", idx_dir)
 
 
 def test_fewer_labels_than_images(idx_dir):
     write_idx(idx_dir / IDX[1], np.zeros(11))
-    refused("12 train images and 11 train labels", "fashion-mnist", idx_dir)
+    refused("12 train images but 11 train labels", "fashion-mnist", idx_dir)
 
 
 def test_images_of_another_size(idx_dir):
@@ -81,7 +81,7 @@ def test_a_label_out_of_range(idx_dir):
 
 def test_three_of_four_files(idx_dir):
     (idx_dir / IDX[1]).unlink()
-    refused(f"but not {IDX[1]}: put it there too", "fashion-mnist", idx_dir)
+    refused(f"but not {IDX[1]}: add the missing file", "fashion-mnist", idx_dir)
 
 
 @pytest.fixture

@@ -49,13 +49,13 @@ def test_uci_without_splits_has_fixed_ones(tmp_path, table):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"made\.txt holds 0 rows"),
-        ("1 2 3\n", r"made\.txt holds 1 row"),
+        ("", r"made\.txt has 0 rows"),
+        ("1 2 3\n", r"made\.txt has 1 row"),
         ("1\n2\n3\n", "at least 2 rows of 2 numbers"),
         ("1 2 3\n4 5\n6 7 8\n", r"made\.txt .*(ragged|line 2)"),
         ("1 2 3\n4 five 6\n", r"made\.txt .*five"),
-        ("1 2 3\n4 nan 6\n7 8 9\n", r"made\.txt (row 1|line 2) holds NaN or an infinity"),
-        ("1 2 3\n4 5 6\n7 8 inf\n", r"made\.txt (row 2|line 3) holds NaN or an infinity"),
+        ("1 2 3\n4 nan 6\n7 8 9\n", r"made\.txt (row 1|line 2) contains NaN or infinity"),
+        ("1 2 3\n4 5 6\n7 8 inf\n", r"made\.txt (row 2|line 3) contains NaN or infinity"),
     ],
 )
 def test_a_bad_uci_table(tmp_path, text, message):
@@ -66,14 +66,14 @@ def test_a_bad_uci_table(tmp_path, text, message):
 @pytest.mark.parametrize(
     ("splits", "split", "message"),
     [
-        ("0 1\n", 1, r"split 1 does not exist: .*made\.splits\.txt holds 1"),
+        ("0 1\n", 1, r"split 1 does not exist: .*made\.splits\.txt has 1"),
         ("0 1\n", -1, "split -1 must be 0 or more"),
-        ("0 20\n", 0, r"must name test rows in 0\.\.19"),
-        ("-1 2\n", 0, r"must name test rows in 0\.\.19"),
-        ("3 3\n", 0, "each once"),
+        ("0 20\n", 0, r"must list test rows in 0\.\.19"),
+        ("-1 2\n", 0, r"must list test rows in 0\.\.19"),
+        ("3 3\n", 0, "each at most once"),
         (" ".join(map(str, range(20))) + "\n", 0, "not all"),
-        ("1 two\n", 0, "something other than row numbers"),
-        ("9" * 30 + "\n", 0, "something other than row numbers"),
+        ("1 two\n", 0, "must contain only row numbers"),
+        ("9" * 30 + "\n", 0, "must contain only row numbers"),
     ],
 )
 def test_a_bad_split(tmp_path, table, splits, split, message):

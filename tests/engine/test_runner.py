@@ -37,7 +37,7 @@ def test_micro_batches_change_rounding_alone(sampler):
 
 def test_a_directory_that_holds_a_run_is_refused(tmp_path):
     go(out=tmp_path / "run")
-    with pytest.raises(hmc_fast.UserError, match="already holds a run"):
+    with pytest.raises(hmc_fast.UserError, match="already contains a run"):
         go(out=tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(hmc_fast.UserError, match="is a file"):
@@ -52,14 +52,14 @@ def test_a_directory_that_holds_a_run_is_refused(tmp_path):
         ({"burn_in": -1}, "burn_in -1 must be at least 0"),
         ({"thin": 0}, "thin 0 must be at least 1"),
         ({"seed": -1}, "seed -1 must lie in"),
-        ({"capacity": "lots"}, "capacity 'lots' is unreadable"),
+        ({"capacity": "lots"}, "capacity 'lots' is invalid"),
         ({"capacity": "1B"}, "less than one draw"),
         ({"draw_dtype": torch.bfloat16}, "draw_dtype torch.bfloat16"),
         ({"init": "zero"}, "init 'zero' is unknown"),
         ({"init": torch.zeros(3)}, r"init has shape \(3,\)"),
         ({"resume": True}, "resume needs out"),
         ({"test": torch.zeros(5, 9)}, "test inputs have shape"),
-        ({"test": (torch.zeros(5, 4), torch.zeros(4))}, "5 test inputs and 4 test labels"),
+        ({"test": (torch.zeros(5, 4), torch.zeros(4))}, "5 test inputs but 4 test labels"),
         ({"test": (torch.zeros(1, 4), torch.tensor([7]))}, "must be in 0..2"),
     ],
 )

@@ -33,7 +33,7 @@ def test_sgd_ends_at_the_maximum_and_swag_about_it() -> None:
 
 
 def test_mean_field_has_the_exact_mean_and_the_conditional_deviations() -> None:
-    """Of a Gaussian law with precision P the best factorised one has variances 1 / P_ii (Bishop 2006, 10.1.2)."""
+    """The best factorised approximation of N(m, P^-1) has variances 1 / P_ii (Bishop 2006, 10.1.2)."""
     posterior, mean, precision = linear_regression()
     data: Dataset = None  # type: ignore[assignment]
     bag = approximate("mean_field", posterior, lambda seed: torch.nn.Linear(3, 1), data, epochs=600)

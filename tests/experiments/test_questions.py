@@ -123,7 +123,7 @@ def test_chains_that_hardly_move_are_told(tmp_path: Path, capsys: pytest.Capture
         (["rhat", "--drawz", "3"], "did you mean --draws?"),
         (["chains", "--chains", "2"], "--chains 2 is too few"),
         (["chains", "--draws", "40"], "--draws 40 is too few: split over 3 chains"),
-        (["surface", "--chains", "2"], "one draw of each of 3 chains"),
+        (["surface", "--chains", "2"], "one draw from each of 3 chains"),
         (["surface", "--draws", "2"], "--draws 2 is too few"),
         (["rhat", "--chains", "1"], "--chains 1 is too few"),
         (["rhat", "--long-draws", "9"], "--long-draws 9 is too few"),

@@ -1,4 +1,4 @@
-"""The counter-based random numbers: known answers, their law, and that no counter is used twice."""
+"""The counter-based random numbers: known answers, their distribution, and that no counter is used twice."""
 
 import pytest
 import torch

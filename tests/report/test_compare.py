@@ -85,12 +85,12 @@ def test_bad_input_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     out = str(tmp_path / "page.html")
     for arguments, message in (
         ([], "are required: DIR"),
-        (["nowhere"], "nowhere is no directory"),
+        (["nowhere"], "nowhere is not a directory"),
         ([str(tmp_path)], "config.json"),
-        ([str(begun)], f"is not finished: python -m hmc_fast.sample --resume --out {begun}"),
-        ([str(run), "--out", out], "is for several runs"),
+        ([str(begun)], f"is not finished: continue it with python -m hmc_fast.sample --resume --out {begun}"),
+        ([str(run), "--out", out], "needs several runs"),
         ([str(run), str(run), "--out", out], "is given twice"),
-        ([str(run), str(other), "--out", out], "compare runs of one kind"),
+        ([str(run), str(other), "--out", out], "compare runs of the same kind"),
         ([str(run), str(fewer), "--out", out], "(399 and 400 test points): compare runs on the same test set"),
         ([str(run), str(make_run(tmp_path / "run2")), "--out", str(tmp_path / "no/page.html")], "--out"),
         ([str(run), "--outt", out], "unrecognized arguments: --outt"),

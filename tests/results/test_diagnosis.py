@@ -43,7 +43,7 @@ def shifted(values, chain, by):
 
 
 def slow(seed=0):
-    """Chains of one law that remember: their predictions are worth few independent draws."""
+    """Autocorrelated chains of one distribution: their predictions are worth few independent draws."""
     x = noise(CHAINS, DRAWS, 3, seed=seed)
     for t in range(1, DRAWS):
         x[:, t] = 0.9 * x[:, t - 1] + np.sqrt(1 - 0.81) * x[:, t]
@@ -54,12 +54,12 @@ base = healthy()
 CASES = [
     (
         {"potential": shifted(base.potential, 2, 172)},
-        "3 of 4 chains agree in their potential; chain 2 sits at a higher one (mean 812",
+        "3 of 4 chains agree in potential energy; chain 2 is higher (mean 812",
     ),
-    ({"potential": shifted(base.potential, 1, -172)}, "chain 1 sits at a lower one"),
+    ({"potential": shifted(base.potential, 1, -172)}, "chain 1 is lower"),
     (
         {"potential": base.potential + 100 * np.array([0, 0, 1, 1])[:, None]},
-        "The chains' mean potentials run from 6",
+        "The chains' mean potential energies range from 6",
     ),
     ({"acceptance_rate": 0.21}, "The acceptance rate is 0.21, below 0.4: use a smaller step size"),
     ({"acceptance_rate": 0.984}, "The acceptance rate is 0.984, above 0.95"),
@@ -73,7 +73,7 @@ CASES = [
     ({"function": shifted(base.function, 0, 2.0)}, "of the predictions reaches 1.3"),
     ({"function": shifted(base.function, 0, 0.4)}, "and is above 1.01 for"),
     ({"function": slow()}, "The smallest effective sample size of the predictions is"),
-    ({"function": np.ones((CHAINS, DRAWS, 3))}, "No predicted value changed in any chain"),
+    ({"function": np.ones((CHAINS, DRAWS, 3))}, "No prediction changed in any chain"),
     ({"test_score": shifted(base.test_score, 3, 0.05)}, "R-hat of the test log likelihood of single draws is"),
     (
         {"weight_rhat": np.array([1.0, 3.1, np.nan])},
@@ -89,7 +89,7 @@ CASES = [
 def test_a_healthy_run_has_one_sentence_that_says_so():
     (only,) = sentences(healthy())
     assert only.kind == "fine"
-    assert only.startswith("No check found anything wrong: R-hat of the predictions is at most 1.0")
+    assert only.startswith("No check found a problem: R-hat of the predictions is at most 1.0")
     assert "acceptance 0.80 without divergences, E-BFMI at least 0.80" in only
 
 
@@ -111,7 +111,7 @@ def test_what_is_not_wrong_is_not_said():
     bad = dataclasses.replace(healthy(), weight_rhat=np.array([3.0]), function=shifted(base.function, 0, 2.0))
     assert not any("harmless" in sentence for sentence in sentences(bad))
     harmless = sentences(dataclasses.replace(healthy(), weight_rhat=np.array([3.0])))
-    assert harmless[0].startswith("No check found anything wrong")
+    assert harmless[0].startswith("No check found a problem")
     assert "harmless" in harmless[1]
     assert [sentence.kind for sentence in harmless] == ["fine", "note"]
 
@@ -124,10 +124,10 @@ def test_one_chain_and_few_draws_are_said_to_tell_little():
         "function": base.function[:1],
         "test_score": base.test_score[:1],
     }
-    assert sentences(dataclasses.replace(healthy(), **one))[-1].startswith("One chain cannot be compared")
+    assert sentences(dataclasses.replace(healthy(), **one))[-1].startswith("With one chain, only its two halves")
     short = {name: values[:, :3] for name, values in vars(healthy()).items() if np.ndim(values) > 1}
     (only,) = sentences(dataclasses.replace(healthy(), **short))
-    assert only == "3 draws per chain are too few to judge convergence: take at least 4."
+    assert only == "3 draws per chain are too few to assess convergence: take at least 4."
 
 
 # --- the figures of real runs ---
@@ -223,7 +223,7 @@ def test_a_chain_left_elsewhere_is_named():
     sampler = hmc_fast.HMC(0.15, num_leapfrog=2, jitter=0.3)
     options = {"burn_in": 5, "draws": 80}
     said = " ".join(sampled(sampler, density, init=start, **options).diagnosis())
-    assert "2 of 3 chains agree in their potential; chain 2 sits at a higher one" in said
+    assert "2 of 3 chains agree in potential energy; chain 2 is higher" in said
     assert "R-hat of the parameters reaches" in said
     together = " ".join(sampled(sampler, density, init=start[0], **options).diagnosis())
-    assert together.startswith("No check found anything wrong: plain R-hat of the parameters is at most"), together
+    assert together.startswith("No check found a problem: plain R-hat of the parameters is at most"), together

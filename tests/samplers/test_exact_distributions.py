@@ -1,4 +1,4 @@
-"""Samplers with a Metropolis test, other than HMC, against known laws at steps so coarse that the test matters."""
+"""Samplers with a Metropolis test, except HMC, against known distributions at steps so coarse that it matters."""
 
 import numpy as np
 import pytest
@@ -96,9 +96,9 @@ def test_ghmc_keeps_its_momentum_and_turns_it_at_a_rejection():
 
 
 def test_the_acceptance_variable_stays_uniform():
-    """Its law must be that of fresh uniforms, whatever the target."""
+    """Its distribution must be that of fresh uniforms, whatever the target."""
     if targets.PATH == "compiled":
-        pytest.skip("the law is tested above")
+        pytest.skip("the distribution is tested above")
     known = skewed()
     sampler = hmc_fast.GHMC(1.1, friction=0.8, acceptance_drift=0.3)
     state = sampler.init(known.density, torch.tensor(known.mean).repeat(256, 1), seed=0)

@@ -18,7 +18,7 @@ KNOWN = {"correlated": correlated_gaussian, "skewed": skewed}
 )
 def test_hmc_matches_known_moments(name, acceptance):
     known = KNOWN[name]()
-    # a step size with visible energy error: without the test, or with a wrong one, the law would be off
+    # a step size with visible energy error: without the test, or with a wrong one, the distribution would be off
     step_size = {"correlated": 0.055, "skewed": 0.9}[name]
     run = sample(
         known.density,

@@ -135,7 +135,7 @@ def test_checkpointed_tensors_restore_the_chain(sampler):
         (lambda: hmc_fast.HMC(-1.0, num_leapfrog=3), "step size -1.0"),
         (lambda: hmc_fast.HMC(float("nan"), num_leapfrog=3), "step size nan"),
         (lambda: hmc_fast.HMC(0.1), "either trajectory_length or num_leapfrog"),
-        (lambda: hmc_fast.HMC(0.1, trajectory_length=1.0, num_leapfrog=3), "and not both"),
+        (lambda: hmc_fast.HMC(0.1, trajectory_length=1.0, num_leapfrog=3), "but not both"),
         (lambda: hmc_fast.HMC(0.1, trajectory_length=0.0), "trajectory length 0.0"),
         (lambda: hmc_fast.HMC(0.1, num_leapfrog=0), "leapfrog steps 0"),
         (lambda: hmc_fast.HMC(0.1, num_leapfrog=1, jitter=1.0), "jitter 1.0"),

@@ -25,7 +25,7 @@ def test_psgld_is_rmsprop_in_burn_in_and_sgld_after():
         sampler.step(state)
         draws.append(state.theta.numpy().copy())
     torch.testing.assert_close(state.preconditioner, preconditioner, rtol=1e-6, atol=1e-12)
-    # a chain's own law, SGLD with step eps G on stiffness k
+    # each chain's stationary distribution: SGLD with step eps G on stiffness k
     rate = eps * preconditioner
     expected = (rate / (1 - (1 - rate / (2 * scale**2)) ** 2)).numpy()
     assert (expected.mean(0) / scale.numpy() ** 2).max() > 1.1, "the discretisation must show"
@@ -44,5 +44,5 @@ def test_the_preconditioner_is_that_of_the_mean_gradient():
 
 
 def test_psgld_without_burn_in_is_refused():
-    with pytest.raises(hmc_fast.UserError, match="burn_in 0 leaves PSGLD no iteration"):
+    with pytest.raises(hmc_fast.UserError, match="burn_in is 0"):
         hmc_fast.PSGLD(1e-3).init(gaussian(np.eye(2)), torch.zeros(1, 2, dtype=torch.float64))

@@ -1,8 +1,8 @@
-"""Samplers without a Metropolis test against the stationary law of their own discretisation.
+"""Samplers without a Metropolis test against the stationary distribution of their own discretisation.
 
 On a Gaussian posterior every step is affine, so the moments of theta follow from the step's matrix: a discrete
 Lyapunov equation, averaged over all ways to cut the data into minibatches where there are any. Steps are coarse:
-that law differs from the posterior, and only the right noise factor and the right order of operations meet it.
+it differs from the posterior, and only the right noise factor and the right order of operations meet it.
 """
 
 import itertools

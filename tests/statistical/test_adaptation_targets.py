@@ -26,7 +26,7 @@ def judged(log_density, dim, mean, std, transform=None):
 
 
 def importance_moments(log_density, start, *, draws=100_000, degrees=8.0):
-    """Mean and standard deviation by importance sampling from a t law at the mode, with the mode's curvature."""
+    """Mean and standard deviation by importance sampling from a t distribution with the mode and its curvature."""
     theta = torch.tensor(start, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([theta], max_iter=500, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 

@@ -1,6 +1,6 @@
 """Exact samplers in simulated experiments: the joint-distribution test and simulation-based calibration.
 
-Both ask the one question that no moment of one posterior answers: is the kernel's law the posterior of *this*
+Both ask the one question that no moment of one posterior answers: does the kernel target the posterior of *this*
 prior, *this* likelihood and *these* data? A wrong temperature, a lost N/B, a prior forgotten in the test, all show.
 """
 
@@ -41,9 +41,10 @@ def quantities(theta, target):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_joint_distribution(name, family):
-    """Geweke 2004: (theta, data) begins with its exact joint law, and parameters given data (one iteration of the
-    sampler) and data given parameters take turns. Every chain is one independent experiment, and whatever number of
-    turns it takes, theta must still have its prior's law (the form of Gandy & Scott 2020, arXiv:2001.06465)."""
+    """Geweke 2004: (theta, data) starts from its exact joint distribution, and then parameters given data (one
+    iteration of the sampler) alternate with data given parameters. Every chain is an independent experiment, and
+    after any number of turns theta must still follow its prior (the form of Gandy & Scott 2020, arXiv:2001.06465).
+    """
     chains, turns = 16_000, 25
     generator = torch.Generator().manual_seed(5)
     theta = torch.randn(chains, DIM, generator=generator, dtype=torch.float64)

@@ -68,7 +68,7 @@ def test_student_t(degrees):
     run = sampled(density, hmc_fast.HMC(adapt=True), burn_in=300, draws=600)
     check_moments(np.abs(run.draws), *absolute_moments(degrees))
     draws = np.asarray(run.draws).reshape(-1, 3)
-    # tails: the share beyond 3, of the t law
+    # tails: the probability beyond 3, of the t distribution
     from scipy import stats
 
     share, expected = (np.abs(draws) > 3).mean(), 2 * stats.t.sf(3, degrees)
@@ -91,7 +91,7 @@ def test_a_funnel_fails_and_says_so():
     density = hmc_fast.Density(funnel, 10, dtype=torch.float64)
     run = sampled(density, hmc_fast.HMC(adapt=True), burn_in=200, draws=200, chains=8)
     chains = np.moveaxis(np.asarray(run.draws), 0, 1)
-    neck = (chains[..., 0] < -6).mean()  # 2.3 % of the law
+    neck = (chains[..., 0] < -6).mean()  # 2.3 % of the distribution
     assert neck < 0.01, "the neck is not reached: were it, this target would be no failure any more"
     said = " ".join(run.diagnosis())
     assert run.divergences > 0 or rhat(chains).max() > 1.01

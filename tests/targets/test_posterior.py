@@ -57,14 +57,17 @@ X, Y = data(dtype=torch.float32)
     ("change", "message"),
     [
         ({"data": (X[:0], Y[:0])}, "the data are empty"),
-        ({"data": (X, Y[:3])}, "X holds 20 examples and y 3"),
+        ({"data": (X, Y[:3])}, "X has 20 examples but y has 3"),
         (
             {"data": (X.clone().index_fill(0, torch.tensor([6]), torch.nan), Y)},
-            "X holds NaN or an infinity in row 6",
+            "X contains NaN or infinity in row 6",
         ),
         ({"data": (X, Y + 5)}, r"labels must be integers in 0\.\.2"),
-        ({"data": (X, Y.float())}, "does not take an example|labels must be integers"),
-        ({"data": (X[:, :2], Y)}, r"the model does not take an example of shape \(1, 2\)"),
+        ({"data": (X, Y.float())}, "fails on an example|labels must be integers"),
+        (
+            {"data": (X[:, :2], Y)},
+            r"the model with the likelihood Categorical fails on an example of shape \(1, 2\)",
+        ),
         ({"temperature": 0.0}, "temperature 0.0 must be a positive number"),
         ({"temperature": float("inf")}, "temperature inf"),
         ({"micro_batch_size": 0}, "micro batch size 0"),
@@ -72,7 +75,7 @@ X, Y = data(dtype=torch.float32)
         ({"precision": "tf32"}, "precision 'tf32' needs a CUDA device"),
         ({"chain_batching": "pmap"}, "chain_batching 'pmap' is unknown"),
         ({"likelihood": "poisson"}, "likelihood 'poisson' is unknown: use one of categorical"),
-        ({"likelihood": lambda out, y: out.sum()}, r"gave shape \(\) for one example"),
+        ({"likelihood": lambda out, y: out.sum()}, r"returned shape \(\) for one example"),
     ],
 )
 def test_mistakes_name_value_and_cure(change, message):
@@ -114,9 +117,9 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
     theta = torch.zeros(1, 3)
     calls = (density.inputs, lambda x: density.outputs(theta, x), lambda x: density.logits(theta, x))
     for call in (*calls, lambda x: density.predict(theta, x), lambda x: density.task):
-        with pytest.raises(hmc_fast.UserError, match="a bare Density predicts nothing"):
+        with pytest.raises(hmc_fast.UserError, match="a bare Density has no predictions"):
             call(torch.zeros(1, 3))
-    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop': a Density has only one way"):
+    with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop' must be None for a Density"):
         density.prepared(compiled=False, chain_batching="loop")
     assert density.nbytes == 0
     assert density.parameter_shapes() == {"theta": (3,)}
@@ -124,6 +127,8 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
     assert posterior.nbytes == 20 * 4 * 4 + 20 * 8
     shapes = {"0.weight": (6, 4), "0.bias": (6,), "2.weight": (3, 6), "2.bias": (3,)}
     assert posterior.parameter_shapes() == shapes
-    with pytest.raises(hmc_fast.UserError, match=r"test inputs have shape \(3,\) per example, the data \(4,\)"):
+    with pytest.raises(
+        hmc_fast.UserError, match=r"test inputs have shape \(3,\) per example, but the training inputs have \(4,\)"
+    ):
         posterior.inputs(torch.zeros(2, 3))
     assert posterior.inputs(torch.zeros(2, 4, dtype=torch.float64)).dtype == torch.float32

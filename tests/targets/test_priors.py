@@ -131,7 +131,7 @@ def test_a_posterior_uses_its_groups():
         (lambda: hmc_fast.Mixture(1.0, ratio=0.0), "mixture ratio 0.0"),
         (
             lambda: priors.segments(hmc_fast.PerGroup({"x*": hmc_fast.Normal()}), network()),
-            r"'x\*' matches nothing",
+            r"'x\*' matches no parameter",
         ),
     ],
 )

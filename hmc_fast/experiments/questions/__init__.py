@@ -1,1 +1,1 @@
-"""One question of the paper per file: `QUESTION`, and `answer(lab, page)`, which fills the page."""
+"""One question of the paper per file: `QUESTION`, and `answer(lab, page)`, which fills in the page."""

@@ -1,4 +1,4 @@
-"""What does each method achieve for its compute: HMC, and what people run in its place?"""
+"""What does each method achieve for its compute: HMC and the methods used in its place?"""
 
 from collections.abc import Sequence
 
@@ -29,7 +29,7 @@ def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
     check_members(lab)
     page.note += missing_laplace()
-    full = Lab(lab.preset, s, all_data=True)  # all methods but HMC can afford all training data
+    full = Lab(lab.preset, s, all_data=True)  # all methods but HMC can afford the full training set
     size, full_size = len(lab.dataset.y_train), len(full.dataset.y_train)
     reached: dict[str, list[Sample]] = {}  # by key, one sample per seed
     for seed in range(s.seed, s.seed + s.seeds):
@@ -74,9 +74,8 @@ def answer(lab: Lab, page: Page) -> None:
 
 def _draw(page: Page, lab: Lab, samples: Sequence[Sample]) -> None:
     caption = (
-        "The average over the draws so far against gradients of single examples, of all chains or networks "
-        "together, burn-in and training included. Single marks: methods whose draws all come at the end. First "
-        "seed."
+        "The average over the draws so far against gradients of single examples, summed over chains or networks, "
+        "including burn-in and training. Single marks: methods whose draws all come at the end. First seed only."
     )
     with page.figure("baselines", "Scores against compute", caption, (10.4, 4.6)) as figure:
         axes = figure.subplots(1, 2)
@@ -86,7 +85,7 @@ def _draw(page: Page, lab: Lab, samples: Sequence[Sample]) -> None:
             spent = passes * sample.lab.posterior.num_data
             for ax, score in zip(axes, ("accuracy", "nll"), strict=True):
                 look = {"color": colour, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.5}
-                look["zorder"] = 20 - index  # the single network is the first of the ensemble, which would hide it
+                look["zorder"] = 20 - index  # the single network is the ensemble's first, whose curve would hide it
                 ax.plot(spent, [c[score] for c in curve], ls=dashes, label=sample.name, **look)
         for ax, label in zip(axes, ("test accuracy", "test NLL (nats)"), strict=True):
             ax.set(xscale="log", xlabel="example gradients", ylabel=label)
@@ -95,14 +94,14 @@ def _draw(page: Page, lab: Lab, samples: Sequence[Sample]) -> None:
 
 
 def _within(sample: Sample, budget: float, labels: np.ndarray) -> dict[str, float]:
-    """Scores of the average of the draws within `budget` gradients of single examples; NaN without any."""
+    """Scores of the average over the draws within `budget` example gradients; NaN if there are none."""
     count = int((sample.passes * sample.lab.posterior.num_data <= budget).sum())
     found = scores(sample.probs[:count].mean((0, 1), dtype=np.float64), labels) if count else {}
     return {f"{score} at equal compute": found.get(score, np.nan) for score in ("accuracy", "nll")}
 
 
 def _curve(sample: Sample, labels: np.ndarray) -> tuple[np.ndarray, Sequence[dict[str, float]]]:
-    """Passes and scores of the average over the first draws, at most 12 points; one if all came at the end."""
+    """Passes and scores of the average over the first draws, at most 12 points; one if all come at the end."""
     at = np.unique(np.geomspace(1, len(sample.probs), 12).astype(np.int64))
     if len(set(sample.passes.tolist())) == 1:
         at = at[-1:]
@@ -111,7 +110,7 @@ def _curve(sample: Sample, labels: np.ndarray) -> tuple[np.ndarray, Sequence[dic
 
 
 def _claims(page: Page, table: pd.DataFrame, *, same_data: bool) -> None:
-    """Of a table indexed by the methods' keys."""
+    """table: indexed by the methods' keys."""
     best = table.sort_values("nll").iloc[0]
     page.claim(
         "The best log likelihood:",

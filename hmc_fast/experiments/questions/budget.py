@@ -16,16 +16,16 @@ from ..run_cache import Job, Lab, Sample
 
 QUESTION = "How is a fixed number of gradients best spent?"
 LENGTHS = (0.25, 0.5, 1.0, 1.5)  # in units of pi/2 prior standard deviations
-STEPS = (0.25, 0.5, 1.0, 1.5)  # in units of --step-size; twice it diverges on digits, burn-in being untested
+STEPS = (0.25, 0.5, 1.0, 1.5)  # in units of --step-size; 2 diverges on digits, as burn-in has no Metropolis test
 BURN_INS = (0, 5, 10, 25, 50)  # iterations
 VARIANCES = (1 / 40, 1 / 20, 1 / 10, 1 / 5, 1 / 2, 1.0)
 
 
 def answer(lab: Lab, page: Page) -> None:
-    """The budget is that of a run at the settings with half of its draws; needs at least 10 draws."""
+    """The budget is that of the configured run with half of its draws; needs at least 10 draws."""
     s = lab.settings
     if s.draws < 10:
-        raise UserError(f"--draws {s.draws} is too few: the budget is split, give at least 10")
+        raise UserError(f"--draws {s.draws} is too few: the budget is split, so use at least 10")
     tau = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     iterations = s.burn_in + s.draws // 2
     budget = iterations * math.ceil(tau / s.step_size)  # gradients of each chain
@@ -76,14 +76,14 @@ def answer(lab: Lab, page: Page) -> None:
     ]
     table = pd.DataFrame(rows)
     note = f"{s.chains} chains of {budget:,} gradients each"
-    page.table("budget", f"All settings: {note}, but 'fixed draws'", table)
+    page.table("budget", f"All settings: {note}, except 'fixed draws'", table)
     _heatmaps(page, lab, samples, note)
     _curves(page, lab, samples)
     _claims(page, table)
 
 
 def _effective_draws(sample: Sample, most: int = 500) -> float:
-    """Median effective sample size of `most` class probabilities, evenly spread over all."""
+    """Median effective sample size over `most` evenly spread class probabilities."""
     probs = sample.probs.reshape(*sample.probs.shape[:2], -1)
     if len(probs) < 4:
         return math.nan
@@ -92,11 +92,11 @@ def _effective_draws(sample: Sample, most: int = 500) -> float:
 
 
 def _heatmaps(page: Page, lab: Lab, samples: "dict[Any, Sample]", note: str) -> None:
-    caption = f"{note}; the lowest NLL is framed. Lengths in units of pi/2 prior standard deviations."
+    caption = f"{note}. The lowest NLL is framed; lengths are in units of pi/2 prior standard deviations."
     with page.figure(
         "heatmaps", "Trajectory length and step size at fixed compute", caption, (10.2, 3.3)
     ) as figure:
-        # Colours span at least this much, so that one test image more or less makes no contrast.
+        # Colours span at least this much, so that a single test image makes no visible difference.
         panels = (
             ("accuracy", "test accuracy", 0.02),
             ("nll", "test NLL (nats)", 0.1),
@@ -137,9 +137,9 @@ def _value(lab: Lab, sample: Sample, score: str) -> float:
 
 def _curves(page: Page, lab: Lab, samples: "dict[Any, Sample]") -> None:
     caption = (
-        "Left: fewer, longer trajectories at fixed compute, and equally many draws at any cost. Middle: fixed "
-        "compute. Right: the run at the settings, averaged over its first draws; dotted: over all. Bars: a "
-        "jackknife standard error, leaving out one chain at a time."
+        "Left: trajectory length at fixed compute, and at a fixed number of draws. Middle: fixed compute. Right: "
+        "the configured run, averaged over its first draws; dotted: over all draws. Bars: jackknife standard "
+        "errors, leaving out one chain at a time."
     )
 
     def plot(ax: Any, keys: list[Any], at: Sequence[float], look: str, colour: str, label: str) -> None:
@@ -174,7 +174,7 @@ def _curves(page: Page, lab: Lab, samples: "dict[Any, Sample]") -> None:
 
 
 def _claims(page: Page, table: "pd.DataFrame") -> None:
-    """Settings differ where their scores do by two standard errors of the difference."""
+    """Two settings differ if their scores do by more than two standard errors of the difference."""
 
     def rows(sweep: str, keys: Sequence[Any]) -> "pd.DataFrame":
         return table[table["sweep"] == sweep].set_index("value").loc[[str(key) for key in keys]]
@@ -207,7 +207,7 @@ def _claims(page: Page, table: "pd.DataFrame") -> None:
     page.claim(
         "Burn-in beyond ten iterations makes little difference.",
         bool(late.max() < 1.05 * burned["nll"].min()) if len(late) else None,
-        f"NLL by iterations of burn-in: {listed(burned, keys)}. Little: 5 %.",
+        f"NLL by iterations of burn-in: {listed(burned, keys)}. Little difference: within 5 %.",
     )
     grid = table[table["sweep"] == "grid"].sort_values("nll")
     best, at = grid.iloc[0], table[table["sweep"] == "prior variance"].sort_values("nll").iloc[0]

@@ -13,7 +13,7 @@ PANELS = (("accuracy", "test accuracy"), ("log_likelihood", "test log likelihood
 
 
 def answer(lab: Lab, page: Page) -> None:
-    """Needs at least 3 chains, and draws left after burn-in when one chain's iterations are split over them."""
+    """Needs at least 3 chains, and draws after burn-in when one chain's iterations are split over them."""
     s = lab.settings
     most = s.chains
     if most < 3:
@@ -22,7 +22,7 @@ def answer(lab: Lab, page: Page) -> None:
     if split[3] < 1:
         raise UserError(
             f"--draws {s.draws} is too few: split over 3 chains, a budget of {s.burn_in} + {s.draws} iterations "
-            f"leaves none after burn-in; give at least {2 * s.burn_in + 3}"
+            f"leaves none after burn-in; use at least {2 * s.burn_in + 3}"
         )
     samples = lab.obtain([lab.hmc(f"HMC, seed {s.seed + i}", seed=s.seed + i) for i in range(s.seeds)])
     rows = []
@@ -51,8 +51,8 @@ def answer(lab: Lab, page: Page) -> None:
 
 
 def _mean_over_choices(sample: Sample, m: int, draws: int, labels: np.ndarray) -> dict[str, float]:
-    """Scores of the average of m chains' first draws, averaged over the ways to take m neighbours in the circle of
-    chains to reduce noise."""
+    """Scores of the average over the first draws of m chains. To reduce noise, averaged over all choices of m
+    consecutive chains, with wrap-around."""
     chains = sample.probs.shape[1]
     per_chain = sample.probs[:draws].mean(0, dtype=np.float64)  # (C, T, K)
     found = []
@@ -63,7 +63,7 @@ def _mean_over_choices(sample: Sample, m: int, draws: int, labels: np.ndarray) -
 
 
 def _signed(found: list[dict[str, float]]) -> dict[str, float]:
-    """Means, with the log likelihood in place of the NLL."""
+    """Mean scores, with the log likelihood instead of the NLL."""
     mean = {str(name): float(value) for name, value in pd.DataFrame(found).mean().items()}
     return {**mean, "log_likelihood": -mean.pop("nll")}
 
@@ -71,7 +71,7 @@ def _signed(found: list[dict[str, float]]) -> dict[str, float]:
 def _draw(page: Page, table: pd.DataFrame) -> None:
     caption = (
         "Bayesian model averages, mean over seeds; bars: one standard deviation over seeds. Dotted: a single draw. "
-        "Equal compute: all chains together have the iterations of one, burn-in included."
+        "Equal compute: all chains together have as many iterations as one, burn-in included."
     )
     with page.figure("chains", "One chain or several", caption, (9.6, 3.2)) as figure:
         axes = figure.subplots(1, 3)
@@ -126,12 +126,12 @@ def _claims(page: Page, every: pd.DataFrame, table: pd.DataFrame, split: dict[in
         difference = wide[3] - wide[1]
         count = len(difference)
         error = f"standard error {100 * difference.std() / np.sqrt(count):.2f}" if count > 1 else "one seed"
-        margin = single["accuracy"] - one["accuracy"]  # minus what averaging itself gains
+        margin = single["accuracy"] - one["accuracy"]  # minus the gain from averaging
         page.claim(
             f"One long chain is nearly as good as three, at {budget}.",
             bool(abs(three["accuracy"] - one["accuracy"]) < 0.25 * abs(margin)),
             f"Accuracy {one['accuracy']:.4f} with one, {three['accuracy']:.4f} with three ({three['draws']} "
             f"draws): difference {100 * difference.mean():+.2f} points, {error}; "
             f"log likelihood {one['log_likelihood']:.4f} and "
-            f"{three['log_likelihood']:.4f}. Nearly: within a quarter of the gain of averaging over one draw.",
+            f"{three['log_likelihood']:.4f}. Nearly: within a quarter of the gain from averaging draws.",
         )

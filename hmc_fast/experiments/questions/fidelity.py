@@ -23,7 +23,7 @@ def answer(lab: Lab, page: Page) -> None:
     check_members(lab)
     page.note += missing_laplace()
     jobs: dict[str, Job] = approximations(lab, s.seed) | minibatch_samplers(lab, s.seed)
-    if lab.preset == "digits":  # elsewhere its burn-in takes hundreds of full-batch passes
+    if lab.preset == "digits":  # on other presets its burn-in would take hundreds of full-batch passes
         jobs["mclmc"] = lab.sampler("MCLMC", sampler="mclmc", seed=s.seed, init="prior", draws=s.long_draws)
     hmc, *others = lab.obtain([lab.hmc("long HMC", draws=s.long_draws, seed=s.seed), *jobs.values()])
     chains = hmc.probs.mean(0, dtype=np.float64)  # (C, T, K)
@@ -45,8 +45,8 @@ def answer(lab: Lab, page: Page) -> None:
 def _row(
     name: str, predictions: list[np.ndarray], references: list[np.ndarray], sample: Sample, labels: np.ndarray
 ) -> dict[str, Any]:
-    """Distances of `predictions (chains, T, K)`, averages of a sampler's single chains or of all draws of another
-    method, from the average of all HMC chains but one; that one stands for HMC itself, as in the paper."""
+    """Distances between `predictions (chains, T, K)`, averages of a sampler's single chains or of all draws of
+    another method, and the average of all HMC chains but one; as in the paper, the one left out represents HMC."""
     pairs = [(p, reference) for group, reference in zip(predictions, references, strict=True) for p in group]
     agreed, varied = [agreement(p, q) for p, q in pairs], [total_variation(p, q) for p, q in pairs]
     every = pd.DataFrame([scores(p, labels) for group in predictions for p in group]).mean()
@@ -87,7 +87,7 @@ def _draw(page: Page, table: pd.DataFrame) -> None:
 
 
 def _claims(page: Page, table: pd.DataFrame) -> None:
-    """Of a table indexed by the methods' keys."""
+    """table: indexed by the methods' keys."""
     ceiling, rest = table.loc["hmc"], table.drop(index="hmc")
     compared_to = {"any approximation agrees with them": rest}
     if "mclmc" in rest.index:
@@ -104,7 +104,7 @@ def _claims(page: Page, table: pd.DataFrame) -> None:
             ),
             f"Total variation {_with_sd(ceiling, 'total variation')} between chains; next {near['method']}, "
             f"{_with_sd(near, 'total variation')}. Agreement {_with_sd(ceiling, 'agreement')}; next "
-            f"{like['method']}, {_with_sd(like, 'agreement')}; agreement may fall short by two deviations.",
+            f"{like['method']}, {_with_sd(like, 'agreement')}; tolerance for agreement: two standard deviations.",
         )
     varied: dict[Any, float] = rest["total variation"].to_dict()
     sampler, point = min(varied[key] for key in ("sgld", "sghmc", "cyclical_sghmc")), varied["sgd"]

@@ -7,7 +7,7 @@ from ..page import Page, scores
 from ..run_cache import Lab
 
 QUESTION = "Does the prior family matter?"
-FAMILIES = ("normal", "mixture", "logistic")  # the paper's; under heavier tails no chain moves at this step size
+FAMILIES = ("normal", "mixture", "logistic")  # the paper's; with heavier tails no chain moves at this step size
 
 
 def answer(lab: Lab, page: Page) -> None:
@@ -31,7 +31,7 @@ def answer(lab: Lab, page: Page) -> None:
         )
     table = pd.DataFrame(rows)
     page.table("priors", f"Prior families, all of variance {s.prior_variance:g}", table)
-    caption = "Filled: the model average; open: single draws. All priors have the same variance."
+    caption = "Filled: model average; open: single draws. All priors have the same variance."
     with page.figure("priors", "Prior families at equal variance", caption, (8.2, 2.3)) as figure:
         axes = figure.subplots(1, 2, sharey=True)
         for ax, (score, label) in zip(

@@ -16,12 +16,12 @@ def answer(lab: Lab, page: Page) -> None:
     """Needs at least 2 chains and 10 draws."""
     s = lab.settings
     if s.chains < 2:
-        raise UserError(f"--chains {s.chains} is too few: R-hat compares at least 2 chains")
+        raise UserError(f"--chains {s.chains} is too few: R-hat here compares at least 2 chains")
     if s.long_draws < 10:
         raise UserError(f"--long-draws {s.long_draws} is too few: R-hat of halved chains needs at least 10")
     (sample,) = lab.obtain([lab.hmc("long HMC", draws=s.long_draws, seed=s.seed)])
     if not np.ptp(sample.draws, axis=0).any():
-        raise UserError(f"no chain moved at --step-size {s.step_size:g}, so R-hat is undefined: make it smaller")
+        raise UserError(f"no chain moved at --step-size {s.step_size:g}, so R-hat is undefined: use a smaller one")
     probs = sample.probs.reshape(*sample.probs.shape[:2], -1)  # (S, C, T K)
     weight, function = (plain_rhat(np.moveaxis(values, 0, 1)) for values in (sample.draws, probs))
     rows = []
@@ -76,7 +76,7 @@ def answer(lab: Lab, page: Page) -> None:
         f"{table['quantities'][1]:,} function values. Far lower: less than half as far above 1.",
     )
     page.claim(
-        "Most R-hats in function space lie below 1.1.",
+        "Most R-hat values in function space are below 1.1.",
         bool(table["below 1.1"][1] > 0.9),
         f"{100 * table['below 1.1'][1]:.1f} % of the function values, {100 * table['below 1.1'][0]:.1f} % of the "
         "weights.",

@@ -16,17 +16,18 @@ from ..run_cache import Lab, Sample
 from .baselines import LOOKS
 
 QUESTION = "How do predictions degrade under distribution shift?"
-METHODS = ("sgd", "mean_field", "ensemble", "sghmc")  # beside HMC, by key
-MOST_DRAWS = 25  # of each chain: 30 sets of corrupted images are predicted
+METHODS = ("sgd", "mean_field", "ensemble", "sghmc")  # by key, in addition to HMC
+MOST_DRAWS = 25  # per chain, because there are 30 sets of corrupted images
 
 
 def answer(lab: Lab, page: Page) -> None:
-    """Needs grey images."""
+    """Needs greyscale images."""
     s = lab.settings
     images = lab.dataset.grey_images()
     if images is None:
         raise UserError(
-            f"the test inputs of preset {lab.preset!r} are not grey images: there is nothing to corrupt"
+            f"the test inputs of preset {lab.preset!r} are not greyscale images, which shift needs: choose another "
+            "preset"
         )
     check_members(lab)
     other, name, missing = _other_images(lab, images)
@@ -74,8 +75,8 @@ def _predict(lab: Lab, sample: Sample, images: np.ndarray) -> np.ndarray:
 
 
 def _other_images(lab: Lab, images: np.ndarray) -> tuple[np.ndarray | None, str, str]:
-    """Images of the other data set at this one's size and range, clothes for digits and digits for clothes; its
-    name; and a sentence if they cannot be loaded."""
+    """Images of the other data set (clothes for digits, digits for clothes) at this one's size and range; its name;
+    and a sentence if they cannot be loaded."""
     from scipy.ndimage import zoom
 
     other = "fashion-mnist" if lab.dataset.name == "digits" else "digits"
@@ -83,7 +84,7 @@ def _other_images(lab: Lab, images: np.ndarray) -> tuple[np.ndarray | None, str,
         found = load(other, lab.settings.data_dir)
     except UserError as error:
         return None, other, f" Out-of-distribution images are left out: {error}."
-    # The digits are few, so all of them are taken; of the clothes the test set.
+    # There are few digits, so we use all of them; of the clothes, the test set.
     flat = torch.cat((found.x_train, found.x_test)) if other == "digits" else found.x_test
     flat = flat[: max(1000, len(images))]
     side = round(flat[0].numel() ** 0.5)
@@ -95,7 +96,7 @@ def _other_images(lab: Lab, images: np.ndarray) -> tuple[np.ndarray | None, str,
 
 
 def _detection(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:
-    """AUROC of the predictions' entropy and of their top probability."""
+    """AUROC of the predictive entropy and of the top probability."""
     from sklearn.metrics import roc_auc_score
 
     truth = np.concatenate((np.zeros(len(inside)), np.ones(len(outside))))
@@ -153,7 +154,7 @@ def _claims(page: Page, table: pd.DataFrame, mean: pd.DataFrame) -> None:
 
     lost = {key: found[key, 0][0] - found[key, worst][0] for key in names}
     page.claim(
-        "Under corruption HMC loses more accuracy than a deep ensemble, as in the paper.",
+        "Under corruption, HMC loses more accuracy than a deep ensemble, as in the paper.",
         bool(lost["hmc"] > lost["ensemble"]),
         f"Accuracy / NLL without corruption: {line(0)}; at intensity {worst}: {line(worst)}.",
     )

@@ -20,7 +20,7 @@ from ..run_cache import Lab
 
 QUESTION = "What does the posterior look like on the plane through three draws?"
 GRID, LOW, HIGH = 50, -0.75, 1.75
-ROWS = 50  # grid points evaluated side by side
+ROWS = 50  # grid points evaluated in one batched pass
 SURFACES = ("log posterior", "log likelihood", "log prior")
 
 
@@ -40,7 +40,8 @@ class Plane:
         v = (w3 - w1) - u * ((w3 - w1) @ u) / max(u @ u, 1e-300)
         if not (u @ u > 0 and v @ v > 1e-12 * (u @ u)):
             raise UserError(
-                "the three draws lie on one line, so the chain has stopped moving: take more or longer draws"
+                "the three draws lie on one line, so the chain has stopped moving: use more draws or longer "
+                "trajectories"
             )
         return Plane(w1, u, v)
 
@@ -54,12 +55,12 @@ class Plane:
 
 
 def answer(lab: Lab, page: Page) -> None:
-    """Needs 3 chains, and 3 draws of one."""
+    """Needs 3 chains with 3 draws each."""
     s = lab.settings
     if s.chains < 3:
-        raise UserError(f"--chains {s.chains} is too few: a plane needs one draw of each of 3 chains")
+        raise UserError(f"--chains {s.chains} is too few: a plane needs one draw from each of 3 chains")
     if s.draws < 3:
-        raise UserError(f"--draws {s.draws} is too few: a plane needs 3 draws of a chain")
+        raise UserError(f"--draws {s.draws} is too few: a plane needs 3 draws from one chain")
     (sample,) = lab.obtain([lab.hmc(seed=s.seed)])
     middle, last = (s.draws - 1) // 2, s.draws - 1
     chain = np.asarray(sample.draws[:, 0], dtype=np.float64)
@@ -112,12 +113,12 @@ def answer(lab: Lab, page: Page) -> None:
                 }
             )
     table = pd.DataFrame(rows)
-    page.table("surface", "Log densities at the draws, half way between them, and over the grid (nats)", table)
+    page.table("surface", "Log densities at the draws, halfway between them, and over the grid (nats)", table)
     _claims(page, table)
 
 
 def _evaluate(lab: Lab, rows: np.ndarray) -> np.ndarray:
-    """Log posterior, log likelihood and log prior of `rows (n, D)`, `(3, n)`, some rows in one batched pass."""
+    """Log posterior, log likelihood and log prior of `rows (n, D)`, `(3, n)`, in batches of `ROWS` rows."""
     posterior, found = lab.posterior, []
     for block in np.array_split(rows, max(1, -(-len(rows) // ROWS))):
         theta = torch.from_numpy(block).to(posterior.device, posterior.dtype)
@@ -139,9 +140,9 @@ def _draw(
     paths: list[np.ndarray],
 ) -> None:
     caption = (
-        "Filled contours in nats relative to the first of the three draws, every colour covering the same number "
-        "of grid points. Dots: the three draws. Thin lines: all draws of the chains projected onto the plane, most "
-        "of which lie far from it."
+        "Filled contours in nats relative to the first of the three draws; every colour covers the same number of "
+        "grid points. Dots: the three draws. Thin lines: all draws of the chains projected onto the plane; most "
+        "lie far from it."
     )
     with page.figure(name, title, caption, (11.4, 3.15)) as figure:
         from matplotlib.colors import BoundaryNorm
@@ -175,8 +176,8 @@ def _draw(
 def _solid(
     axis: np.ndarray, values: np.ndarray, where: np.ndarray, heights: np.ndarray, labels: list[str], *, script: bool
 ) -> str:
-    """The three surfaces `(3, GRID, GRID)` as a plotly figure with a button each; `script` includes plotly itself,
-    so that the page needs no network."""
+    """The three surfaces `(3, GRID, GRID)` as a plotly figure with one button each; `script` embeds plotly itself,
+    so that the page works offline."""
     import plotly.graph_objects as go
 
     figure, buttons = go.Figure(), []
@@ -233,7 +234,7 @@ def _claims(page: Page, table: pd.DataFrame) -> None:
         at_draws = chosen[at].loc["log posterior"].to_numpy(float).max()
         on_grid = float(chosen["grid max"].to_numpy(float)[0])
         page.claim(
-            f"The log likelihood drops half way between {told}: a region of low likelihood separates them.",
+            f"The log likelihood drops halfway between {told}: a region of low likelihood separates them.",
             bool(between.max() < points.min()),
             f"Log likelihood at the draws {', '.join(f'{v:,.0f}' for v in points)}, between pairs "
             f"{', '.join(f'{v:,.0f}' for v in between)} nats. The log posterior peaks away "

@@ -17,8 +17,8 @@ def answer(lab: Lab, page: Page) -> None:
     s = lab.settings
     length = s.trajectory_length or suggested_trajectory_length(s.prior_variance)
     # The tempered prior is sqrt(T) times as wide, so trajectories are sqrt(T) times as long. Step sizes shrink with
-    # the scale of a cold posterior but do not grow with that of a warm one, where large weights make steep
-    # functions (on digits, acceptance at T = 3 and 10 was .3 and 0 with steps of .035 and .063).
+    # the scale of a cold posterior but do not grow with that of a warm one, where large weights give steep
+    # functions (on digits, acceptance at T = 3 and 10 was .3 and 0 with step sizes of .035 and .063).
     jobs = [
         lab.hmc(
             f"HMC, T = {t:g}",
@@ -46,9 +46,7 @@ def answer(lab: Lab, page: Page) -> None:
         )
     table = pd.DataFrame(rows)
     page.table("temperature", "Scores of the model average against temperature", table)
-    caption = (
-        "Model average and single draws. Dotted: T = 1, the posterior itself; cold posteriors are to its left."
-    )
+    caption = "Model average and single draws. Dotted: T = 1, the Bayes posterior; cold posteriors are to its left."
     with page.figure("temperature", "Scores against temperature", caption, (9.6, 3.0)) as figure:
         axes = figure.subplots(1, 3)
         panels = (("accuracy", "test accuracy"), ("nll", "test NLL (nats)"), ("ece", "ECE"))
