@@ -113,8 +113,8 @@ mutate(
     ("return math.sqrt(self.variance)\n", "return self.variance\n"),  # variance for deviation
     ("flat.fan_in().rsqrt()", "flat.fan_in().reciprocal()"),
     ("in reversed(list(prior.groups.items())):", "in list(prior.groups.items()):"),
-    ("a, z, z * b)", "a, z, z)"),
-    ("second[:, part].double().cpu() < a", "second[:, part].double().cpu() > a"),
+    ("weight, z, z * ratio)", "weight, z, z)"),
+    ("second[:, part] < weight", "second[:, part] > weight"),
     ("(table[-1].family, table[-1].shape) == kind", "table[-1].family == kind[0]"),
 )
 mutate(
@@ -357,7 +357,7 @@ mutate(
     (
         "(ops.DRIFT, self.drift)",
         "(ops.DRIFT, self.kick)",
-        "samplers/test_exact_distributions.py -k 'obabo or baoab or amagold'",
+        "samplers/test_stationary_distributions.py",
     ),
 )
 mutate(
@@ -368,7 +368,7 @@ mutate(
     ("coefficients, fraction=integrator.end)", "coefficients)"),
     ("range(num_leapfrog - 1)", "range(num_leapfrog)"),
     ("inner=(2 * (1 - 2 * _A), 4 * _A)", "inner=(4 * _A, 2 * (1 - 2 * _A))"),
-    ("* (1 - 1e-9)", ""),
+    ("* (1 - 1e-9)", "", "samplers/test_protocol.py -k ceiling"),
 )
 mutate(
     "hmc_fast/dynamics/isokinetic.py",
@@ -536,7 +536,7 @@ mutate(
     "hmc_fast/adaptation/warm_up.py",
     "adaptation/test_warm_up.py",
     ("_QUARTER_PERIOD * self.principal.value.sqrt()", "_QUARTER_PERIOD * self.principal.value"),
-    ("        self.gradients.update(gradient)\n        mean,", "        mean,"),
+    ("self.draws.variance, self.gradients.variance,", "self.gradients.variance, self.draws.variance,"),
 )
 mutate(
     "hmc_fast/results/trace.py",
@@ -554,7 +554,7 @@ mutate(
 mutate(
     "hmc_fast/engine/loop.py",
     "engine/test_loop.py engine/test_runner.py engine/test_checkpoint.py",
-    ("moved=bool(self.trace.accepted[self.iteration].any())", "moved=True"),
+    ("moved=bool(self.trace.accepted[self.iteration].any())", "moved=False"),
     ("warming_up = self.iteration < self.plan.burn_in", "warming_up = self.iteration <= self.plan.burn_in"),
     ('self.iteration = saved.numbers["iteration"]', 'self.iteration = saved.numbers["iteration"] + 1'),
 )

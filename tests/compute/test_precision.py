@@ -25,7 +25,7 @@ def test_low_precision_is_for_the_gradient_alone():
     torch.testing.assert_close(values[0][1], values[0][2])
 
 
-def test_hmc_in_low_precision_still_targets_the_exact_law():
+def test_hmc_in_low_precision_still_targets_the_exact_posterior():
     """The recorded energy error is that of exact energies: it must match a float64 evaluation."""
     x, y = data(dtype=torch.float32)
     model = network(torch.float32)

@@ -47,6 +47,15 @@ def test_burn_in_leaves_the_averages_and_a_first_rejection_keeps_its_last_state(
     assert run.acceptance_rate == accepted[6:].mean() != accepted.mean()
 
 
+def test_burn_in_ends_where_it_says():
+    """Without its test an unstable trajectory is accepted; the first kept iteration has the test, and rejects."""
+    density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 4, dtype=torch.float64)
+    sampler = hmc_fast.HMC(2.5, num_leapfrog=4, test_in_burn_in=False)
+    run = hmc_fast.run(density, sampler, chains=1, burn_in=2, draws=2, init=torch.ones(4), progress=False)
+    assert run.trace.accepted.tolist() == [1, 1, 0, 0]
+    assert run.trace.phase.tolist() == ["burn_in", "burn_in", "sampling", "sampling"]
+
+
 def test_a_run_that_blows_up_leaves_nothing(tmp_path):
     posterior, _, _ = classifier()
     with pytest.raises(hmc_fast.UserError, match="diverged to NaN or infinity"):

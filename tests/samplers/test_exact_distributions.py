@@ -70,7 +70,7 @@ def test_exact_samplers_match_a_posterior_in_closed_form(name):
         lambda: hmc_fast.MCLMC(0.5, decoherence_length=2.0, steps_per_iteration=6),
     ],
 )
-def test_temperature_widens_the_law(make):
+def test_temperature_widens_the_distribution(make):
     density = hmc_fast.Density(
         lambda theta: -0.5 * (theta**2).sum(), 4, temperature=2.5, dtype=torch.float64
     ).prepared(compiled=targets.PATH == "compiled")

@@ -132,3 +132,15 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
     ):
         posterior.inputs(torch.zeros(2, 3))
     assert posterior.inputs(torch.zeros(2, 4, dtype=torch.float64)).dtype == torch.float32
+
+
+def test_a_minibatch_estimates_the_potential():
+    """Likelihood times N/B, the prior once: over equal batches the mean is the full potential."""
+    x, y = data()
+    posterior = hmc_fast.Posterior(network(), (x, y), prior=hmc_fast.Normal(0.2), temperature=0.5)
+    theta = posterior.initial("prior", 2, 0)
+    whole, gradient = posterior.potential_and_grad(theta)
+    rows = torch.arange(len(x)).view(4, -1)
+    parts = [posterior.potential_and_grad(theta, row.repeat(2, 1)) for row in rows]
+    torch.testing.assert_close(torch.stack([u for u, _ in parts]).mean(0), whole)
+    torch.testing.assert_close(torch.stack([g for _, g in parts]).mean(0), gradient)
