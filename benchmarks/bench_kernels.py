@@ -37,7 +37,7 @@ class Buffers:
 
     def __init__(self, device: torch.device, chains: int, size: int, count: int) -> None:
         self.rows = [torch.randn(chains, size, device=device) for _ in range(count)]
-        row = torch.tensor([[1e-3, 1e-3, 0.9999, 0.0141]], dtype=torch.float64, device=device)
+        row = torch.tensor([[1e-3, 1e-3, 0.9999, 0.0141]], device=device)
         self.coefficients = row.repeat(chains, 1)
         self.mass = torch.ones(size, device=device)
         self.prior = (Segment(0, size, ops.NORMAL, 0.5),)

@@ -3,7 +3,7 @@
 Shapes: C chains, D parameters. All functions act on all chains; updates (`kick`, `kick_drift`, `select`, ...)
 write to their first arguments in place. Any floating dtype; sums are float64.
 
-`coefficients (C, 4)` float64 is in device memory, so a captured step reads its current values. Its columns are
+`coefficients (C, 4)` is in device memory, so a captured step reads its current values. Its columns are
 `KICK, DRIFT, DECAY, NOISE`:
 
     m     <- DECAY m + KICK (grad log likelihood + grad log prior) + NOISE M^(1/2) xi

@@ -36,5 +36,9 @@ class Coefficients(NamedTuple):
 
     @staticmethod
     def buffer(theta: Tensor) -> Tensor:
-        """A buffer for the chains `theta (C, D)`: float64 `(C, 4)`, so that no step size is rounded."""
-        return torch.zeros(len(theta), 4, dtype=torch.float64, device=theta.device)
+        """A buffer `(C, 4)` for the chains `theta (C, D)`, in their dtype.
+
+        Float64 beside float32 rows keeps the compiler from vectorising the update: 9 % of a step of four chains of
+        the digits MLP, 2 cores.
+        """
+        return torch.zeros(len(theta), 4, dtype=theta.dtype, device=theta.device)

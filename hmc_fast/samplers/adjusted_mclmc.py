@@ -59,18 +59,18 @@ class IsokineticTrajectory:
     """turn(u, eps/2), L - 1 times (drift, turn(u, eps)), drift, turn(u, eps/2): adjacent half turns merge."""
 
     def __init__(self, state: AdjustedMCLMCState, graph: Graph) -> None:
-        target, new, step_size, change = state.target, state.proposal, state.step_size, state.kinetic_change
+        target, new, change = state.target, state.proposal, state.kinetic_change
         theta, u, grad, log_lik = new.theta, new.momentum, new.grad, new.log_lik
         force = torch.empty_like(theta)
 
         def turn(fraction: float) -> None:
             scaled_force(target, theta, grad, state.inverse_mass, force)
-            change.add_(isokinetic_kick(u, force, fraction * step_size))
+            change.add_(isokinetic_kick(u, force, fraction * state.step_size))
 
         def turn_drift(fraction: float) -> None:
             turn(fraction)
             velocity = u if state.inverse_mass is None else u * state.inverse_mass.sqrt()
-            theta.addcmul_(velocity, step_size[:, None].to(theta.dtype))
+            theta.addcmul_(velocity, state.step_size[:, None].to(theta.dtype))
 
         def gradient() -> None:
             target.log_likelihood_and_grad(theta, grad, log_lik)

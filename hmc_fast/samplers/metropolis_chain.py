@@ -73,7 +73,7 @@ class Chain:
     @property
     def step_size(self) -> Tensor:
         """Step size of the drifts, `(C,)`."""
-        return self.coefficients[:, ops.DRIFT]
+        return self.coefficients[:, ops.DRIFT].double()
 
     def fresh_momentum(self, inverse_mass: Tensor | None) -> Tensor:
         """m ~ N(0, M), written to `origin`; returns it."""

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 F32, F64, I64 = "*fp32", "*fp64", "*i64"
-UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "coefficients_ptr": F64}
+UPDATE = {"theta_ptr": F32, "momentum_ptr": F32, "grad_ptr": F32, "coefficients_ptr": F32}
 ENERGY = {"theta_ptr": F32, "partials_ptr": F64}
 DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32}
 DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "coefficients_ptr": F64, "scale_ptr": F64}

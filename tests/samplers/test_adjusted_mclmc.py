@@ -113,3 +113,14 @@ def test_adjusted_mclmc_on_a_posterior_with_a_metric():
     )
     assert 0.3 < run.acceptance_rate < 0.97
     check_moments(run.draws, known.mean, known.variance)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_step_has_the_length_set_last(dtype):
+    """At unit speed a step of eps moves by eps, also where adaptation has changed eps since the state was made."""
+    density = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum(), 5, dtype=dtype)
+    sampler = hmc_fast.AdjustedMCLMC(0.1, num_leapfrog=1)
+    state = sampler.init(density, torch.zeros(2, 5, dtype=dtype))
+    state.set_step_size(torch.tensor([0.3, 0.7]))
+    sampler.propose(state, 1)
+    torch.testing.assert_close(state.proposal.theta.norm(dim=1), torch.tensor([0.3, 0.7], dtype=dtype))
