@@ -40,13 +40,6 @@ class Minibatches:
         self._epoch = -2
         self._window = torch.empty(num_chains, 2 * num_data, dtype=torch.int64, device=device)
 
-    def indices(self, step: int) -> Tensor:
-        """Int64 `(C, B)`."""
-        self.advance(step)
-        out = self._window.new_empty(self.num_chains, self.batch_size)
-        self.read(torch.full((1,), step, device=self.device), out)
-        return out
-
     def read(self, step: Tensor, out: Tensor) -> None:
         """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`. Call `advance` first."""
         offset = torch.remainder(step * self.batch_size, self.num_data)
