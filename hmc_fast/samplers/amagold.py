@@ -46,6 +46,8 @@ class AMAGOLDState(Chain):
         steps: steps so far. rho: `(C,)` float64, of the trajectory.
     """
 
+    drifts_per_step = 2
+
     def __init__(self, sampler: "AMAGOLD", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
         size = sampler.batch_size or target.num_data
         if size > target.num_data:
@@ -55,11 +57,6 @@ class AMAGOLDState(Chain):
         self.rho = torch.zeros_like(self.origin.kinetic_energy)
         sampler.coefficients().write(self.coefficients, target.temperature)
         self.gradient_step = sampler.gradient_step(self, size, graph)
-
-    @property
-    def step_size(self) -> Tensor:
-        """eps, `(C,)`; each drift covers half of it."""
-        return 2 * super().step_size
 
 
 class AMAGOLD(Sampler):

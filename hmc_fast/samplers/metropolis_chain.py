@@ -45,6 +45,8 @@ class Chain:
         origin: scratch; momentum and kinetic energy at the start of the trajectory.
     """
 
+    drifts_per_step = 1
+
     def __init__(self, target: Target, theta: Tensor, seed: int) -> None:
         self.target, self.seed = target, check_seed(seed)
         self.theta = theta.clone()
@@ -72,8 +74,8 @@ class Chain:
 
     @property
     def step_size(self) -> Tensor:
-        """Step size of the drifts, `(C,)`."""
-        return self.coefficients[:, ops.DRIFT].double()
+        """The sampler's step size, float64 `(C,)`."""
+        return self.drifts_per_step * self.coefficients[:, ops.DRIFT].double()
 
     def fresh_momentum(self, inverse_mass: Tensor | None) -> Tensor:
         """m ~ N(0, M), written to `origin`; returns it."""

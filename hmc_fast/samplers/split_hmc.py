@@ -58,14 +58,10 @@ class SplitHMCState(Chain):
         self.subsets = tuple(part.contiguous() for part in order.tensor_split(sampler.num_splits, dim=1))
         sizes = {part.shape[1] for part in self.subsets}  # two at most
         self.indices = {size: torch.empty_like(order[:, :size]) for size in sizes}
+        self.drifts_per_step = sampler.drifts_per_step
         sampler.coefficients().write(self.coefficients, target.temperature)
         kinds = {self.kind(visit) for visit in sampler.visits(2)}
         self.visits = {kind: sampler.visit(self, kind, graph) for kind in kinds}
-
-    @property
-    def step_size(self) -> Tensor:
-        """eps, `(C,)`; each drift covers 1 / (2 (M - 1)) of it."""
-        return super().step_size * 2 * (len(self.subsets) - 1)
 
     def kind(self, visit: "Visit") -> "Kind":
         return Kind(self.subsets[visit.subset].shape[1], visit.kicks, visit.drifts)
@@ -168,7 +164,7 @@ class SplitHMC(Sampler):
 
     def coefficients(self) -> Coefficients:
         """One visit: kick(U_k, eps/2), drift(eps / (2 (M - 1)))."""
-        return Coefficients(kick=self.step_size / 2, drift=self.step_size / self._drifts)
+        return Coefficients(kick=self.step_size / 2, drift=self.step_size / self.drifts_per_step)
 
     def visit(self, state: SplitHMCState, kind: Kind, graph: Graph) -> GradientStep:
         """The gradient on a subset, one kick or two merged, and a drift. The subset's indices are in a buffer."""
@@ -202,9 +198,9 @@ class SplitHMC(Sampler):
 
     def gradients_per_iteration(self, target: Target) -> int:
         """Each gradient is on one subset."""
-        return self.num_leapfrog * self._drifts + 1
+        return self.num_leapfrog * self.drifts_per_step + 1
 
     @property
-    def _drifts(self) -> int:
+    def drifts_per_step(self) -> int:
         """Drifts per step, 2 (M - 1)."""
         return 2 * (self.num_splits - 1)

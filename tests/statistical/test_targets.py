@@ -65,7 +65,7 @@ def test_student_t(degrees):
     density = hmc_fast.Density(
         lambda theta: -(degrees + 1) / 2 * torch.log1p(theta**2 / degrees).sum(), 3, dtype=torch.float64
     )
-    run = sampled(density, hmc_fast.HMC(adapt=True), burn_in=300, draws=600)
+    run = sampled(density, hmc_fast.HMC(adapt=True), burn_in=300, draws=600, chains=64)
     check_moments(np.abs(run.draws), *absolute_moments(degrees))
     draws = np.asarray(run.draws).reshape(-1, 3)
     # tails: the probability beyond 3, of the t distribution
