@@ -190,6 +190,7 @@ def test_bad_settings_name_the_value(make, message):
 
 def test_trajectory_length_gives_the_ceiling():
     assert hmc_fast.HMC(0.1, trajectory_length=0.3).num_leapfrog == 3
+    assert hmc_fast.HMC(0.3, trajectory_length=2.1).num_leapfrog == 7  # 7.000000000000001
     assert hmc_fast.HMC(0.1, trajectory_length=0.31).num_leapfrog == 4
     assert hmc_fast.HMC(1e-5, trajectory_length=0.7025).num_leapfrog == 70250
 
