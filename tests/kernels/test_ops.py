@@ -151,7 +151,8 @@ def test_force(device: str, dtype: torch.dtype) -> None:
         torch.testing.assert_close(got.double(), by_hand / 4, **TOLERANCE[dtype])
 
 
-def test_columns_by_hand(device: str) -> None:
+@pytest.mark.parametrize("impl", ["triton", "torch"])
+def test_columns_by_hand(device: str, impl: str) -> None:
     """DECAY keeps, KICK pushes, NOISE shakes, DRIFT moves; without a counter neither decay nor noise."""
     case = Case(device, 2, 5, torch.float64)
     kick, drift, decay, noise = case.coefficients.T[:, :, None]
@@ -159,9 +160,7 @@ def test_columns_by_hand(device: str) -> None:
     assert mass is not None
     xi = ops.normals(case.noise, 2, 5, impl="torch").double()
     for counter, kept, shaken in ((None, 1.0, 0.0), (case.noise, decay, noise)):
-        momentum, theta = update(
-            case, "kick_drift", segments, "triton", fraction=0.5, inverse_mass=mass, noise=counter
-        )
+        momentum, theta = update(case, "kick_drift", segments, impl, fraction=0.5, inverse_mass=mass, noise=counter)
         expected = kept * case.momentum + 0.5 * kick * case.grad + shaken * xi / mass.sqrt()
         torch.testing.assert_close(momentum, expected, **TOLERANCE[torch.float32])
         torch.testing.assert_close(theta, case.theta + drift * mass * expected, **TOLERANCE[torch.float32])
