@@ -132,7 +132,7 @@ def buffers(state: Any) -> list[Tensor]:
     for value in vars(state).values():
         if dataclasses.is_dataclass(value):
             found += [tensor for tensor in vars(value).values() if isinstance(tensor, Tensor)]
-    return list({tensor.data_ptr(): tensor for tensor in found}.values())
+    return found
 
 
 def _parts(state: Any) -> Iterator[tuple[str, Any]]:
