@@ -10,24 +10,12 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+from .. import samplers
 from ..command_line import Flag, option
 from ..dynamics.integrators import INTEGRATORS, Integrator
 from ..dynamics.schedules import CosineCyclical
 from ..errors import UserError
-from ..samplers import (
-    AMAGOLD,
-    GHMC,
-    HMC,
-    MCLMC,
-    PSGLD,
-    SGHMC,
-    SGLD,
-    SGNHT,
-    AdjustedMCLMC,
-    Sampler,
-    SplitHMC,
-    UnderdampedLangevin,
-)
+from ..samplers import MCLMC, Sampler, UnderdampedLangevin
 
 __all__ = [
     "SAMPLERS",
@@ -39,19 +27,11 @@ __all__ = [
     "with_arguments",
 ]
 
+_SCHEMES = ("baoab", "obabo")  # the names of UnderdampedLangevin, one per scheme
+
+# By the name that --sampler takes.
 SAMPLERS: dict[str, type[Any]] = {
-    "hmc": HMC,
-    "ghmc": GHMC,
-    "split_hmc": SplitHMC,
-    "amagold": AMAGOLD,
-    "adjusted_mclmc": AdjustedMCLMC,
-    "mclmc": MCLMC,
-    "sghmc": SGHMC,
-    "sgld": SGLD,
-    "psgld": PSGLD,
-    "sgnht": SGNHT,
-    "baoab": UnderdampedLangevin,
-    "obabo": UnderdampedLangevin,
+    name: kind for kind in samplers.SAMPLERS for name in (_SCHEMES if kind is UnderdampedLangevin else (kind.name,))
 }
 
 # The arguments of the cosine schedule, as flags of every sampler that takes a schedule.

@@ -23,19 +23,20 @@ from .sgnht import SGNHT
 from .split_hmc import SplitHMC
 from .underdamped_langevin import UnderdampedLangevin
 
+# Every public sampler, those with a Metropolis test first: for the command line, tests and documentation.
 SAMPLERS = (
-    AMAGOLD,
-    GHMC,
     HMC,
+    GHMC,
+    SplitHMC,
+    AMAGOLD,
+    AdjustedMCLMC,
     MCLMC,
-    PSGLD,
     SGHMC,
     SGLD,
+    PSGLD,
     SGNHT,
-    SplitHMC,
-    AdjustedMCLMC,
     UnderdampedLangevin,
-)  # every public sampler, for tests and documentation
+)
 
 __all__ = [
     "ACCEPT",
