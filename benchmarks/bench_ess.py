@@ -35,7 +35,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], float, int]] = {
 def run_ours(model: nn.Module, data: Any, step_size: float, length: int) -> tuple[np.ndarray, float]:
     posterior = hmc_fast.Posterior(model, (data.x_train, data.y_train), prior=hmc_fast.Normal(VARIANCE))
     cuda = torch.cuda.is_available()
-    posterior = posterior.to("cuda" if cuda else "cpu").prepared(compiled=True)
+    posterior = posterior.to("cuda" if cuda else "cpu").prepared(path="compiled" if cuda else "loop")
     sampler = hmc_fast.HMC(step_size, num_leapfrog=length)
     state = sampler.init(posterior, posterior.initial("prior", CHAINS, 0), seed=0, graph=cuda)
     inputs = data.x_test[:50].to(posterior.device)

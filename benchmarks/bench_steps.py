@@ -45,17 +45,19 @@ def providers(work: Workload, device: torch.device, chains: int) -> dict[str, Ca
                 made["numpyro"] = lambda: peers.numpyro_hmc(work)
         elif chains == 1:
             made["blackjax"] = lambda: peers.blackjax_sghmc(work)
-    made["ours eager"] = lambda: ours(work, device, chains=chains)
-    made["ours compiled"] = lambda: ours(work, device, chains=chains, compiled=True)
+    made["ours eager"] = lambda: ours(work, device, chains=chains, path="eager")
+    if not cuda:
+        made["ours traced"] = lambda: ours(work, device, chains=chains, path="traced")
+    made["ours compiled"] = lambda: ours(work, device, chains=chains, path="loop")
     if cuda:
-        made["ours captured"] = lambda: ours(work, device, chains=chains, graph=True)
-        made["ours compiled captured"] = lambda: ours(work, device, chains=chains, compiled=True, graph=True)
+        made["ours captured"] = lambda: ours(work, device, chains=chains, path="eager", graph=True)
+        made["ours compiled captured"] = lambda: ours(work, device, chains=chains, path="loop", graph=True)
         for precision in ("tf32", "bf16"):
             made[f"ours {precision}"] = lambda p=precision: ours(
-                work, device, chains=chains, compiled=True, graph=True, precision=p
+                work, device, chains=chains, path="loop", graph=True, precision=p
             )
     else:
-        made["ours compiled bf16"] = lambda: ours(work, device, chains=chains, compiled=True, precision="bf16")
+        made["ours compiled bf16"] = lambda: ours(work, device, chains=chains, path="loop", precision="bf16")
     return made
 
 

@@ -9,6 +9,7 @@ from workloads import Workload
 
 import hmc_fast
 from hmc_fast.compute.gradient import ChainBatching
+from hmc_fast.compute.program import Path
 from hmc_fast.dynamics.gradient_step import Graph
 
 
@@ -17,13 +18,13 @@ def ours(
     device: torch.device,
     *,
     chains: int = 1,
-    compiled: bool = False,
+    path: Path = "traced",
     graph: Graph = False,
     precision: str = "fp32",
     chain_batching: ChainBatching | None = None,
 ) -> tuple[Callable[[], object], Callable[[], np.ndarray]]:
     """One iteration (a trajectory, or as many minibatch steps), test and refreshment included."""
-    posterior = work.posterior(device, precision).prepared(compiled=compiled, chain_batching=chain_batching)
+    posterior = work.posterior(device, precision).prepared(path=path, chain_batching=chain_batching)
     sampler: hmc_fast.HMC | hmc_fast.SGHMC
     if work.batch_size is None:
         sampler = hmc_fast.HMC(STEP_SIZE, num_leapfrog=work.num_leapfrog)

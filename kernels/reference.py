@@ -15,6 +15,7 @@ KICK includes the temperature: it is the step size over T. DECAY and NOISE apply
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from .prior import log_density as prior_log_density
 
 KICK, DRIFT, DECAY, NOISE = range(4)
 
+_Word = TypeVar("_Word", Tensor, int)
 _MASK = 0xFFFFFFFF
 _ROUND_A, _ROUND_B = 0xD2511F53, 0xCD9E8D57
 _KEY_A, _KEY_B = 0x9E3779B9, 0xBB67AE85
@@ -59,10 +61,8 @@ def philox(counter: Counter, num_chains: int, num_blocks: int) -> tuple[Tensor, 
     return philox_rounds(c0, c1, c2, c3, counter.seed)
 
 
-def philox_rounds(
-    c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, seed: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Ten rounds on four counter words (int64, broadcastable): 32-bit arithmetic carried out in int64."""
+def philox_rounds(c0: _Word, c1: _Word, c2: _Word, c3: _Word, seed: int) -> tuple[_Word, _Word, _Word, _Word]:
+    """Ten rounds on four counter words (int64, broadcastable, or integers): 32-bit arithmetic in 64 bits."""
     k0, k1 = seed & _MASK, (seed >> 32) & _MASK
     for _ in range(10):
         (high_a, low_a), (high_b, low_b) = _product(c0, _ROUND_A), _product(c2, _ROUND_B)
@@ -71,7 +71,7 @@ def philox_rounds(
     return c0, c1, c2, c3
 
 
-def _product(word: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+def _product(word: _Word, factor: int) -> tuple[_Word, _Word]:
     """High and low 32 bits of a product of 32-bit words, computed from halves of `factor` so that nothing exceeds
     2**63: signed overflow is undefined in the C++ that torch.compile generates, and gave wrong bits there."""
     low = word * (factor & 0xFFFF)

@@ -11,6 +11,7 @@ import torch
 import targets
 from hmc_fast import samplers
 from hmc_fast.engine import runner
+from hmc_fast.engine.execution import Choice
 
 HAS_CUDA = torch.cuda.is_available()
 if not HAS_CUDA:
@@ -20,8 +21,8 @@ if not HAS_CUDA:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--path",
-        choices=("plain", "compiled", "captured"),
-        default="plain",
+        choices=("eager", "traced", "compiled", "loop", "captured"),
+        default="eager",
         help="how samplers compute; the protocol, HMC and SGHMC must pass on each (Makefile: COMPILED)",
     )
 
@@ -32,9 +33,8 @@ def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("XDG_CACHE_HOME", str(request.getfixturevalue("tmp_path_factory").getbasetemp()))
     path = request.config.getoption("--path")
     monkeypatch.setattr(targets, "PATH", path)
-    if path == "compiled":
-        choose = runner.choose
-        monkeypatch.setattr(runner, "choose", lambda *args, **_: choose(*args, compile=True))
+    if path in ("traced", "compiled", "loop"):
+        monkeypatch.setattr(runner, "choose", lambda target, *_, **__: Choice(target.prepared(path=path), ()))
     if path == "captured":
         for sampler in samplers.SAMPLERS:
             plain = sampler.init

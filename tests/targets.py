@@ -12,7 +12,7 @@ import hmc_fast
 from hmc_fast.results.diagnostics import ess_bulk
 
 # How the targets below compute; set by pytest's option --path (conftest.py).
-PATH = "plain"
+PATH = "eager"
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def linear_regression(num_data: int = 64, noise_std: float = 0.5) -> tuple[hmc_f
     )
     if PATH == "captured":
         posterior = posterior.to("cuda")
-    posterior = posterior.prepared(compiled=PATH == "compiled")
+    posterior = posterior.prepared(path="eager" if PATH == "captured" else PATH)
     precision = (x.T @ x / noise_std**2 + torch.eye(2, dtype=torch.float64)).numpy()
     covariance = np.linalg.inv(precision)
     mean = covariance @ (x.T @ y).numpy() / noise_std**2

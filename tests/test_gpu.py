@@ -96,7 +96,7 @@ def test_every_way_to_batch_chains_gives_the_same_draws():
     theta = posterior.initial("prior", 5, 0).cuda()
     results = []
     for way, graph in (("vmap", False), ("loop", False), ("streams", False), ("streams", True)):
-        target = posterior.to("cuda").prepared(compiled=False, chain_batching=way)
+        target = posterior.to("cuda").prepared(path="eager", chain_batching=way)
         sampler = hmc_fast.HMC(0.05, num_leapfrog=4)
         state = sampler.init(target, theta, seed=1, graph=graph)
         for _ in range(3):

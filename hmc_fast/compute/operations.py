@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-__all__ = ["Operations", "WatchingMode", "count_operations"]
+__all__ = ["Operations", "WatchingMode", "count_operations", "waits_for_value"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,22 @@ def count_operations(function: Callable[[], object]) -> Operations:
     with _Count() as count:
         function()
     return Operations(count.number, count.flops)
+
+
+def waits_for_value(func: Any, args: Any) -> bool:
+    """Whether the operation reads a value back to the host, or returns a shape that depends on values."""
+    if func._opname in (
+        "_local_scalar_dense",
+        "nonzero",
+        "masked_select",
+        "equal",
+        "unique_consecutive",
+        "_unique2",
+    ):
+        return True
+    if func._opname in ("index", "index_put_", "index_put"):
+        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return False
 
 
 _LEFT_FACTOR = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}  # its place among the arguments

@@ -4,10 +4,8 @@ A random value depends only on (seed, stream, chain, step, element), encoded in 
 (`kernels/reference.py`). It does not depend on block size, number of devices, graph replay or resuming.
 """
 
-import torch
-
 from ..errors import UserError
-from ..kernels.ops import Counter, uniforms
+from ..kernels import reference
 
 MOMENTUM, NOISE, ACCEPT, JITTER, PERMUTATION, INITIAL, COMPONENT = range(7)
 
@@ -33,4 +31,5 @@ def check_seed(seed: int) -> int:
 
 def host_uniform(seed: int, stream: int, step: int) -> float:
     """One uniform in (0, 1) on the host, shared by all chains."""
-    return float(uniforms(Counter(seed, stream, torch.tensor([step])), 1, 1))
+    word, *_ = reference.philox_rounds(0, step & 0xFFFFFFFF, 0, stream, seed)  # on Python's integers
+    return ((word >> 9) + 0.5) * 2.0**-23

@@ -5,40 +5,52 @@ size, counters, minibatch) is stored in those buffers, so a step can run in thre
 
     eager       Python calls, one launch per operation
     captured    one CUDA graph, recorded on the first call and replayed from then on
-    compiled    on a CPU, one function if the gradient is a single pass. Otherwise the gradient compiles its own
-                passes (compute/gradient.py) and only the rest is compiled here; on a GPU that rest already
-                consists of fused kernels
+    a program   on a CPU, traced or compiled (compute/program.py) if the gradient is a single pass. Otherwise the
+                gradient compiles its own passes (compute/gradient.py) and only the rest is compiled here; on a
+                GPU that rest already consists of fused kernels
+
+Within a recording a step becomes part of it, so that `repeat(step, repeats)` is a loop without Python.
 
 docs/protocol.md shows how a new sampler gets all three.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..compute.compilation import compile_function
-from ..compute.operations import WatchingMode
+from ..compute.operations import WatchingMode, waits_for_value
+from ..compute.program import Path, Program
+from ..compute.recording import is_recording
 from ..errors import UserError
 from ..targets.base import Target
 
-__all__ = ["GradientStep", "Graph", "accelerated", "checked_graph", "waiting_operation"]
+__all__ = ["GradientStep", "Graph", "checked_graph", "program", "waiting_operation", "whole"]
 
 Graph = Literal["auto", True, False]
 
 _WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
 
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
+def program(target: Target, function: Callable[[], Any], num_chains: int, count: int) -> Program:
+    """Work around a gradient on `count` examples, over fixed buffers, by the target's path. On a CPU, dozens of
+    small operations cost as much as a few gradients of a small network."""
+    path: Path = "eager" if target.device.type != "cpu" else target.path
+    if path in ("traced", "loop") and not target.single_pass(num_chains, count):
+        path = "eager" if path == "traced" else "compiled"
+    return Program(function, path)
 
 
-def accelerated(target: Target, function: _Function) -> _Function:
-    """Compiles work done once per iteration, over fixed buffers, if the gradient is compiled and on a CPU: there
-    dozens of small operations would cost as much as a few gradients. Otherwise returns it unchanged."""
-    if target.compiled and target.device.type == "cpu":
-        return compile_function(function, cpu=True)
+def whole(
+    target: Target, function: Callable[[], Any], num_chains: int, count: int, *, often: bool = True
+) -> Callable[[], Any]:
+    """Work that contains gradients on `count` examples: one program if they can be recorded, compiled only if it
+    runs often. Otherwise it is called, and each of its parts is a program."""
+    recorded = target.path in ("traced", "loop") and target.device.type == "cpu"
+    if recorded and target.single_pass(num_chains, count):
+        return Program(function, target.path if often else "traced")
     return function
 
 
@@ -74,12 +86,14 @@ class GradientStep:
                 for part in parts:
                     part()
 
-            self._parts = [accelerated(target, whole)]
+            self._parts = [program(target, whole, len(buffers[0]), count)]
         else:
-            self._parts = [part if part is gradient else accelerated(target, part) for part in self._parts]
+            self._parts = [
+                part if part is gradient else program(target, part, len(buffers[0]), count) for part in self._parts
+            ]
 
     def __call__(self) -> None:
-        if self._graph_wanted:
+        if self._graph_wanted and not is_recording():
             self._record()
         if self._graph is not None:
             self._graph.replay()
@@ -124,24 +138,9 @@ class _Watch(WatchingMode):
     found: str | None = None
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        if self.found is None and _waits(func, args):
+        if self.found is None and waits_for_value(func, args):
             self.found = str(func).removesuffix(".default")
         return func(*args, **(kwargs or {}))
-
-
-def _waits(func, args) -> bool:  # type: ignore[no-untyped-def]
-    if func._opname in (
-        "_local_scalar_dense",
-        "nonzero",
-        "masked_select",
-        "equal",
-        "unique_consecutive",
-        "_unique2",
-    ):
-        return True
-    if func._opname in ("index", "index_put_", "index_put"):
-        return any(isinstance(i, Tensor) and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-    return False
 
 
 def waiting_operation(function: Callable[[], object]) -> str | None:
@@ -165,7 +164,7 @@ def checked_graph(target: Target, graph: Graph) -> Graph:
         raise UserError(f"graph=True needs a CUDA device, not {target.device}: use graph='auto'")
     if graph is False or target.device.type != "cuda":
         return False
-    part = target.prepared(compiled=False).first_examples(1)
+    part = target.prepared(path="eager").first_examples(1)
     theta = part.example_row()
     grad, log_lik = torch.empty_like(theta), theta.new_empty(1, part.num_data)
     found = waiting_operation(lambda: part.log_likelihood_and_grad(theta, grad, log_lik))

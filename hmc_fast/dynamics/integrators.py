@@ -15,6 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..compute.recording import Repeats, repeat
 from ..kernels import ops
 from ..targets.base import Target
 from .gradient_step import GradientStep, Graph
@@ -116,17 +117,27 @@ class Trajectory:
             buffers = (theta, momentum, grad, log_lik)
             return GradientStep(target, gradient, update, buffers, count=target.num_data, graph=graph)
 
+        self.repeats = Repeats()
         self._begin = partial(kick_drift, integrator.end)
         self._steps = [step(partial(kick_drift, fraction)) for fraction in integrator.inner]
         self._last = step(last_kick)
 
-    def run(self, num_leapfrog: int) -> None:
-        """`num_leapfrog` steps of eps, a multiple of the integrator's stages."""
+    def set_length(self, num_leapfrog: int) -> None:
+        """Sets the number of steps of eps, a multiple of the integrator's stages."""
         assert num_leapfrog % len(self._steps) == 0
+        self.repeats.set(num_leapfrog // len(self._steps) - 1)
+
+    def run(self) -> None:
+        """The whole trajectory: the kicks repeat, and the last one ends half way."""
         self._begin()
-        for index in range(num_leapfrog - 1):
-            self._steps[index % len(self._steps)]()
+        repeat(self._round, self.repeats)
+        for step in self._steps[:-1]:
+            step()
         self._last()
+
+    def _round(self) -> None:
+        for step in self._steps:
+            step()
 
 
 def whole_steps(num_leapfrog: float, stages: int = 1) -> int:

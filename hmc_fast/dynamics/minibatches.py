@@ -46,9 +46,12 @@ class Minibatches:
         positions = offset + torch.arange(self.batch_size, device=self.device)
         torch.index_select(self._window, 1, positions, out=out)
 
-    def advance(self, step: int) -> None:
-        """Moves the window to the epochs that `step` reads; a no-op except once per epoch."""
-        self._advance(step * self.batch_size // self.num_data)
+    def advance(self, step: int) -> int:
+        """Moves the window to the epochs that `step` reads, a no-op except once per epoch. Returns for how many
+        steps, this one included, it may stay there."""
+        epoch = step * self.batch_size // self.num_data
+        self._advance(epoch)
+        return -(-((epoch + 1) * self.num_data) // self.batch_size) - step
 
     def _advance(self, epoch: int) -> None:
         if epoch == self._epoch:

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 
 from ..atomic_files import write_json
+from ..compute.looping import loop_refusal
 from ..compute.operations import count_operations
+from ..compute.recording import Unrecordable, record
 from ..errors import UserError
 from ..targets.base import Target
 
@@ -28,14 +30,17 @@ __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
 
 Compile = Literal["auto", True, False]
 
-# A cost model accurate to about a factor of two, which is all the rules need. Cold compilation, 2 cores: digits MLP
-# (70 operations) 5 to 13 s, LeNet-5 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache on disk .3 to 5 s.
-# Eager operations on a CPU: overhead of 3 to 8 us each.
-_COMPILE_SECONDS_PER_OPERATION = 0.1
+# A cost model accurate to about a factor of two, which is all the rules need. Cold compilation, 2 cores: a loop
+# around the step of a 10-dimensional Gaussian (29 operations) 6 to 8 s, of the digits MLP (118) 8 to 10 s; LeNet-5
+# 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache on disk .3 to 5 s. Eager operations on a CPU: 3 to
+# 8 us of overhead each.
+_COMPILE_SECONDS, _COMPILE_SECONDS_PER_OPERATION = 5.0, 0.05
 _SECONDS_PER_OPERATION = 5e-6
 _FLOPS_PER_SECOND = {"cpu": 5e10, "cuda": 1e13}
 # A compiled gradient takes .5 to .8 of the eager time, so compilation pays off from this multiple of its cost.
-_REPAYS = 4.0
+_REPAYS = 3.0
+# Recording costs about ten gradients and one to check it; replayed, a gradient takes .3 to .7 of the eager time.
+_RECORD_FROM_GRADIENTS = 30
 # For shorter runs, measuring takes longer than it can save.
 _MEASURE_FROM_SECONDS = 60.0
 
@@ -54,7 +59,7 @@ class Work:
 
     @property
     def compile_seconds(self) -> float:
-        return self.operations * _COMPILE_SECONDS_PER_OPERATION
+        return _COMPILE_SECONDS + self.operations * _COMPILE_SECONDS_PER_OPERATION
 
 
 @dataclass(frozen=True)
@@ -84,32 +89,62 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
             f"{work.compile_seconds:.0f} s to compile; it pays off from {_REPAYS:.0f} times that"
         )
     wanted = compile is True or (compile == "auto" and repays)
-    if wanted and (refusal := _compilation_refusal(target)):
+    if num_chains > 1 and target.vmap_refusal:
+        reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
+
+    times = _Times(target, num_chains, count)
+    best = target.prepared(path="eager")
+    if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and len(target.chain_batchings()) > 1:
+        ways = [best.prepared(path="eager", chain_batching=way) for way in target.chain_batchings()]
+        best = min(ways, key=times.of)
+
+    recordable = best.device.type == "cpu" and best.single_pass(num_chains, count)
+    if recordable and (wanted or gradients >= _RECORD_FROM_GRADIENTS):
+        refusal = _recording_refusal(best, num_chains, count)
+        if refusal is None:
+            best = best.prepared(path="loop" if wanted and loop_refusal() is None else "traced")
+            wanted = wanted and best.path != "loop"
+        else:
+            reasons.append(f"gradients are not traced: {refusal}")
+    if wanted and (refusal := _compilation_refusal(best)):
         message = f"torch.compile cannot trace this model ({refusal})"
         if compile is True:
             raise UserError(f"{message}: use compile='auto' or False")
         warnings.warn(f"not compiled: {message}", stacklevel=3)
-        wanted = False
-    if num_chains > 1 and target.vmap_refusal:
-        reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
-
-    variants = [target.prepared(compiled=False)]
-    if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and target.chain_batchings():
-        variants = [target.prepared(compiled=False, chain_batching=way) for way in target.chain_batchings()]
-    if target.architecture() is None or (len(variants) == 1 and not (wanted and compile == "auto")):
-        return Choice(target.prepared(compiled=wanted), tuple(reasons))
-
-    times = _Times(target, num_chains, count)
-    best = min(variants, key=times.of)
-    if wanted:
-        compiled = best.prepared(compiled=True)
-        if compile is True or times.of(compiled) < times.of(best):
+    elif wanted:
+        compiled = best.prepared(path="compiled")
+        unknown = target.architecture() is None
+        if compile is True or unknown or times.of(compiled) < times.of(best):
             best = compiled
-    return Choice(best, (*reasons, f"gradient: {_name(best)} ({times.keep()})"))
+    measured = f" ({times.keep()})" if times.known else ""
+    return Choice(best, (*reasons, f"gradient: {_name(best)}{measured}"))
 
 
 def _name(variant: Target) -> str:
-    return f"{variant.chain_batching} compiled" if variant.compiled else f"{variant.chain_batching}"
+    """Chain batching and path, such as "vmap traced"; eager goes without saying."""
+    words = (variant.chain_batching or "", "" if variant.path == "eager" else variant.path)
+    return " ".join(word for word in words if word) or "eager"
+
+
+def _recording_refusal(target: Target, num_chains: int, count: int) -> str | None:
+    """Why the gradient cannot be recorded, or None: recorded at one point, it must hold at another."""
+    theta = target.example_row().expand(num_chains, -1).clone()
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, count)
+    gradient = _gradient(target, theta, grad, log_lik, shared=count == target.num_data)
+    try:
+        replay = record(gradient).replay()
+    except Unrecordable as error:
+        return str(error)
+    theta.mul_(0.9).add_(0.1)
+    results = []
+    for run in (gradient, replay):
+        with torch.no_grad():
+            run()
+        results.append(torch.cat([grad.flatten(), log_lik.flatten()]))
+    expected, found = results
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
+        return "recorded at one point, they are wrong at another: something is computed outside torch"
+    return None
 
 
 def _compilation_refusal(target: Target) -> str | None:
@@ -128,7 +163,7 @@ def _compilation_refusal(target: Target) -> str | None:
 def count_work(target: Target, num_chains: int, count: int) -> Work:
     """The work of a gradient on `count` examples, extrapolated from one chain's eager pass over a micro-batch."""
     size = min(count, target.micro_batch_size)
-    one_pass = _micro_batch(target.prepared(compiled=False), target.example_row(), size, shared=False)
+    one_pass = _micro_batch(target.prepared(path="eager"), target.example_row(), size, shared=False)
     counted = count_operations(one_pass)
     together = target.chain_batching in (None, "vmap")
     return Work(
@@ -141,9 +176,13 @@ def count_work(target: Target, num_chains: int, count: int) -> Work:
 def _micro_batch(target: Target, theta: Tensor, size: int, *, shared: bool) -> Callable[[], None]:
     """The gradient at `theta (C, D)` on `size` examples: `shared` by all chains, or chosen for each."""
     target = target.first_examples(size) if shared else target
+    return _gradient(target, theta, torch.empty_like(theta), theta.new_empty(len(theta), size), shared=shared)
+
+
+def _gradient(target: Target, theta: Tensor, grad: Tensor, log_lik: Tensor, *, shared: bool) -> Callable[[], None]:
+    size = log_lik.shape[1]
     indices = torch.arange(len(theta) * size, device=target.device) % target.num_data
     chosen = None if shared else indices.view(len(theta), size)
-    grad, log_lik = torch.empty_like(theta), theta.new_empty(len(theta), size)
     return lambda: target.log_likelihood_and_grad(theta, grad, log_lik, chosen)
 
 

@@ -133,9 +133,9 @@ def _prepared(
     target: Target, sampler: Sampler, plan: Plan, chains: int, compile: Compile, saved: Checkpoint | None
 ) -> tuple[Target, tuple[str, ...]]:
     """The target, compiled and batched by the rules of `choose` or as in the run to resume, and the reasons."""
-    if saved is not None and "compiled" in saved.fingerprint:
-        compiled, batching = saved.fingerprint["compiled"], saved.fingerprint.get("chain_batching")
-        return target.prepared(compiled=compiled, chain_batching=batching), ()
+    if saved is not None and "path" in saved.fingerprint:
+        path, batching = saved.fingerprint["path"], saved.fingerprint.get("chain_batching")
+        return target.prepared(path=path, chain_batching=batching), ()
     gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
     choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
     return choice.target, choice.reasons

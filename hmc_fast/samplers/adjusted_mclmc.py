@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from ..compute.random_streams import MOMENTUM
+from ..compute.recording import Repeats, repeat
 from ..dynamics.gradient_step import GradientStep, Graph
 from ..dynamics.isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
 from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
@@ -79,14 +80,17 @@ class IsokineticTrajectory:
             written = (theta, u, grad, log_lik, change, force)
             return GradientStep(target, gradient, update, written, count=target.num_data, graph=graph)
 
+        self._repeats = Repeats(varies=state.length_varies)
         self._begin = partial(turn_drift, 0.5)
         self._step, self._last = step(partial(turn_drift, 1.0)), step(partial(turn, 0.5))
 
-    def run(self, num_leapfrog: int) -> None:
-        """`num_leapfrog` steps of eps."""
+    def set_length(self, num_leapfrog: int) -> None:
+        """Sets the number of steps of eps."""
+        self._repeats.set(num_leapfrog - 1)
+
+    def run(self) -> None:
         self._begin()
-        for _ in range(num_leapfrog - 1):
-            self._step()
+        repeat(self._step, self._repeats)
         self._last()
 
 
@@ -147,17 +151,21 @@ class AdjustedMCLMC(Sampler):
         refuse_batch(self.name, batch)
         num_leapfrog = state.next_num_leapfrog()
         state.untested.fill_(warming_up and not self.test_in_burn_in)
-        self.propose(state, num_leapfrog)
-        info = Info._make((*state.call(self.test), num_leapfrog))
+        state.trajectory.set_length(num_leapfrog)
+        info = Info._make((*state.iterate(self.iteration), num_leapfrog))
         if warming_up and state.adaptation:
             state.adaptation.learn(state, info.accept_prob, lambda: self.trial(state))
         state.iteration.count += 1
         return state, info
 
-    def propose(self, state: AdjustedMCLMCState, num_leapfrog: int) -> None:
+    def iteration(self, state: AdjustedMCLMCState) -> tuple[Tensor, ...]:
+        self.propose(state)
+        return state.call(self.test)
+
+    def propose(self, state: AdjustedMCLMCState) -> None:
         """theta' and the sum of dK along the trajectory."""
         state.call(self.begin)
-        state.trajectory.run(num_leapfrog)
+        state.trajectory.run()
         state.evaluate_proposal()
 
     def begin(self, state: AdjustedMCLMCState) -> None:
@@ -182,7 +190,11 @@ class AdjustedMCLMC(Sampler):
 
     def trial(self, state: AdjustedMCLMCState) -> Tensor:
         """dH of one step, `(C,)`, for the initial step size search."""
-        self.propose(state, 1)
+        state.trajectory.set_length(1)
+        return state.iterate(self.trial_error, often=False)
+
+    def trial_error(self, state: AdjustedMCLMCState) -> Tensor:
+        self.propose(state)
         return self.energy_error(state)
 
     def gradients_per_iteration(self, target: Target) -> int:

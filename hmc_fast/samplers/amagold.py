@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ..compute.random_streams import NOISE, PERMUTATION
+from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep, Graph
 from ..dynamics.metropolis import metropolis_test
@@ -56,6 +57,7 @@ class AMAGOLDState(Chain):
         self.steps = Clock(target.device)
         self.rho = torch.zeros_like(self.origin.kinetic_energy)
         sampler.coefficients().write(self.coefficients, target.temperature)
+        self.repeats = Repeats()
         self.gradient_step = sampler.gradient_step(self, size, graph)
 
 
@@ -110,14 +112,17 @@ class AMAGOLD(Sampler):
                 "the Metropolis test of amagold needs minibatches of its own: leave batch out, or use SGHMC"
             )
         num_leapfrog = self.gradients_per_iteration(state.target)
-        state.call(self.begin)
-        for _ in range(num_leapfrog):
-            state.gradient_step()
-            state.steps.count += 1
-        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
-        info = Info._make((*state.call(self.test), num_leapfrog))
+        state.repeats.set(num_leapfrog)
+        info = Info._make((*state.iterate(self.iteration), num_leapfrog))
+        state.steps.count += num_leapfrog
         state.iteration.count += 1
         return state, info
+
+    def iteration(self, state: AMAGOLDState) -> tuple[Tensor, ...]:
+        state.call(self.begin)
+        repeat(state.gradient_step, state.repeats)
+        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
+        return state.call(self.test)
 
     def begin(self, state: AMAGOLDState) -> None:
         """m ~ N(0, M), rho = 0, at theta."""

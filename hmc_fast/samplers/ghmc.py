@@ -57,6 +57,8 @@ class GHMCState(GradientChain):
         self.trajectory = LEAPFROG.trajectory(
             target, self.proposal, self.coefficients, inverse_mass=sampler.inverse_mass, graph=graph
         )
+        self.trajectory.set_length(sampler.num_leapfrog)
+        self.trajectory.repeats.varies = False
 
 
 class GHMC(Sampler):
@@ -104,12 +106,15 @@ class GHMC(Sampler):
     ) -> tuple[GHMCState, Info]:
         """One trajectory and its test, for every chain."""
         refuse_batch(self.name, batch)
-        state.call(self.begin)
-        state.trajectory.run(self.num_leapfrog)
-        state.evaluate_proposal()
-        info = Info._make((*state.call(self.test), self.num_leapfrog))
+        info = Info._make((*state.iterate(self.iteration), self.num_leapfrog))
         state.iteration.count += 1
         return state, info
+
+    def iteration(self, state: GHMCState) -> tuple[Tensor, ...]:
+        state.call(self.begin)
+        state.trajectory.run()
+        state.evaluate_proposal()
+        return state.call(self.test)
 
     def begin(self, state: GHMCState) -> None:
         """m = c m + sqrt(1 - c^2) xi, at theta."""

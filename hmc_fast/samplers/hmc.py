@@ -49,6 +49,7 @@ class HMCState(AdaptiveChain):
         self.trajectory: Trajectory = sampler.integrator.trajectory(
             target, self.proposal, self.coefficients, inverse_mass=self.inverse_mass, graph=graph
         )
+        self.trajectory.repeats.varies = self.length_varies
 
 
 class HMC(Sampler):
@@ -124,17 +125,21 @@ class HMC(Sampler):
         refuse_batch(self.name, batch)
         num_leapfrog = state.next_num_leapfrog()
         state.untested.fill_(warming_up and not self.test_in_burn_in)
-        self.propose(state, num_leapfrog)
-        info = Info._make((*state.call(self.test), num_leapfrog))
+        state.trajectory.set_length(num_leapfrog)
+        info = Info._make((*state.iterate(self.iteration), num_leapfrog))
         if warming_up and state.adaptation:
             state.adaptation.learn(state, info.accept_prob, lambda: self.trial(state))
         state.iteration.count += 1
         return state, info
 
-    def propose(self, state: HMCState, num_leapfrog: int) -> None:
+    def iteration(self, state: HMCState) -> tuple[Tensor, ...]:
+        self.propose(state)
+        return state.call(self.test)
+
+    def propose(self, state: HMCState) -> None:
         """(theta', m') = leapfrog(theta, m)."""
         state.call(self.begin)
-        state.trajectory.run(num_leapfrog)
+        state.trajectory.run()
         state.evaluate_proposal()
 
     def begin(self, state: HMCState) -> None:
@@ -152,7 +157,11 @@ class HMC(Sampler):
 
     def trial(self, state: HMCState) -> Tensor:
         """dH of the shortest trajectory, `(C,)`, for the initial step size search."""
-        self.propose(state, self.integrator.stages)
+        state.trajectory.set_length(self.integrator.stages)
+        return state.iterate(self.trial_error, often=False)
+
+    def trial_error(self, state: HMCState) -> Tensor:
+        self.propose(state)
         return state.energy_error(state.inverse_mass)
 
     def gradients_per_iteration(self, target: Target) -> int:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
 from ..dynamics.coefficients import Coefficients
-from ..dynamics.gradient_step import accelerated
+from ..dynamics.gradient_step import program, whole
 from ..dynamics.integrators import PhasePoint
 from ..dynamics.metropolis import MetropolisTest, likelihood_difference
 from ..errors import UserError
@@ -63,9 +63,16 @@ class Chain:
         self.target.log_likelihood(self.theta, self.log_lik)
 
     def call(self, function: Callable[[Any], Any]) -> Any:
-        """`function(self)`, compiled if the gradient is. For work done once per iteration."""
+        """`function(self)` by the target's path. For work done once per iteration."""
         if function not in self._calls:
-            self._calls[function] = accelerated(self.target, partial(function, self))
+            self._calls[function] = program(self.target, partial(function, self), *self.log_lik.shape)
+        return self._calls[function]()
+
+    def iterate(self, function: Callable[[Any], Any], *, often: bool = True) -> Any:
+        """`function(self)`, which contains whole trajectories (`gradient_step.whole`). often: worth compiling."""
+        if function not in self._calls:
+            work = partial(function, self)
+            self._calls[function] = whole(self.target, work, *self.log_lik.shape, often=often)
         return self._calls[function]()
 
     def set_step_size(self, step_size: float | Tensor) -> None:

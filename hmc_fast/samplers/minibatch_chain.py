@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ..compute.random_streams import MOMENTUM, NOISE, check_seed
+from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
-from ..dynamics.gradient_step import GradientStep, Graph
+from ..dynamics.gradient_step import GradientStep, Graph, whole
 from ..dynamics.minibatches import Minibatches
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
@@ -115,7 +116,9 @@ class MinibatchChain:
             indices=torch.zeros(num_chains, batch_size, dtype=torch.int64, device=device),
         )
         self.set_coefficients()
-        self._step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
+        step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
+        self._repeats = Repeats()
+        self._steps = whole(target, lambda: repeat(step, self._repeats), num_chains, batch_size)
 
     @property
     def grad(self) -> Tensor:
@@ -157,22 +160,34 @@ class MinibatchChain:
         """One iteration of steps, each on its own minibatch, or all on `batch (C, B)`."""
         sampler, steps = self._sampler, self._sampler.gradients_per_iteration(self.target)
         self._scratch.log_lik_sum.zero_()
-        step = self._step if batch is None else self._gradient_step(batch, graph=False)
-        for _ in range(steps):
-            if batch is None and self._minibatched:
-                self._minibatches.advance(self.steps.count)
-            step()
-            self.steps.count += 1
+        if batch is None:
+            self._take(steps)
+        else:
+            repeat(self._gradient_step(batch, graph=False), Repeats(steps))
+            self.steps.count += steps
         info = Info.untested(self, self._scratch.log_lik_sum / steps, self.step_size, steps)
         if sampler.has_momentum:
             kinetic_energy = ops.kinetic_energy(self.momentum, inverse_mass=sampler.inverse_mass)
             info = info._replace(kinetic_energy=kinetic_energy)
         return info
 
+    def _take(self, steps: int) -> None:
+        """Steps on minibatches of their own, as many at once as the window of permutations serves."""
+        end = self.steps.count + steps
+        while self.steps.count < end:
+            number = end - self.steps.count
+            if self._minibatched:
+                number = min(number, self._minibatches.advance(self.steps.count))
+            self._repeats.set(number)
+            self._steps()
+            self.steps.count += number
+
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
         target, scratch = self.target, self._scratch
-        log_lik = scratch.log_lik if batch is None else scratch.log_lik[:, : batch.shape[1]]
+        log_lik = scratch.log_lik
+        if batch is not None and batch.shape != scratch.indices.shape:
+            log_lik = log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
             if self._sampler.schedule is not None:

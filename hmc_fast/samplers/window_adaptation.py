@@ -196,6 +196,11 @@ class AdaptiveChain(GradientChain):
         self._length: TrajectoryLength = sampler.length
         self.set_step_size(sampler.step_size or 1.0)
 
+    @property
+    def length_varies(self) -> bool:
+        """Whether trajectories differ in length."""
+        return self.adaptation is not None or self._length.jitter > 0
+
     def next_num_leapfrog(self) -> int:
         """Leapfrog steps of the next iteration, jitter included."""
         steps = self.adaptation.num_leapfrog if self.adaptation else self._length.steps

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..compute.gradient import ChainBatching
+from ..compute.program import Path
 from ..compute.random_streams import COMPONENT, INITIAL
 from ..errors import UserError
 from ..kernels import ops
@@ -39,7 +40,8 @@ class Target(ABC):
         num_params: D. num_data: N, the number of terms in the log likelihood (1 for a bare density).
         prior: segment table covering 0..D. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
-        compiled: whether gradients go through `torch.compile`; see `prepared`.
+        path: how gradients and the updates around them run on a CPU (`compute/program.py`); on a GPU "compiled" and
+            "loop" both compile the gradient.
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
@@ -53,7 +55,7 @@ class Target(ABC):
     dtype: torch.dtype
     device: torch.device
     exact_gradient_pass: bool = True
-    compiled: bool = False
+    path: Path = "eager"
     chain_batching: ChainBatching | None = None
     vmap_refusal: str | None = None
     micro_batch_size: int = sys.maxsize
@@ -107,9 +109,8 @@ class Target(ABC):
     def to(self, device: torch.device | str) -> "Self":
         """This target on another device; the same object if it is already there."""
 
-    def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
-        """This target with its gradient compiled or not and its chains batched as given (None: unchanged); all else
-        is shared.
+    def prepared(self, *, path: Path, chain_batching: ChainBatching | None = None) -> "Self":
+        """This target with another path and its chains batched as given (None: unchanged); all else is shared.
 
         Raises:
             UserError: this target does not support that batching.
@@ -117,7 +118,7 @@ class Target(ABC):
         if chain_batching is not None:
             raise UserError(f"chain_batching {chain_batching!r} must be None for a {type(self).__name__}")
         other = copy.copy(self)
-        other.compiled = compiled
+        other.path = path
         return other
 
     def chain_batchings(self) -> tuple[ChainBatching, ...]:
@@ -148,6 +149,16 @@ class Target(ABC):
         return True
 
     @property
+    def compiled(self) -> bool:
+        """Whether anything is compiled."""
+        return self.path in ("compiled", "loop")
+
+    def compiles_gradient(self, num_chains: int, count: int) -> bool:
+        """Whether a gradient on `count` examples is compiled by itself, rather than within a larger function."""
+        alone = self.device.type != "cpu" or not self.single_pass(num_chains, count)
+        return self.path == "compiled" or (self.path == "loop" and alone)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of data on its device."""
         return 0
@@ -158,7 +169,7 @@ class Target(ABC):
         scales = [digest(s.scale) if isinstance(s.scale, Tensor) else repr(s.scale) for s in self.prior]
         return {
             "temperature": self.temperature,
-            "compiled": self.compiled,
+            "path": self.path,
             "chain_batching": self.chain_batching,
             "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }

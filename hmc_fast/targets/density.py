@@ -62,13 +62,15 @@ class Density(Target):
     def to(self, device: torch.device | str) -> "Self":
         """This density on another device: `fn` must follow its argument's device."""
         moved = type(self)(self.fn, self.num_params, temperature=self.temperature, dtype=self.dtype, device=device)
-        moved.compiled = self.compiled
+        moved.path = self.path
         return moved
 
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:
-        self._gradient(theta, self._datum, self._datum, grad, log_lik, compiled=self.compiled)
+        self._gradient(
+            theta, self._datum, self._datum, grad, log_lik, compiled=self.compiles_gradient(len(theta), 1)
+        )
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         self._gradient.log_likelihood(theta, self._datum, self._datum, log_lik)

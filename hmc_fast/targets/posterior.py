@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
+from ..compute.program import Path
 from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
@@ -103,7 +104,8 @@ class Posterior(Target):
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
     ) -> None:
-        self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=self.compiled)
+        compiled = self.compiles_gradient(*log_lik.shape)
+        self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
@@ -136,9 +138,9 @@ class Posterior(Target):
             parameter.requires_grad_(name in self.flat.names)
         return module
 
-    def prepared(self, *, compiled: bool, chain_batching: ChainBatching | None = None) -> "Self":
-        """This posterior with its gradient compiled or not and its chains batched as given (None: unchanged)."""
-        other = super().prepared(compiled=compiled)
+    def prepared(self, *, path: Path, chain_batching: ChainBatching | None = None) -> "Self":
+        """This posterior with another path and its chains batched as given (None: unchanged)."""
+        other = super().prepared(path=path)
         other._batch_chains(chain_batching or self.chain_batching)
         return other
 

@@ -15,14 +15,15 @@ from targets import linear_regression
 pytestmark = pytest.mark.slow
 
 
+@pytest.mark.parametrize("path", ["compiled", "loop"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_compiled_chains_are_the_eager_ones(name):
+def test_compiled_chains_are_the_eager_ones(name, path):
     posterior, _ = linear_regression()
     theta = posterior.initial("prior", 2, 0)
     states = []
-    for compiled in (False, True):
+    for way in ("eager", path):
         sampler = SAMPLERS[name]()
-        state = sampler.init(posterior.prepared(compiled=compiled), theta, seed=1)
+        state = sampler.init(posterior.prepared(path=way), theta, seed=1)
         for _ in range(3):
             sampler.step(state)
         states.append(state)
@@ -60,7 +61,7 @@ def test_compiled_micro_batches_add_up():
     expected = whole.potential_and_grad(theta)
     for chain_batching in ("vmap", "loop"):
         parts = hmc_fast.Posterior(model, (x, y), micro_batch_size=16, chain_batching=chain_batching)
-        value, grad = parts.prepared(compiled=True).potential_and_grad(theta)
+        value, grad = parts.prepared(path="compiled").potential_and_grad(theta)
         torch.testing.assert_close(value, expected[0])
         torch.testing.assert_close(grad, expected[1], rtol=1e-4, atol=1e-4)
 

@@ -16,7 +16,9 @@ def integrate(density, theta, momentum, step_size, num_leapfrog, inverse_mass=No
     density.log_likelihood_and_grad(point.theta, point.grad, point.log_lik)
     coefficients = Coefficients.buffer(theta)
     Coefficients(kick=step_size, drift=step_size).write(coefficients, density.temperature)
-    integrator.trajectory(density, point, coefficients, inverse_mass=inverse_mass).run(num_leapfrog)
+    trajectory = integrator.trajectory(density, point, coefficients, inverse_mass=inverse_mass)
+    trajectory.set_length(num_leapfrog)
+    trajectory.run()
     return point.theta, point.momentum
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -107,15 +108,37 @@ def test_long_runs_are_compiled_and_short_ones_not(kept):
 
 @pytest.mark.slow
 def test_compilation_that_does_not_help_is_dropped(kept):
-    posterior = network("vmap")
+    posterior = network("loop")
     assert choose(posterior, 2, 40, 10_000_000).target.compiled
     ((key, times),) = json.loads(kept.read_text()).items()
-    assert set(times) == {"vmap", "vmap compiled"}
-    kept.write_text(json.dumps({key: {"vmap": 1.0, "vmap compiled": 1.1}}))
+    assert set(times) == {"loop", "loop compiled"}
+    kept.write_text(json.dumps({key: {"loop": 1.0, "loop compiled": 1.1}}))
     choice = choose(posterior, 2, 40, 10_000_000)
     assert not choice.target.compiled
     assert "measured earlier" in choice.reasons[-1]
     assert choose(posterior, 2, 40, 10_000_000, compile=True).target.compiled, "the user's word stands"
+
+
+def test_a_gradient_in_one_pass_is_recorded():
+    """Compiled, it becomes a loop; otherwise it is traced, unless the run is too short even for that."""
+    posterior = network("vmap")
+    assert choose(posterior, 2, 40, 10_000_000).target.path == "loop"
+    assert choose(posterior, 2, 40, 1_000).target.path == "traced"
+    assert choose(posterior, 2, 40, 10_000_000, compile=False).target.path == "traced"
+    assert choose(posterior, 2, 40, 5, compile=False).target.path == "eager"
+    assert choose(network("loop"), 2, 40, 1_000, compile=False).target.path == "eager"
+
+
+def test_a_gradient_that_a_recording_would_freeze_runs_untraced():
+    class Scaled(hmc_fast.Density):
+        def log_likelihood_and_grad(self, theta, grad, log_lik, indices=None):
+            scale = 1.0 + np.abs(theta.numpy()).sum()
+            grad.copy_(-scale * theta)
+            log_lik.copy_(-0.5 * scale * (theta**2).sum(1, keepdim=True))
+
+    choice = choose(Scaled(lambda theta: -(theta**2).sum(), 3), 2, 1, 1_000, compile=False)
+    assert choice.target.path == "eager"
+    assert "recorded at one point, they are wrong at another" in choice.reasons[0]
 
 
 def test_an_unknown_choice_is_refused():
@@ -137,7 +160,7 @@ class Untraceable(nn.Module):
 
 def test_a_model_that_cannot_be_compiled_says_so():
     posterior = hmc_fast.Posterior(Untraceable(), (torch.randn(9, 6), torch.randint(0, 3, (9,))))
-    posterior = posterior.prepared(compiled=False, chain_batching="loop")
+    posterior = posterior.prepared(path="eager", chain_batching="loop")
     with pytest.warns(UserWarning, match=r"torch\.compile cannot trace this model"):
         assert not choose(posterior, 1, 9, 10**9).target.compiled
     with pytest.raises(hmc_fast.UserError, match=r"torch\.compile cannot trace this model"):

@@ -77,7 +77,7 @@ def test_a_chain_does_not_depend_on_the_others(sampler):
     for _ in range(4):
         sampler.step(many)
         sampler.step(one)
-    tolerance = {"rtol": 1e-6, "atol": 1e-7} if targets.PATH == "compiled" else {"rtol": 1e-10, "atol": 1e-12}
+    tolerance = {"rtol": 1e-6, "atol": 1e-7} if targets.PATH in ("compiled", "loop") else {"rtol": 1e-10, "atol": 1e-12}
     torch.testing.assert_close(many.theta[:1], one.theta, **tolerance)
 
 

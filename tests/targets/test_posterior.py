@@ -105,7 +105,7 @@ def test_a_fingerprint_changes_with_everything_that_changes_draws():
         of(prior=wide),
         of(prior=wider),
         of(chain_batching="loop"),
-        of().prepared(compiled=True),
+        of().prepared(path="compiled"),
     ]
     prints = [json.dumps(variant.fingerprint()) for variant in variants]
     assert len(set(prints)) == len(variants)
@@ -120,7 +120,7 @@ def test_a_bare_density_predicts_nothing_and_holds_no_data():
         with pytest.raises(hmc_fast.UserError, match="a bare Density has no predictions"):
             call(torch.zeros(1, 3))
     with pytest.raises(hmc_fast.UserError, match="chain_batching 'loop' must be None for a Density"):
-        density.prepared(compiled=False, chain_batching="loop")
+        density.prepared(path="eager", chain_batching="loop")
     assert density.nbytes == 0
     assert density.parameter_shapes() == {"theta": (3,)}
     posterior = hmc_fast.Posterior(network(torch.float32), (X, Y))
