@@ -67,7 +67,7 @@ class SampleSettings:
     )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
-        "Gradients through torch.compile; auto: if the run is long enough to pay off (the estimate is printed).",
+        "Trajectories or gradients by torch's compiler; auto: if the run is long enough (the estimate is printed).",
         topic=_COMPUTING,
     )
     graph: Literal["auto", "on", "off"] = setting(
