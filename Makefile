@@ -19,6 +19,7 @@ test: $(INSTALLED)
 
 test-all: $(INSTALLED)
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not gpu"
+	$(BIN)/python -m pytest -n $(WORKERS) --path traced $(COMPILED)
 	$(BIN)/python -m pytest -n $(WORKERS) --path loop $(COMPILED)
 
 # Defects that the fast tests must catch (tests/mutants.py): some minutes.
