@@ -137,9 +137,25 @@ mutate(
 # --- dynamics ----------------------------------------------------------------------------------------------
 
 mutate(
+    "hmc_fast/compute/recording.py",
+    "compute/test_recording.py",
+    ("                tensor.copy_(saved)", "                pass"),
+    ("func = torch.ops.aten.clone.default", "pass"),
+    ("return all((repeats.number > 0) == ran", "return all(((repeats.number > 0) == ran) or True"),
+    ("if step.view or not (step.writes or", "if step.view or not ("),
+    ("if torch.Tag.nondeterministic_seeded in func.tags:", "if False:"),
+    ("if waits_for_value(func, args):", "if False:"),
+)
+mutate(
+    "hmc_fast/compute/random_streams.py",
+    "compute/test_random_streams.py",
+    ("step & 0xFFFFFFFF", "step + 1 & 0xFFFFFFFF"),
+)
+mutate(
     "hmc_fast/dynamics/minibatches.py",
     "dynamics/test_minibatches.py",
-    ("self._advance(step * self.batch_size //", "self._advance((step + 1) * self.batch_size //"),
+    ("epoch = step * self.batch_size //", "epoch = (step + 1) * self.batch_size //"),
+    ("return -(-((epoch + 1)", "return 1 - (-((epoch + 1)"),
     ("permutation(self.seed, epoch + 1,", "permutation(self.seed, epoch,"),
     ("(high >> 1 << 31) | (low >> 1)", "high >> 31"),  # one bit sorts badly
     ("torch.remainder(step * self.batch_size, self.num_data)", "torch.remainder(step, self.num_data)"),
@@ -366,7 +382,7 @@ mutate(
     ('LEAPFROG = Integrator("leapfrog", end=0.5', 'LEAPFROG = Integrator("leapfrog", end=1.0'),
     ("end=2 * _A, inner=", "end=_A, inner="),
     ("coefficients, fraction=integrator.end)", "coefficients)"),
-    ("range(num_leapfrog - 1)", "range(num_leapfrog)"),
+    ("// len(self._steps) - 1)", "// len(self._steps))"),
     ("inner=(2 * (1 - 2 * _A), 4 * _A)", "inner=(4 * _A, 2 * (1 - 2 * _A))"),
     ("* (1 - 1e-9)", "", "samplers/test_protocol.py -k ceiling"),
 )

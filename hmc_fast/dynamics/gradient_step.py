@@ -82,11 +82,11 @@ class GradientStep:
         if target.single_pass(len(buffers[0]), count):
             parts = tuple(self._parts)
 
-            def whole() -> None:
+            def together() -> None:
                 for part in parts:
                     part()
 
-            self._parts = [program(target, whole, len(buffers[0]), count)]
+            self._parts = [program(target, together, len(buffers[0]), count)]
         else:
             self._parts = [
                 part if part is gradient else program(target, part, len(buffers[0]), count) for part in self._parts

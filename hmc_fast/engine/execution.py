@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..atomic_files import write_json
-from ..compute.looping import loop_refusal
+from ..compute.looping import can_compile_loops
 from ..compute.operations import count_operations
 from ..compute.recording import Unrecordable, record
 from ..errors import UserError
@@ -37,10 +37,11 @@ Compile = Literal["auto", True, False]
 _COMPILE_SECONDS, _COMPILE_SECONDS_PER_OPERATION = 5.0, 0.05
 _SECONDS_PER_OPERATION = 5e-6
 _FLOPS_PER_SECOND = {"cpu": 5e10, "cuda": 1e13}
-# A compiled gradient takes .5 to .8 of the eager time, so compilation pays off from this multiple of its cost.
+# A compiled gradient takes .2 to .8 of the eager time, so compilation pays off from this multiple of its cost.
 _REPAYS = 3.0
-# Recording costs about ten gradients and one to check it; replayed, a gradient takes .3 to .7 of the eager time.
-_RECORD_FROM_GRADIENTS = 30
+# Recorded, a gradient takes .3 to .7 of the eager time. On the digits MLP recording and checking it costs 40
+# gradients (60 ms), recording a whole iteration about as much again: repaid after some 200.
+_RECORD_FROM_GRADIENTS = 500
 # For shorter runs, measuring takes longer than it can save.
 _MEASURE_FROM_SECONDS = 60.0
 
@@ -102,7 +103,7 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     if recordable and (wanted or gradients >= _RECORD_FROM_GRADIENTS):
         refusal = _recording_refusal(best, num_chains, count)
         if refusal is None:
-            best = best.prepared(path="loop" if wanted and loop_refusal() is None else "traced")
+            best = best.prepared(path="loop" if wanted and can_compile_loops() else "traced")
             wanted = wanted and best.path != "loop"
         else:
             reasons.append(f"gradients are not traced: {refusal}")

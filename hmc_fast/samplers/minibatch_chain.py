@@ -184,10 +184,9 @@ class MinibatchChain:
 
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
-        target, scratch = self.target, self._scratch
-        log_lik = scratch.log_lik
-        if batch is not None and batch.shape != scratch.indices.shape:
-            log_lik = log_lik[:, : batch.shape[1]]
+        target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
+        if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
+            target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
             if self._sampler.schedule is not None:

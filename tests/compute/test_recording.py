@@ -61,7 +61,7 @@ def test_literals_are_made_anew():
 def test_loops_run_as_often_as_is_said_at_the_time():
     x, repeats = torch.zeros(1), Repeats(2)
     program = Program(lambda: repeat(lambda: x.add_(1), repeats), "traced")
-    for number, total in ((2, 2), (5, 7), (0, 7), (1, 8)):
+    for number, total in ((0, 0), (2, 2), (5, 7), (0, 7), (1, 8)):
         repeats.set(number)
         program()
         assert float(x) == total
@@ -80,7 +80,6 @@ def test_compiled_loops_run_as_often_as_is_said_at_the_time():
         x.mul_(2)
         repeat(body, repeats)
         x.add_(1)
-        return y.clone()
 
     program = Program(function, "loop")
     total = 0.0
@@ -90,8 +89,26 @@ def test_compiled_loops_run_as_often_as_is_said_at_the_time():
         if number:
             last = 3 * after
         total = after + 1
-        assert program().tolist() == [last, last]
+        program()
+        assert y.tolist() == [last, last]
         assert torch.equal(x, torch.full((2, 3), total))
+
+
+@pytest.mark.slow
+def test_a_second_loop_reads_what_the_first_has_left():
+    x, y, z, first, second = torch.zeros(2, 3), torch.zeros(2), torch.zeros(2), Repeats(3), Repeats(2)
+
+    def fill():
+        x.add_(1)
+        y.copy_(x.sum(1))
+
+    def function():
+        repeat(fill, first)
+        repeat(lambda: z.add_(y), second)
+        y.zero_()  # scratch, were it not for the second loop
+        return z.clone()
+
+    assert Program(function, "loop")().tolist() == [18.0, 18.0]
 
 
 def test_a_loop_uses_buffers_only():

@@ -74,3 +74,19 @@ def test_positions_are_uniform():
 def test_batch_size_must_fit(batch_size):
     with pytest.raises(hmc_fast.UserError, match=f"batch size {batch_size} must lie between 1 and the 10"):
         Minibatches(10, batch_size, 1, 0, CPU)
+
+
+@pytest.mark.parametrize(("num_data", "batch_size"), [(64, 16), (10, 3), (7, 7), (10, 9), (5, 1)])
+def test_the_window_serves_as_many_steps_as_it_says(num_data, batch_size):
+    """Read without another advance, they are the rows that advancing each time gives."""
+    stays, moves = (Minibatches(num_data, batch_size, 2, 3, torch.device("cpu")) for _ in range(2))
+    step = 0
+    while step < 25:
+        number = stays.advance(step)
+        assert number >= 1
+        for _ in range(number):
+            out = torch.empty(2, batch_size, dtype=torch.int64)
+            stays.read(torch.tensor([step]), out)
+            assert torch.equal(out, rows(moves, step))
+            step += 1
+        assert step * batch_size // num_data > (step - 1) * batch_size // num_data, "it could have stayed"
