@@ -25,6 +25,7 @@ def test_chains_follow_the_cpu(name):
     torch.testing.assert_close(states[0], states[1], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*ynchronization debug mode:UserWarning")
 @pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "hmc_jittered"])
 def test_no_wait_inside_a_step(name):
     posterior = classifier()[0].to("cuda")
@@ -32,8 +33,8 @@ def test_no_wait_inside_a_step(name):
     state = sampler.init(posterior, posterior.initial("prior", 3, 0), seed=1)
     sampler.step(state)  # kernels compile here
     torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         sampler.step(state)
     finally:
         torch.cuda.set_sync_debug_mode("default")

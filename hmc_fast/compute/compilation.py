@@ -1,5 +1,6 @@
 """`torch.compile` as hmc_fast uses it: one specialised function per shape, with no guards at run time."""
 
+import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -35,4 +36,21 @@ def compile_function(function: _Function, *, cpu: bool, whole: bool = True) -> _
     # Dynamo caches compiled functions by code object, which all closures of one `def` share: without its own code
     # object, this function would run what was compiled for another.
     call.__code__ = call.__code__.replace()
-    return torch.compile(call, fullgraph=whole, dynamic=False, options=options)  # type: ignore[return-value]
+    compiled = torch.compile(call, fullgraph=whole, dynamic=False, options=options)
+    return compiled if cpu else _quiet_at_first(compiled)  # type: ignore[return-value]
+
+
+def _quiet_at_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
+    """Without the compiler's advice, on a GPU, to enable tf32: that is for the user's `precision` to say."""
+    calls = 0
+
+    def run(*arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > 1:
+            return compiled(*arguments)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            return compiled(*arguments)
+
+    return run

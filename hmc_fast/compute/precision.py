@@ -5,8 +5,8 @@ exact energy remains exact. The precision of the gradient is therefore an option
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Literal
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal
 
 import torch
 
@@ -32,14 +32,36 @@ def arithmetic(precision: Precision, device: torch.device) -> Iterator[None]:
     By default torch allows tf32 in cuDNN convolutions; here it is off unless requested. cuDNN is restricted to
     deterministic algorithms: the same seed must give the same draws, and leapfrog must be reversible.
     """
-    cudnn = torch.backends.cudnn
-    if device.type == "cuda":
-        saved = torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic
-        torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = precision == "tf32"
-        cudnn.deterministic = True
+    with (
+        _flags(precision) if device.type == "cuda" else nullcontext(),
+        torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"),
+    ):
+        yield
+
+
+@contextmanager
+def _flags(precision: Precision) -> Iterator[None]:
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32 = precision == "tf32"
+    # From torch 2.9 on each library has a newer flag, which decides; "none" inherits a user's wider setting.
+    libraries = matmul, getattr(cudnn, "conv", None), getattr(cudnn, "rnn", None)
+    newer = [library for library in libraries if hasattr(library, "fp32_precision")]
+    flags: list[tuple[Any, str, Any, Any]] = [  # and torch's own default
+        (matmul, "allow_tf32", tf32, False),
+        (cudnn, "allow_tf32", tf32, True),
+        (cudnn, "deterministic", True, False),
+        *((library, "fp32_precision", "tf32" if tf32 else "ieee", "none") for library in newer),
+    ]
+    saved = []
+    for owner, name, _, default in flags:
+        try:
+            saved.append((owner, name, getattr(owner, name)))
+        except RuntimeError:  # where a user has set the newer flag alone, torch refuses to read the older one
+            saved.append((owner, name, default))
     try:
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16"):
-            yield
+        for owner, name, value, _ in flags:
+            setattr(owner, name, value)
+        yield
     finally:
-        if device.type == "cuda":
-            torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic = saved
+        for owner, name, value in saved:  # the newer flags last: the older ones overwrite them
+            setattr(owner, name, value)

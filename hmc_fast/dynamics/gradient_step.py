@@ -14,8 +14,10 @@ Within a recording a step becomes part of it, so that `repeat(step, repeats)` is
 docs/protocol.md shows how a new sampler gets all three.
 """
 
+import gc
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 import torch
@@ -27,9 +29,11 @@ from ..compute.recording import is_recording
 from ..errors import UserError
 from ..targets.base import Target
 
-__all__ = ["GradientStep", "Graph", "checked_graph", "program", "waiting_operation", "whole"]
+__all__ = ["GradientStep", "Graph", "Pool", "checked_graph", "graph_pool", "program", "waiting_operation", "whole"]
 
 Graph = Literal["auto", True, False]
+
+Pool = tuple[int, int]
 
 _WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
 
@@ -54,6 +58,15 @@ def whole(
     return function
 
 
+def graph_pool(target: Target, graph: Graph) -> Pool | None:
+    """Memory for the graphs of one state to share, because they never run at the same time and keep no tensor of
+    their own between replays: several GB of activations once, not once per graph."""
+    if graph is False or target.device.type != "cuda":
+        return None
+    with torch.cuda.device(target.device):
+        return torch.cuda.graph_pool_handle()
+
+
 class GradientStep:
     """`prepare`, `gradient`, `update`, in this order, as one step.
 
@@ -62,6 +75,7 @@ class GradientStep:
         buffers: every tensor that the three functions write; recording saves and restores them.
         graph: True captures on a CUDA device or raises UserError; "auto" captures there if possible and warns
             otherwise; False never does. On a CPU there is nothing to capture.
+        pool: see `graph_pool`.
     """
 
     def __init__(
@@ -74,7 +88,9 @@ class GradientStep:
         count: int,
         prepare: Callable[[], None] | None = None,
         graph: Graph = False,
+        pool: Pool | None = None,
     ) -> None:
+        self._pool = pool
         self._parts = [part for part in (prepare, gradient, update) if part is not None]
         self._buffers = buffers
         self._graph_wanted = graph if target.device.type == "cuda" else False
@@ -109,17 +125,10 @@ class GradientStep:
         """Captures the step without advancing the chains: the buffers are restored after the warm-up calls."""
         wanted, self._graph_wanted = self._graph_wanted, False
         saved = [buffer.clone() for buffer in self._buffers]
-        graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        device = self._buffers[0].device
         try:
-            with torch.cuda.stream(stream):
-                for _ in range(_WARM_UP_CALLS):
-                    self._run()
-            torch.cuda.current_stream().wait_stream(stream)
-            with torch.cuda.graph(graph):
-                self._run()
-            self._graph = graph
+            with torch.cuda.device(device):
+                self._graph = _captured(self._run, self._pool)
         except RuntimeError as error:  # what CUDA raises when an operation cannot be captured
             reason = str(error).strip().split("\n")[0]
             message = f"a leapfrog step cannot be captured in a CUDA graph ({reason})"
@@ -127,9 +136,43 @@ class GradientStep:
                 raise UserError(f"{message}: use graph='auto' or False to run without a graph") from error
             warnings.warn(f"{message}: it runs without one, which is slower", stacklevel=2)
         finally:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(device)
             for buffer, values in zip(self._buffers, saved, strict=True):
                 buffer.copy_(values)
+
+
+def _captured(function: Callable[[], None], pool: Pool | None) -> torch.cuda.CUDAGraph:
+    """A graph of `function` on the current device. Calls it a few times, but not as often as it is replayed.
+
+    Raises:
+        RuntimeError: from the operation that cannot be captured.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP_CALLS):
+            function()
+    torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.synchronize()
+    gc.collect()
+    torch.cuda.empty_cache()  # of activations, which the graph allocates for itself
+    graph = torch.cuda.CUDAGraph()
+    collecting = gc.isenabled()
+    gc.disable()  # a collection may free tensors in the midst of a capture
+    try:
+        with torch.cuda.stream(stream):
+            graph.capture_begin(pool)
+            try:
+                function()
+            except BaseException:
+                with suppress(RuntimeError):  # it repeats that the capture failed, not why
+                    graph.capture_end()
+                raise
+            graph.capture_end()
+    finally:
+        if collecting:
+            gc.enable()
+    return graph
 
 
 class _Watch(WatchingMode):

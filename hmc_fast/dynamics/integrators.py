@@ -18,7 +18,7 @@ from torch import Tensor
 from ..compute.recording import Repeats, repeat
 from ..kernels import ops
 from ..targets.base import Target
-from .gradient_step import GradientStep, Graph
+from .gradient_step import GradientStep, Graph, graph_pool
 
 __all__ = ["INTEGRATORS", "LEAPFROG", "TWO_STAGE", "Integrator", "PhasePoint", "Trajectory", "whole_steps"]
 
@@ -113,9 +113,10 @@ class Trajectory:
         def last_kick() -> None:
             ops.kick(momentum, grad, theta, target.prior, coefficients, fraction=integrator.end)
 
+        buffers, pool = (theta, momentum, grad, log_lik), graph_pool(target, graph)
+
         def step(update: Callable[[], None]) -> GradientStep:
-            buffers = (theta, momentum, grad, log_lik)
-            return GradientStep(target, gradient, update, buffers, count=target.num_data, graph=graph)
+            return GradientStep(target, gradient, update, buffers, count=target.num_data, graph=graph, pool=pool)
 
         self.repeats = Repeats()
         self._begin = partial(kick_drift, integrator.end)

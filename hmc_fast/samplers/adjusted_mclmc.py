@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ..compute.random_streams import MOMENTUM
 from ..compute.recording import Repeats, repeat
-from ..dynamics.gradient_step import GradientStep, Graph
+from ..dynamics.gradient_step import GradientStep, Graph, graph_pool
 from ..dynamics.isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
 from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
@@ -76,9 +76,10 @@ class IsokineticTrajectory:
         def gradient() -> None:
             target.log_likelihood_and_grad(theta, grad, log_lik)
 
+        written, pool = (theta, u, grad, log_lik, change, force), graph_pool(target, graph)
+
         def step(update: Callable[[], None]) -> GradientStep:
-            written = (theta, u, grad, log_lik, change, force)
-            return GradientStep(target, gradient, update, written, count=target.num_data, graph=graph)
+            return GradientStep(target, gradient, update, written, count=target.num_data, graph=graph, pool=pool)
 
         self._repeats = Repeats(varies=state.length_varies)
         self._begin = partial(turn_drift, 0.5)

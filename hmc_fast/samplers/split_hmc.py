@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from ..dynamics.coefficients import Coefficients
-from ..dynamics.gradient_step import GradientStep, Graph
+from ..dynamics.gradient_step import GradientStep, Graph, Pool, graph_pool
 from ..dynamics.integrators import whole_steps
 from ..dynamics.metropolis import metropolis_test
 from ..dynamics.minibatches import permutation
@@ -61,7 +61,8 @@ class SplitHMCState(Chain):
         self.drifts_per_step = sampler.drifts_per_step
         sampler.coefficients().write(self.coefficients, target.temperature)
         kinds = {self.kind(visit) for visit in sampler.visits(2)}
-        self.visits = {kind: sampler.visit(self, kind, graph) for kind in kinds}
+        pool = graph_pool(target, graph)
+        self.visits = {kind: sampler.visit(self, kind, graph, pool) for kind in kinds}
 
     def kind(self, visit: "Visit") -> "Kind":
         return Kind(self.subsets[visit.subset].shape[1], visit.kicks, visit.drifts)
@@ -166,7 +167,7 @@ class SplitHMC(Sampler):
         """One visit: kick(U_k, eps/2), drift(eps / (2 (M - 1)))."""
         return Coefficients(kick=self.step_size / 2, drift=self.step_size / self.drifts_per_step)
 
-    def visit(self, state: SplitHMCState, kind: Kind, graph: Graph) -> GradientStep:
+    def visit(self, state: SplitHMCState, kind: Kind, graph: Graph, pool: Pool | None) -> GradientStep:
         """The gradient on a subset, one kick or two merged, and a drift. The subset's indices are in a buffer."""
         target, new, c = state.target, state.proposal, state.coefficients
         theta, momentum, grad, indices = new.theta, new.momentum, new.grad, state.indices[kind.size]
@@ -185,7 +186,7 @@ class SplitHMC(Sampler):
                 ops.kick(momentum, grad, theta, target.prior, c, fraction=fraction)
 
         return GradientStep(
-            target, gradient, update, (theta, momentum, grad, log_lik), count=kind.size, graph=graph
+            target, gradient, update, (theta, momentum, grad, log_lik), count=kind.size, graph=graph, pool=pool
         )
 
     def test(self, state: SplitHMCState) -> tuple[Tensor, ...]:

@@ -1,9 +1,54 @@
 """Low precision: for the gradient alone, with exact energies."""
 
+import pytest
 import torch
 
 import hmc_fast
 from cases import data, network
+from hmc_fast.compute import precision
+
+MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
+NEWER = [part for part in (MATMUL, getattr(CUDNN, "conv", None)) if hasattr(part, "fp32_precision")]
+
+
+def flags():
+    """torch's flags for float32 arithmetic, those that can be read."""
+    older = (MATMUL, "allow_tf32"), (CUDNN, "allow_tf32")
+    found = []
+    for owner, name in (*older, *((part, "fp32_precision") for part in NEWER)):
+        try:
+            found.append(getattr(owner, name))
+        except RuntimeError:
+            found.append("unreadable")
+    return found
+
+
+@pytest.fixture(params=["torch's", "older", *(["newer", "generic"] if NEWER else [])])
+def users_setting(request):
+    """What a user may have set before, and by which of torch's flags."""
+    before, older = [part.fp32_precision for part in NEWER], (MATMUL.allow_tf32, CUDNN.allow_tf32)
+    if request.param == "older":
+        MATMUL.allow_tf32 = True
+    if request.param == "newer":
+        MATMUL.fp32_precision = "tf32"
+    if request.param == "generic":
+        torch.backends.fp32_precision = "tf32"
+    yield
+    if NEWER:
+        torch.backends.fp32_precision = "none"
+    MATMUL.allow_tf32, CUDNN.allow_tf32 = older
+    for part, value in zip(NEWER, before, strict=True):
+        part.fp32_precision = value
+
+
+@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
+def test_float32_flags_hold_inside_and_are_restored(name, users_setting):
+    before = flags()
+    with precision._flags(name):
+        assert flags() == [name == "tf32"] * 2 + ["tf32" if name == "tf32" else "ieee"] * len(NEWER)
+        assert CUDNN.deterministic
+    assert flags() == before
+    assert not CUDNN.deterministic
 
 
 def test_low_precision_is_for_the_gradient_alone():

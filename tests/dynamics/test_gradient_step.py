@@ -1,5 +1,9 @@
 """Gradient steps: recorded without taking a step, refused where they cannot be captured."""
 
+import contextlib
+import gc
+from typing import ClassVar
+
 import pytest
 import torch
 from torch import nn
@@ -10,14 +14,38 @@ from hmc_fast.dynamics.gradient_step import GradientStep, checked_graph, waiting
 
 
 class FakeGraph:
-    """What torch.cuda.CUDAGraph and torch.cuda.graph do, seen from a unit: a recording does not take place."""
+    """What torch.cuda.CUDAGraph does, seen from a step: nothing is recorded, and a fault spoils the capture."""
+
+    fault: RuntimeError | None = None
+    capturing = False
 
     def __init__(self):
         self.recorded, self.replays = None, 0
 
+    def capture_begin(self, pool):
+        FakeGraph.capturing = True
+
+    def capture_end(self):
+        FakeGraph.capturing = False
+        if FakeGraph.fault:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
     def replay(self):
         self.replays += 1
         self.recorded()
+
+
+class FakeStream:
+    current: ClassVar[list["FakeStream"]] = []
+
+    def wait_stream(self, other):
+        pass
+
+    def __enter__(self):
+        FakeStream.current.append(self)
+
+    def __exit__(self, *_):
+        FakeStream.current.pop()
 
 
 class FakeDevice:
@@ -36,43 +64,25 @@ class Target:
 
 @pytest.fixture
 def fake_cuda(monkeypatch):
-    """CUDA's side of a recording; returns what a test may make fail."""
-    fault = {}
-
-    class Recording:
-        def __init__(self, graph):
-            self.graph = graph
-
-        def __enter__(self):
-            if "error" in fault:
-                raise fault["error"]
-
-        def __exit__(self, *_):
-            return False
-
-    class Stream:
-        def wait_stream(self, other):
-            pass
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            return False
-
     cuda = torch.cuda
     monkeypatch.setattr(cuda, "CUDAGraph", FakeGraph)
-    monkeypatch.setattr(cuda, "graph", Recording)
-    monkeypatch.setattr(cuda, "Stream", Stream)
+    monkeypatch.setattr(cuda, "Stream", FakeStream)
     monkeypatch.setattr(cuda, "stream", lambda stream: stream)
-    monkeypatch.setattr(cuda, "current_stream", Stream)
-    monkeypatch.setattr(cuda, "synchronize", lambda: None)
-    return fault
+    monkeypatch.setattr(cuda, "current_stream", FakeStream)
+    monkeypatch.setattr(cuda, "synchronize", lambda *_: None)
+    monkeypatch.setattr(cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(FakeGraph, "fault", None)
 
 
 def counting_unit(graph):
     buffer = torch.zeros(3)
-    made = GradientStep(Target(), lambda: buffer.add_(1), lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
+
+    def gradient():
+        if FakeGraph.capturing and FakeGraph.fault:
+            raise FakeGraph.fault
+        buffer.add_(1)
+
+    made = GradientStep(Target(), gradient, lambda: buffer.mul_(2), [buffer], count=1, graph=graph)
     return made, buffer
 
 
@@ -81,6 +91,7 @@ def test_a_recording_takes_no_step(fake_cuda):
     made, buffer = counting_unit("auto")
     made._record()
     assert torch.equal(buffer, torch.zeros(3))
+    assert gc.isenabled()
     made._graph.recorded = made._run
     for expected in (2, 6, 14):
         made()
@@ -88,18 +99,21 @@ def test_a_recording_takes_no_step(fake_cuda):
     assert made._graph.replays == 3
 
 
-def test_what_cannot_be_captured_warns_and_runs(fake_cuda):
-    fake_cuda["error"] = RuntimeError("operation not permitted when stream is capturing\nmore")
+def test_what_cannot_be_captured_warns_and_runs(fake_cuda, monkeypatch):
+    """With the operation's own error, not the one that follows at the end of the capture, and on the old stream."""
+    monkeypatch.setattr(FakeGraph, "fault", RuntimeError("operation not permitted when stream is capturing\nmore"))
     made, buffer = counting_unit("auto")
     with pytest.warns(UserWarning, match="cannot be captured in a CUDA graph .operation not permitted when stream"):
         made()
     assert torch.equal(buffer, torch.full((3,), 2.0)), "the warm-up must be undone, and the step taken once"
+    assert not FakeStream.current
+    assert gc.isenabled()
     made()
     assert torch.equal(buffer, torch.full((3,), 6.0))
 
 
-def test_graph_true_refuses_what_cannot_be_captured(fake_cuda):
-    fake_cuda["error"] = RuntimeError("operation not permitted")
+def test_graph_true_refuses_what_cannot_be_captured(fake_cuda, monkeypatch):
+    monkeypatch.setattr(FakeGraph, "fault", RuntimeError("operation not permitted"))
     made, buffer = counting_unit(True)
     with pytest.raises(hmc_fast.UserError, match="cannot be captured"):
         made()

@@ -536,8 +536,8 @@ def test_every_operation_can_be_captured() -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         captured = trajectory("triton")
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for _ in range(3):
             graph.replay()
             got.append(captured.clone())
