@@ -163,11 +163,16 @@ def _samples_on_cpu(calls: list[Callable[[], object]]) -> list[float]:
     return samples
 
 
+def _draws(operation: Operation) -> bool:
+    """Whether random numbers are part of it."""
+    return "noise" in operation.name or operation.name == "refresh_momentum"
+
+
 def measure(operation: Operation, impl: str, device: torch.device, chains: int, size: int) -> list[float]:
     """Seconds per call, one number per sample."""
     footprint = 4 * chains * size * operation.num_rows
     count = max(2, min(MAX_CALLS, FLUSH_BYTES // footprint))
-    if impl == "torch" and ("noise" in operation.name or operation.name == "refresh_momentum"):
+    if impl == "torch" and _draws(operation):
         count = min(count, 8)  # a hundred launches each
     sets = [Buffers(device, chains, size, operation.num_rows) for _ in range(count)]
     calls: list[Callable[[], object]] = [lambda b=b: operation.call(b, impl) for b in sets]  # type: ignore[misc]
@@ -210,6 +215,8 @@ def main() -> None:
             table.add(operation.name, "floor", size, "time", "us", *[floor * 1e6] * 3)
             alternatives = ALTERNATIVES if operation.name == "kick_drift" else ()
             for provider in (*providers, *alternatives):
+                if provider == "torch" and _draws(operation) and size > 1_000_000:
+                    continue  # 4 us per thousand elements: seconds, and nothing new
                 try:
                     samples = measure(operation, provider, device, arguments.chains, size)
                 except torch.cuda.OutOfMemoryError:

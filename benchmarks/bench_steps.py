@@ -48,14 +48,16 @@ def providers(work: Workload, device: torch.device, chains: int) -> dict[str, Ca
     made["ours eager"] = lambda: ours(work, device, chains=chains, path="eager")
     if not cuda:
         made["ours traced"] = lambda: ours(work, device, chains=chains, path="traced")
-    made["ours compiled"] = lambda: ours(work, device, chains=chains, path="loop")
+        made["ours compiled"] = lambda: ours(work, device, chains=chains, path="loop")
     if cuda:
-        made["ours captured"] = lambda: ours(work, device, chains=chains, path="eager", graph=True)
-        made["ours compiled captured"] = lambda: ours(work, device, chains=chains, path="loop", graph=True)
-        for precision in ("tf32", "bf16"):
-            made[f"ours {precision}"] = lambda p=precision: ours(
-                work, device, chains=chains, path="loop", graph=True, precision=p
+        for precision in ("fp32", "tf32", "bf16"):
+            name = "ours captured" if precision == "fp32" else f"ours captured {precision}"
+            made[name] = lambda p=precision: ours(
+                work, device, chains=chains, path="eager", graph=True, precision=p
             )
+        for precision in ("fp32", "bf16"):
+            name = "ours compiled captured" if precision == "fp32" else f"ours compiled captured {precision}"
+            made[name] = lambda p=precision: ours(work, device, chains=chains, path="loop", graph=True, precision=p)
     else:
         made["ours compiled bf16"] = lambda: ours(work, device, chains=chains, path="loop", precision="bf16")
     return made

@@ -76,8 +76,12 @@ def _is_installed(package: str) -> bool:
 
 
 def _commit() -> str:
-    here = Path(__file__).parent
-    done = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=here, capture_output=True, text=True)
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
+    except FileNotFoundError:  # no git on a bare machine
+        return ""
     return done.stdout.strip()
 
 

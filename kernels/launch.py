@@ -18,6 +18,9 @@ from .reference import Counter
 # Elements per program and warps of the update kernels: 8 elements per thread, two 16-byte loads per float32
 # buffer. Unmeasured: to be swept by benchmarks/bench_kernels.py.
 BLOCK, NUM_WARPS = 1024, 4
+# Products and sums are rounded one by one, as in the twins: which of them the compiler would fuse depends on the
+# block size.
+UNFUSED = {"enable_fp_fusion": False}
 
 _MAX_CHAINS = 65535  # the grid's second axis
 _MAX_PARAMS = 2**31 - 2**16  # offsets within a chain are int32, those between chains int64

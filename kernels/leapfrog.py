@@ -167,5 +167,6 @@ def _update(
                 segment.scale if isinstance(segment.scale, Tensor) else None, step,
                 momentum.shape[1], stride, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
-                FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
+                FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK,
+                num_warps=launch.NUM_WARPS, **launch.UNFUSED,
             )  # fmt: skip

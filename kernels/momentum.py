@@ -67,6 +67,6 @@ def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor
         _refresh_kernel[(partials.shape[1], chains)](
             momentum, partials, inverse_mass, step,
             params, stride, *words,
-            BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS,
+            BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS, **launch.UNFUSED,
         )  # fmt: skip
         return reduce.finish(partials)

@@ -35,6 +35,7 @@ __all__ = [
     "kinetic_energy",
     "log_prior",
     "normals",
+    "philox",
     "prior_difference",
     "refresh_momentum",
     "select",
@@ -64,8 +65,21 @@ def _use_triton(tensor: Tensor, impl: str | None) -> bool:
     return True
 
 
-def uniforms(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
-    """Uniforms in (0, 1), float32 `(C, num_elements)`; torch on every device, as only a few values are needed."""
+def philox(counter: Counter, num_chains: int, num_blocks: int, *, impl: str | None = None) -> tuple[Tensor, ...]:
+    """Four int64 `(C, num_blocks)` of 32 random bits each. See `reference.philox`."""
+    if _use_triton(counter.step, impl):
+        from . import random as kernel
+
+        return kernel.philox_words(counter, num_chains, num_blocks)
+    return reference.philox(counter, num_chains, num_blocks)
+
+
+def uniforms(counter: Counter, num_chains: int, num_elements: int, *, impl: str | None = None) -> Tensor:
+    """Uniforms in (0, 1), float32 `(C, num_elements)`, on the device of `counter.step`."""
+    if _use_triton(counter.step, impl):
+        from . import random as kernel
+
+        return kernel.uniforms(counter, num_chains, num_elements)
     return reference.uniforms(counter, num_chains, num_elements)
 
 

@@ -29,11 +29,11 @@ def _pair(bits0, bits1):
 
 
 @triton.jit
-def normals(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
-    """Standard normals, float32 `(BLOCK,)`, of the elements 4*quad .. 4*quad + 3.
+def words(quad, chain, step_ptr, key0, key1, stream):
+    """Four uint32 `(Q,)`: the random words of blocks `quad`, int32 `(Q,)`.
 
-    quad: int32 `(BLOCK // 4,)`. step_ptr: one int64, read here so that a replayed graph uses its current value.
-    key0, key1, stream: int32 scalars whose bits are the words.
+    step_ptr: one int64, read here so that a replayed graph uses its current value. key0, key1, stream: int32
+    scalars whose bits are the words.
     """
     word = tl.zeros_like(quad).to(tl.uint32)
     step = word + tl.load(step_ptr).to(tl.uint32)
@@ -41,8 +41,33 @@ def normals(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
     stream_word = word + stream.to(tl.uint32, bitcast=True)
     k0 = word + key0.to(tl.uint32, bitcast=True)
     k1 = word + key1.to(tl.uint32, bitcast=True)
-    w0, w1, w2, w3 = tl.philox_impl(quad.to(tl.uint32), step, chain_word, stream_word, k0, k1)
+    return tl.philox_impl(quad.to(tl.uint32), step, chain_word, stream_word, k0, k1)
+
+
+@triton.jit
+def _interleaved(lane0, lane1, lane2, lane3, BLOCK: tl.constexpr):
+    """`(Q,)` x 4 -> (Q, 2, 2) with [q, i, j] = lane[2 i + j] -> `(BLOCK,)`, element e in lane e % 4."""
+    return tl.reshape(tl.join(tl.join(lane0, lane2), tl.join(lane1, lane3)), (BLOCK,))
+
+
+@triton.jit
+def normals(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
+    """Standard normals, float32 `(BLOCK,)`, of the elements 4*quad .. 4*quad + 3; arguments as for `words`."""
+    w0, w1, w2, w3 = words(quad, chain, step_ptr, key0, key1, stream)
     z0, z1 = _pair(w0, w1)
     z2, z3 = _pair(w2, w3)
-    # (Q,) x 4 -> (Q, 2, 2) with [q, i, j] = z[2 i + j] -> (4 Q,)
-    return tl.reshape(tl.join(tl.join(z0, z2), tl.join(z1, z3)), (BLOCK,))
+    return _interleaved(z0, z1, z2, z3, BLOCK)
+
+
+@triton.jit
+def uniforms(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
+    """Uniforms in (0, 1), as `normals`."""
+    w0, w1, w2, w3 = words(quad, chain, step_ptr, key0, key1, stream)
+    return _interleaved(_unit(w0), _unit(w1), _unit(w2), _unit(w3), BLOCK)
+
+
+@triton.jit
+def bits(quad, chain, step_ptr, key0, key1, stream, BLOCK: tl.constexpr):
+    """The words themselves, int64, as `normals`."""
+    w0, w1, w2, w3 = words(quad, chain, step_ptr, key0, key1, stream)
+    return _interleaved(w0, w1, w2, w3, BLOCK).to(tl.int64)

@@ -6,6 +6,7 @@ import torch
 
 import hmc_fast
 from cases import SAMPLERS, classifier
+from hmc_fast.compute.capture import Captured
 from hmc_fast.models import lenet5, resnet20
 
 pytestmark = pytest.mark.gpu
@@ -84,12 +85,17 @@ def test_captured_draws_are_the_uncaptured_ones(name, compiled):
     assert np.array_equal(plain.draws, captured.draws)
 
 
-def test_a_captured_unit_replays_one_graph():
+def test_a_captured_iteration_consists_of_graphs():
     posterior = classifier()[0].to("cuda")
     sampler = hmc_fast.HMC(0.05, num_leapfrog=4)
     state = sampler.init(posterior, posterior.initial("prior", 2, 0), seed=1, graph=True)
+    _, first = sampler.step(state)
+    before = [value.clone() for value in first[:-1]]
+    steps = [step._captured for step in (*state.trajectory._steps, state.trajectory._last)]
+    assert all(captured.recorded for captured in (*steps, *state._calls.values()) if isinstance(captured, Captured))
     sampler.step(state)
-    assert all(step._graph is not None for step in (*state.trajectory._steps, state.trajectory._last))
+    for value, kept in zip(first[:-1], before, strict=True):
+        assert torch.equal(value, kept), "a replay overwrites what an earlier iteration returned"
 
 
 def test_every_way_to_batch_chains_gives_the_same_draws():

@@ -41,16 +41,16 @@ def compile_function(function: _Function, *, cpu: bool, whole: bool = True) -> _
 
 
 def _quiet_at_first(compiled: Callable[..., Any]) -> Callable[..., Any]:
-    """Without the compiler's advice, on a GPU, to enable tf32: that is for the user's `precision` to say."""
-    calls = 0
+    """Without the compiler's remarks on speed (tf32, softmax), about which a user can do nothing here."""
+    compiles = True
 
     def run(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls > 1:
+        nonlocal compiles
+        if not compiles:
             return compiled(*arguments)
+        compiles = False
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="TensorFloat32 tensor cores")
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._inductor")
             return compiled(*arguments)
 
     return run

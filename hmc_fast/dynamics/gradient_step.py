@@ -14,28 +14,21 @@ Within a recording a step becomes part of it, so that `repeat(step, repeats)` is
 docs/protocol.md shows how a new sampler gets all three.
 """
 
-import gc
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..compute.capture import Captured, Graph, Pool
 from ..compute.operations import WatchingMode, waits_for_value
 from ..compute.program import Path, Program
 from ..compute.recording import is_recording
 from ..errors import UserError
 from ..targets.base import Target
 
-__all__ = ["GradientStep", "Graph", "Pool", "checked_graph", "graph_pool", "program", "waiting_operation", "whole"]
-
-Graph = Literal["auto", True, False]
-
-Pool = tuple[int, int]
-
-_WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
+__all__ = ["GradientStep", "Graph", "checked_graph", "program", "waiting_operation", "whole"]
 
 
 def program(target: Target, function: Callable[[], Any], num_chains: int, count: int) -> Program:
@@ -58,15 +51,6 @@ def whole(
     return function
 
 
-def graph_pool(target: Target, graph: Graph) -> Pool | None:
-    """Memory for the graphs of one state to share, because they never run at the same time and keep no tensor of
-    their own between replays: several GB of activations once, not once per graph."""
-    if graph is False or target.device.type != "cuda":
-        return None
-    with torch.cuda.device(target.device):
-        return torch.cuda.graph_pool_handle()
-
-
 class GradientStep:
     """`prepare`, `gradient`, `update`, in this order, as one step.
 
@@ -75,7 +59,7 @@ class GradientStep:
         buffers: every tensor that the three functions write; recording saves and restores them.
         graph: True captures on a CUDA device or raises UserError; "auto" captures there if possible and warns
             otherwise; False never does. On a CPU there is nothing to capture.
-        pool: see `graph_pool`.
+        pool: see `compute/capture.py`.
     """
 
     def __init__(
@@ -90,11 +74,10 @@ class GradientStep:
         graph: Graph = False,
         pool: Pool | None = None,
     ) -> None:
-        self._pool = pool
         self._parts = [part for part in (prepare, gradient, update) if part is not None]
-        self._buffers = buffers
-        self._graph_wanted = graph if target.device.type == "cuda" else False
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._captured: Captured | None = None
+        if graph is not False and target.device.type == "cuda":
+            self._captured = Captured(self._run, "a leapfrog step", lambda: buffers, graph, pool)
         if target.single_pass(len(buffers[0]), count):
             parts = tuple(self._parts)
 
@@ -109,70 +92,15 @@ class GradientStep:
             ]
 
     def __call__(self) -> None:
-        if self._graph_wanted and not is_recording():
-            self._record()
-        if self._graph is not None:
-            self._graph.replay()
-        else:
+        if self._captured is None or is_recording():
             self._run()
+        else:
+            self._captured()
 
     @torch.no_grad()
     def _run(self) -> None:
         for part in self._parts:
             part()
-
-    def _record(self) -> None:
-        """Captures the step without advancing the chains: the buffers are restored after the warm-up calls."""
-        wanted, self._graph_wanted = self._graph_wanted, False
-        saved = [buffer.clone() for buffer in self._buffers]
-        device = self._buffers[0].device
-        try:
-            with torch.cuda.device(device):
-                self._graph = _captured(self._run, self._pool)
-        except RuntimeError as error:  # what CUDA raises when an operation cannot be captured
-            reason = str(error).strip().split("\n")[0]
-            message = f"a leapfrog step cannot be captured in a CUDA graph ({reason})"
-            if wanted is True:
-                raise UserError(f"{message}: use graph='auto' or False to run without a graph") from error
-            warnings.warn(f"{message}: it runs without one, which is slower", stacklevel=2)
-        finally:
-            torch.cuda.synchronize(device)
-            for buffer, values in zip(self._buffers, saved, strict=True):
-                buffer.copy_(values)
-
-
-def _captured(function: Callable[[], None], pool: Pool | None) -> torch.cuda.CUDAGraph:
-    """A graph of `function` on the current device. Calls it a few times, but not as often as it is replayed.
-
-    Raises:
-        RuntimeError: from the operation that cannot be captured.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_WARM_UP_CALLS):
-            function()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    gc.collect()
-    torch.cuda.empty_cache()  # of activations, which the graph allocates for itself
-    graph = torch.cuda.CUDAGraph()
-    collecting = gc.isenabled()
-    gc.disable()  # a collection may free tensors in the midst of a capture
-    try:
-        with torch.cuda.stream(stream):
-            graph.capture_begin(pool)
-            try:
-                function()
-            except BaseException:
-                with suppress(RuntimeError):  # it repeats that the capture failed, not why
-                    graph.capture_end()
-                raise
-            graph.capture_end()
-    finally:
-        if collecting:
-            gc.enable()
-    return graph
 
 
 class _Watch(WatchingMode):

@@ -15,10 +15,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..compute.capture import Graph, graph_pool
 from ..compute.recording import Repeats, repeat
 from ..kernels import ops
 from ..targets.base import Target
-from .gradient_step import GradientStep, Graph, graph_pool
+from .gradient_step import GradientStep
 
 __all__ = ["INTEGRATORS", "LEAPFROG", "TWO_STAGE", "Integrator", "PhasePoint", "Trajectory", "whole_steps"]
 
@@ -113,7 +114,7 @@ class Trajectory:
         def last_kick() -> None:
             ops.kick(momentum, grad, theta, target.prior, coefficients, fraction=integrator.end)
 
-        buffers, pool = (theta, momentum, grad, log_lik), graph_pool(target, graph)
+        buffers, pool = (theta, momentum, grad, log_lik), graph_pool(target.device, graph)
 
         def step(update: Callable[[], None]) -> GradientStep:
             return GradientStep(target, gradient, update, buffers, count=target.num_data, graph=graph, pool=pool)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..compute.random_streams import PERMUTATION
 from ..errors import UserError
-from ..kernels import reference
+from ..kernels import ops
 from ..kernels.ops import Counter
 
 __all__ = ["Minibatches", "permutation"]
@@ -21,7 +21,7 @@ def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: t
     """Random permutations of 0..N-1, int64 `(C, N)`: a stable sort of 62 random bits per datum."""
     # torch.full, not torch.tensor: a copy from the host would wait for the device
     counter = Counter(seed, PERMUTATION, torch.full((1,), epoch, device=device))
-    high, low, _, _ = reference.philox(counter, num_chains, num_data)
+    high, low, _, _ = ops.philox(counter, num_chains, num_data)
     return torch.argsort((high >> 1 << 31) | (low >> 1), dim=1, stable=True)
 
 

@@ -28,7 +28,7 @@ class Profile:
         if torch.cuda.is_available():
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         self._first, self._last, self._seen = skipped, skipped + active, 0
-        self._profiler = torch.profiler.profile(activities=activities)
+        self._profiler = torch.profiler.profile(activities=activities, acc_events=True)
         if self._first == 0:
             self._profiler.start()
 

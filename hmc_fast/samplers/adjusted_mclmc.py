@@ -20,9 +20,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ..compute.capture import Graph, graph_pool
 from ..compute.random_streams import MOMENTUM
 from ..compute.recording import Repeats, repeat
-from ..dynamics.gradient_step import GradientStep, Graph, graph_pool
+from ..dynamics.gradient_step import GradientStep
 from ..dynamics.isokinetic import check_dimension, isokinetic_kick, random_direction, scaled_force
 from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
@@ -51,7 +52,7 @@ class AdjustedMCLMCState(AdaptiveChain):
         warm_up_iterations: int,
     ) -> None:
         unit_of_length = float(target.num_params**0.5)
-        super().__init__(sampler, target, theta, seed, warm_up_iterations, unit_of_length=unit_of_length)
+        super().__init__(sampler, target, theta, seed, graph, warm_up_iterations, unit_of_length=unit_of_length)
         self.kinetic_change = torch.zeros_like(self.origin.kinetic_energy)
         self.trajectory = IsokineticTrajectory(self, graph)
 
@@ -76,7 +77,7 @@ class IsokineticTrajectory:
         def gradient() -> None:
             target.log_likelihood_and_grad(theta, grad, log_lik)
 
-        written, pool = (theta, u, grad, log_lik, change, force), graph_pool(target, graph)
+        written, pool = (theta, u, grad, log_lik, change, force), graph_pool(target.device, graph)
 
         def step(update: Callable[[], None]) -> GradientStep:
             return GradientStep(target, gradient, update, written, count=target.num_data, graph=graph, pool=pool)

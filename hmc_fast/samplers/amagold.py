@@ -31,7 +31,7 @@ from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep, Graph
 from ..dynamics.metropolis import metropolis_test
 from ..errors import UserError
-from ..kernels import ops, reference
+from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target, positive
 from .metropolis_chain import Chain
@@ -53,7 +53,7 @@ class AMAGOLDState(Chain):
         size = sampler.batch_size or target.num_data
         if size > target.num_data:
             raise UserError(f"batch size {size} must lie between 1 and the {target.num_data} data points")
-        super().__init__(target, theta, seed)
+        super().__init__(target, theta, seed, graph)
         self.steps = Clock(target.device)
         self.rho = torch.zeros_like(self.origin.kinetic_energy)
         sampler.coefficients().write(self.coefficients, target.temperature)
@@ -121,7 +121,7 @@ class AMAGOLD(Sampler):
     def iteration(self, state: AMAGOLDState) -> tuple[Tensor, ...]:
         state.call(self.begin)
         repeat(state.gradient_step, state.repeats)
-        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
+        state.evaluate_proposal()
         return state.call(self.test)
 
     def begin(self, state: AMAGOLDState) -> None:
@@ -150,7 +150,7 @@ class AMAGOLD(Sampler):
         def first_half() -> None:
             theta.add_(velocity(momentum), alpha=eps / 2)
             if self.batch_size is not None:  # independent draws, with replacement
-                words, *_ = reference.philox(Counter(state.seed, PERMUTATION, steps), *indices.shape)
+                words, *_ = ops.philox(Counter(state.seed, PERMUTATION, steps), *indices.shape)
                 indices.copy_(words * target.num_data >> 32)
 
         def gradient() -> None:

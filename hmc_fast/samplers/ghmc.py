@@ -47,7 +47,7 @@ class GHMCState(GradientChain):
     """
 
     def __init__(self, sampler: "GHMC", target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
-        super().__init__(target, theta, seed)
+        super().__init__(target, theta, seed, graph)
         before = self.iteration.on_device - 1  # a counter value that no iteration uses
         self.momentum = torch.empty_like(theta)
         ops.refresh_momentum(self.momentum, Counter(seed, MOMENTUM, before), inverse_mass=sampler.inverse_mass)

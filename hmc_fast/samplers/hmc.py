@@ -45,7 +45,7 @@ class HMCState(AdaptiveChain):
     def __init__(
         self, sampler: "HMC", target: Target, theta: Tensor, seed: int, graph: Graph, warm_up_iterations: int
     ) -> None:
-        super().__init__(sampler, target, theta, seed, warm_up_iterations)
+        super().__init__(sampler, target, theta, seed, graph, warm_up_iterations)
         self.trajectory: Trajectory = sampler.integrator.trajectory(
             target, self.proposal, self.coefficients, inverse_mass=self.inverse_mass, graph=graph
         )

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..compute.capture import Captured, Graph, graph_pool
 from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import program, whole
@@ -21,7 +22,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock
+from .protocol import Clock, buffers
 
 __all__ = ["Chain", "GradientChain", "refuse_batch"]
 
@@ -47,7 +48,7 @@ class Chain:
 
     drifts_per_step = 1
 
-    def __init__(self, target: Target, theta: Tensor, seed: int) -> None:
+    def __init__(self, target: Target, theta: Tensor, seed: int, graph: Graph = False) -> None:
         self.target, self.seed = target, check_seed(seed)
         self.theta = theta.clone()
         self.log_lik = theta.new_empty(len(theta), target.num_data)
@@ -56,6 +57,8 @@ class Chain:
         self.proposal = PhasePoint.like(theta, target.num_data)
         kinetic_energy = torch.full_like(theta[:, 0], torch.nan, dtype=torch.float64)
         self.origin = Origin(torch.empty_like(theta), kinetic_energy)
+        self._graph: Graph = graph if target.device.type == "cuda" else False
+        self._pool = graph_pool(target.device, graph)
         self._calls: dict[Callable[[Any], Any], Callable[[], Any]] = {}
         self._evaluate()
 
@@ -63,9 +66,14 @@ class Chain:
         self.target.log_likelihood(self.theta, self.log_lik)
 
     def call(self, function: Callable[[Any], Any]) -> Any:
-        """`function(self)` by the target's path. For work done once per iteration."""
+        """`function(self)` by the target's path, or captured. For work done once per iteration."""
         if function not in self._calls:
-            self._calls[function] = program(self.target, partial(function, self), *self.log_lik.shape)
+            work = partial(function, self)
+            if self._graph is False:
+                self._calls[function] = program(self.target, work, *self.log_lik.shape)
+            else:
+                name = f"{function.__name__!r} of an iteration"
+                self._calls[function] = Captured(work, name, lambda: buffers(self), self._graph, self._pool)
         return self._calls[function]()
 
     def iterate(self, function: Callable[[Any], Any], *, often: bool = True) -> Any:
@@ -95,6 +103,13 @@ class Chain:
         """Starts the proposal at the current theta with `momentum (C, D)`."""
         self.proposal.theta.copy_(self.theta)
         self.proposal.momentum.copy_(momentum)
+
+    def evaluate_proposal(self) -> None:
+        """Exact log likelihoods at the proposal."""
+        if self._graph is False:
+            _evaluate_proposal(self)
+        else:
+            self.call(_evaluate_proposal)
 
     def potential_error(self) -> Tensor:
         """U(theta') - U(theta), float64 `(C,)`, summed from element-wise differences."""
@@ -163,11 +178,15 @@ class GradientChain(Chain):
     def evaluate_proposal(self) -> None:
         """Exact log likelihoods at the end of the trajectory, unless the gradient pass already computed them."""
         if not self.target.exact_gradient_pass:
-            self.target.log_likelihood(self.proposal.theta, self.proposal.log_lik)
+            super().evaluate_proposal()
 
     def take(self, accepted: Tensor) -> None:
         super().take(accepted)
         ops.select(self.grad, self.proposal.grad, accepted)
+
+
+def _evaluate_proposal(chain: Chain) -> None:
+    chain.target.log_likelihood(chain.proposal.theta, chain.proposal.log_lik)
 
 
 def refuse_batch(name: str, batch: Tensor | None) -> None:

@@ -26,8 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..compute.capture import Graph, Pool, graph_pool
 from ..dynamics.coefficients import Coefficients
-from ..dynamics.gradient_step import GradientStep, Graph, Pool, graph_pool
+from ..dynamics.gradient_step import GradientStep
 from ..dynamics.integrators import whole_steps
 from ..dynamics.metropolis import metropolis_test
 from ..dynamics.minibatches import permutation
@@ -53,7 +54,7 @@ class SplitHMCState(Chain):
             raise UserError(
                 f"number of splits {sampler.num_splits} must not exceed the {target.num_data} data points"
             )
-        super().__init__(target, theta, seed)
+        super().__init__(target, theta, seed, graph)
         order = permutation(seed, 0, 1, target.num_data, target.device).expand(len(theta), -1)
         self.subsets = tuple(part.contiguous() for part in order.tensor_split(sampler.num_splits, dim=1))
         sizes = {part.shape[1] for part in self.subsets}  # two at most
@@ -61,7 +62,7 @@ class SplitHMCState(Chain):
         self.drifts_per_step = sampler.drifts_per_step
         sampler.coefficients().write(self.coefficients, target.temperature)
         kinds = {self.kind(visit) for visit in sampler.visits(2)}
-        pool = graph_pool(target, graph)
+        pool = graph_pool(target.device, graph)
         self.visits = {kind: sampler.visit(self, kind, graph, pool) for kind in kinds}
 
     def kind(self, visit: "Visit") -> "Kind":
@@ -138,7 +139,7 @@ class SplitHMC(Sampler):
         refuse_batch(self.name, batch)
         state.call(self.begin)
         self.trajectory(state)
-        state.target.log_likelihood(state.proposal.theta, state.proposal.log_lik)
+        state.evaluate_proposal()
         info = Info._make((*state.call(self.test), self.gradients_per_iteration(state.target)))
         state.iteration.count += 1
         return state, info

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..adaptation import WarmUp, find_step_size, mean_over_groups
+from ..compute.capture import Graph
 from ..compute.random_streams import JITTER, host_uniform
 from ..dynamics.integrators import Integrator, whole_steps
 from ..errors import UserError
@@ -182,11 +183,12 @@ class AdaptiveChain(GradientChain):
         target: Target,
         theta: Tensor,
         seed: int,
+        graph: Graph,
         warm_up_iterations: int,
         *,
         unit_of_length: float = 1.0,
     ) -> None:
-        super().__init__(target, theta, seed)
+        super().__init__(target, theta, seed, graph)
         self.adaptation: WindowAdaptation | None = None
         self.inverse_mass: Tensor | None = sampler.inverse_mass
         if sampler.adapt:

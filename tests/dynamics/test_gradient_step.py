@@ -89,14 +89,14 @@ def counting_unit(graph):
 def test_a_recording_takes_no_step(fake_cuda):
     """Warming up and recording leave the buffers as they were; every call after that is one replay."""
     made, buffer = counting_unit("auto")
-    made._record()
+    made._captured._record()
     assert torch.equal(buffer, torch.zeros(3))
     assert gc.isenabled()
-    made._graph.recorded = made._run
+    made._captured._graph.recorded = made._run
     for expected in (2, 6, 14):
         made()
         assert torch.equal(buffer, torch.full((3,), float(expected)))
-    assert made._graph.replays == 3
+    assert made._captured._graph.replays == 3
 
 
 def test_what_cannot_be_captured_warns_and_runs(fake_cuda, monkeypatch):

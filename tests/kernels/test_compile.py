@@ -45,6 +45,8 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
         True,
     ),
     "refresh": ("momentum", "_refresh_kernel", UPDATE | {"partials_ptr": F64, "step_ptr": I64}, {}, True),
+    "uniforms": ("random", "_random_kernel", {"out_ptr": F32, "step_ptr": I64}, {"UNIFORM": True}, False),
+    "words": ("random", "_random_kernel", {"out_ptr": I64, "step_ptr": I64}, {"UNIFORM": False}, False),
     "log_prior": ("energy", "_energy_kernel", ENERGY | {"scale_ptr": F32}, {"FAMILY": STUDENT_T}, True),
     "difference": ("energy", "_energy_kernel", DIFFERENCE, {"FAMILY": MIXTURE}, True),
     "finish": ("reduce", "_finish_kernel", {"partials_ptr": F64, "out_ptr": F64}, {}, True),
@@ -99,6 +101,8 @@ def compile_variant(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from hmc_fast.kernels import launch
+
     file = importlib.import_module(f"hmc_fast.kernels.{module}")
     function = getattr(file, kernel)
     block, warps = (2048, 8) if module in ("energy", "reduce") else (1024, 4)
@@ -114,7 +118,9 @@ def compile_variant(
         if name in pointers or (integer and aligned):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=attributes)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps})
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", 90, 32), options={"num_warps": warps} | launch.UNFUSED
+    )
     return str(compiled.asm["ptx"])
 
 

@@ -214,6 +214,16 @@ def test_refresh_momentum(device: str, size: int, chains: int, mass: str) -> Non
         assert_sums(energy, ops.kinetic_energy(got, inverse_mass=inverse_mass, impl="torch"))
 
 
+@pytest.mark.parametrize("chains", [1, 3])
+@pytest.mark.parametrize("size", SIZES)
+def test_random_words_and_uniforms_are_equal_to_the_bit(device: str, size: int, chains: int) -> None:
+    counter = Case(device, 1, 1).noise
+    for got, expected in zip(*both(lambda impl: ops.philox(counter, chains, size, impl=impl)), strict=True):
+        assert torch.equal(got, expected)
+    got, expected = (ops.uniforms(counter, chains, size, impl=impl) for impl in ("triton", "torch"))
+    assert torch.equal(got, expected)
+
+
 # --- what a value may not depend on ----------------------------------------------------------------------
 
 
