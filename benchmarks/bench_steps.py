@@ -1,6 +1,6 @@
 """One leapfrog step: ours eager, compiled and captured, beside the notebook's loop, posteriors, blackjax, numpyro.
 
-    python benchmarks/bench_steps.py --out DIR [--only digits] [--rounds 7]
+    python benchmarks/bench_steps.py --out DIR [--only digits] [--without notebook] [--rounds 7]
 
 Times are per leapfrog step of all chains, from whole iterations (momentum refreshment and Metropolis test
 included). Before anything is timed, each peer's gradient of the log posterior is compared with ours. The floor is
@@ -63,12 +63,22 @@ def providers(work: Workload, device: torch.device, chains: int) -> dict[str, Ca
     return made
 
 
-def run(work: Workload, device: torch.device, chains: int, rounds: int, rate: float, table: Table) -> None:
+def run(
+    work: Workload,
+    device: torch.device,
+    chains: int,
+    rounds: int,
+    rate: float,
+    table: Table,
+    without: tuple[str, ...] = (),
+) -> None:
     name = work.name if chains == 1 else f"{work.name}, {chains} chains"
     say(f"\n{name}")
     steps: dict[str, Callable[[], object]] = {}
     expected = ours(work, device)[1]()
     for provider, make in providers(work, device, chains).items():
+        if any(name in provider for name in without):
+            continue
         try:
             step, gradient = make()
         except ImportError as error:
@@ -107,6 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
     parser.add_argument("--only", default="", help="workloads whose name contains this")
+    parser.add_argument("--without", default=[], nargs="+", help="providers whose name contains any of these")
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     cuda = torch.cuda.is_available()
@@ -132,7 +143,7 @@ def main() -> None:
     say(f"float32 matrix product: {rate / 1e9:,.0f} GFLOP/s")
     for work, chains, rounds in cases:
         if arguments.only.lower() in work.name.lower():
-            run(work, device, chains, rounds, rate, table)
+            run(work, device, chains, rounds, rate, table, tuple(arguments.without))
 
 
 if __name__ == "__main__":
