@@ -78,7 +78,7 @@ def run(work: Workload, device: torch.device, chains: int, rounds: int, rate: fl
         steps[provider] = step
     samples = interleaved(steps, device, rounds=rounds)
     count = work.batch_size or len(work.x)
-    flops = count_work(work.posterior(device), chains, count).flops
+    flops = count_work(work.target(device), chains, count).flops
     floor = flops / rate
     table.add(name, "floor", chains, "time", "ms", floor * 1e3)
     medians = {}
