@@ -13,8 +13,8 @@ from densities import SmallDensity
 from peers import Peer
 from workloads import PRIOR_VARIANCE, Workload
 
-# Read when jax is first imported. On a GPU it would otherwise take 75 % of the memory, and multiply float32 matrices
-# in TF32, where ours are float32.
+# Read when jax is first imported. On a GPU it would otherwise take 75 % of the memory, and multiply float32
+# matrices in TF32.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
@@ -162,7 +162,7 @@ def _log_posterior(work: Workload, batch_size: int) -> tuple[Any, Any, Any]:
         if work.likelihood == "categorical":
             log_lik = jnp.take_along_axis(jax.nn.log_softmax(outputs), labels[:, None], 1).sum()
         elif work.likelihood == "bernoulli":
-            log_lik = -jax.nn.softplus(jnp.where(labels == 1, -outputs[:, 0], outputs[:, 0])).sum()
+            log_lik = (labels * outputs[:, 0] - jax.nn.softplus(outputs[:, 0])).sum()
         else:
             log_lik = -0.5 * jnp.sum((outputs[:, 0] - labels) ** 2)
         return scale * log_lik - sum(jnp.sum(v**2) for v in p.values()) / (2 * PRIOR_VARIANCE)
@@ -183,6 +183,7 @@ def _from_jax(array: Any) -> np.ndarray:
 
 
 def mlp(p: Any, x: Any) -> Any:
+    """Outputs of a fully connected network, `(B, K)`."""
     import jax.numpy as jnp
 
     layers = sorted({int(name.split(".")[0]) for name in p})

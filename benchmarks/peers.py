@@ -120,6 +120,8 @@ def posteriors_sghmc(work: Workload, device: torch.device) -> Peer:
 def _loss(work: Workload, outputs: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     if work.likelihood == "categorical":
         return F.cross_entropy(outputs, y, reduction="sum")
+    if work.likelihood == "bernoulli":
+        return F.binary_cross_entropy_with_logits(outputs[:, 0], y, reduction="sum")
     return 0.5 * ((outputs[:, 0] - y) ** 2).sum()
 
 
