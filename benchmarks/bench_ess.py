@@ -4,9 +4,9 @@
 
 Logistic regression on 1,000 rows; logistic regression and an MLP on scikit-learn's handwritten digits. Neither
 library adapts: both get the same step size, number of leapfrog steps, chains and iterations, and start from the
-prior, so effective draws per gradient should agree (a check that both sample the same posterior) and those per second
-compare the programs. blackjax runs a round of draws in one jitted call, ours each iteration in one. An untimed round
-comes first: it compiles and burns in.
+prior. So effective draws per gradient should agree (a check that both sample the same posterior), and those per
+second compare the programs. blackjax runs a round of draws in one jitted call, ours each iteration in one. An
+untimed round comes first: it compiles and burns in.
 Rank-normalised bulk ESS, median over class probabilities at 50 test points.
 """
 
