@@ -32,7 +32,7 @@ def main() -> None:
             for way in ways:
                 if not cuda and chains > 4 and way == ("loop" if "digits" in work.name else "vmap"):
                     continue  # the slower way takes minutes on a CPU
-                step, _ = ours(
+                peer = ours(
                     work,
                     device,
                     chains=chains,
@@ -40,7 +40,7 @@ def main() -> None:
                     path="loop" if "digits" in work.name and way == "vmap" else "eager",
                     graph=cuda,
                 )
-                calls[f"{way}, compiled" if "digits" in work.name and way == "vmap" else way] = step
+                calls[f"{way}, compiled" if "digits" in work.name and way == "vmap" else way] = peer.step
             samples = interleaved(calls, device, rounds=arguments.rounds, seconds=0.2)
             times = {way: quantiles([1e3 * v / work.num_leapfrog for v in taken]) for way, taken in samples.items()}
             single = single or min(median for median, _, _ in times.values())

@@ -26,7 +26,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     table = Table(arguments.out, "store", device)
-    size = workloads.resnet().posterior(device).num_params
+    size = workloads.resnet().target(device).num_params
     theta, logits = torch.randn(1, size, device=device), torch.randn(1, IMAGES, CLASSES, device=device)
     held: dict[str, int] = {}
 

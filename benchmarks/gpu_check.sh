@@ -10,6 +10,7 @@ PYTHON=${PYTHON:-python3}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 out=${1:-$root/benchmarks/results/gpu}
 total=570 # seconds for all parts together
+workers=$(($(nproc) < 8 ? $(nproc) : 8))
 
 "$PYTHON" -c 'import sys, torch; sys.exit(0 if torch.cuda.is_available() else 3)'
 case $? in
@@ -39,7 +40,7 @@ part() { # NAME LIMIT COMMAND...
     status=-1
     verdict="not run: out of time"
   else
-    timeout -k 5 "$limit" "$@" 2>&1 | tee "$out/$name.log"
+    timeout -s INT -k 5 "$limit" "$@" 2>&1 | tee "$out/$name.log"
     status=${PIPESTATUS[0]}
     case $status in
       0) verdict=ok ;;
@@ -51,10 +52,14 @@ part() { # NAME LIMIT COMMAND...
   rows+=("$(printf '%-24s %-24s %5d s' "$name" "$verdict" $((SECONDS - begin)))")
 }
 
-part tests 150 "$PYTHON" -m pytest -m gpu --continue-on-collection-errors tests
-part captured 60 "$PYTHON" -m pytest --path captured tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py -m "not statistical"
+# Most of the tests' time goes to compiling kernels, on as many cores as there are.
+pytest=("$PYTHON" -m pytest -p no:benchmark)
+"$PYTHON" -c 'import xdist' 2>/dev/null && pytest+=(-n "$workers")
+part tests 150 "${pytest[@]}" -m gpu tests/kernels tests/test_gpu.py
+part captured 90 "${pytest[@]}" --path captured tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py -m "not statistical"
 part bench_kernels 100 "$PYTHON" benchmarks/bench_kernels.py --out "$out"
-for suite in steps chains store scaling ess end_to_end; do
+part bench_end_to_end 60 "$PYTHON" benchmarks/bench_end_to_end.py --preset fashion-lenet --out "$out"
+for suite in store scaling ess chains steps; do
   part "bench_$suite" 120 "$PYTHON" "benchmarks/bench_$suite.py" --out "$out"
 done
 part plots 20 "$PYTHON" benchmarks/plot.py "$out"

@@ -1,4 +1,7 @@
-"""The models and data of the suites. Data are random numbers of the right shape: only cost is measured."""
+"""The models and data of the suites. Data are random numbers of the right shape: only cost is measured.
+
+densities.py has the bare densities.
+"""
 
 from dataclasses import dataclass
 
@@ -8,10 +11,15 @@ from torch import Tensor, nn
 import hmc_fast
 from hmc_fast.models import lenet5, mlp, resnet20
 
+PRIOR_VARIANCE = 0.2
+
 
 @dataclass(frozen=True)
 class Workload:
-    """A posterior to be sampled. batch_size: None is full-batch HMC, else SG-HMC."""
+    """A posterior to be sampled. batch_size: None is full-batch HMC, else SG-HMC.
+
+    step_size: by default so small that a chain stays at the model's own weights.
+    """
 
     name: str
     model: nn.Module
@@ -20,9 +28,10 @@ class Workload:
     likelihood: str
     batch_size: int | None
     num_leapfrog: int  # per timed iteration
+    step_size: float = 1e-4
 
-    def posterior(self, device: torch.device, precision: str = "fp32") -> hmc_fast.Posterior:
-        prior = hmc_fast.Normal(variance=0.2)
+    def target(self, device: torch.device, precision: str = "fp32") -> hmc_fast.Posterior:
+        prior = hmc_fast.Normal(PRIOR_VARIANCE)
         return hmc_fast.Posterior(
             self.model, (self.x, self.y), self.likelihood, prior, precision=precision, device=device
         )
@@ -108,6 +117,21 @@ def regression() -> Workload:
     y = torch.sin(3 * x[:, 0]) + 0.1 * torch.randn(400, generator=generator)
     return Workload(
         "MLP 1-100-100-1, 400 points", _seeded(lambda: mlp(1, (100, 100), 1)), x, y, "gaussian", None, 30
+    )
+
+
+def logistic() -> Workload:
+    """24 predictors and an intercept; labels drawn from the model, coefficients from the prior.
+
+    Posterior standard deviations are about .09.
+    """
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1000, 24, generator=generator)
+    logits = x @ torch.randn(24, generator=generator) * PRIOR_VARIANCE**0.5
+    y = torch.bernoulli(torch.sigmoid(logits), generator=generator)
+    model = _seeded(lambda: mlp(24, (), 1))
+    return Workload(
+        "logistic regression, 25 dimensions, 1,000 rows", model, x, y, "bernoulli", None, 10, step_size=0.03
     )
 
 
