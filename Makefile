@@ -40,7 +40,7 @@ format: $(INSTALLED)
 # Every suite that fits two CPU cores and a quarter of an hour; bench_end_to_end.py takes its own.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peers]" --no-build-isolation
-	for suite in kernels steps chains store ess scaling; do \
+	for suite in kernels steps chains store ess start scaling; do \
 		$(BIN)/python -W ignore benchmarks/bench_$$suite.py --out benchmarks/results/cpu || exit 1; done
 	$(BIN)/python benchmarks/plot.py benchmarks/results/cpu
 

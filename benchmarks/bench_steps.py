@@ -141,10 +141,6 @@ def main() -> None:
     device = torch.device("cuda" if cuda else "cpu")
     table = Table(arguments.out, "steps", device)
     cases: list[tuple[Work, int, int]] = [
-        (densities.gaussian(), 1, arguments.rounds),
-        (densities.gaussian(), 8, arguments.rounds),
-        (workloads.logistic(), 1, arguments.rounds),
-        (workloads.logistic(), 8, arguments.rounds),
         (workloads.regression(), 1, arguments.rounds),
         (workloads.digits(), 1, arguments.rounds),
         (workloads.digits(), 4, arguments.rounds),
@@ -160,6 +156,11 @@ def main() -> None:
             (workloads.lenet_64(), 1, arguments.rounds),
         ]
     torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions: peers would do less exact work
+    cases += [
+        (work, chains, arguments.rounds)
+        for work in (workloads.logistic(), densities.gaussian())
+        for chains in (1, 8)
+    ]
     rate = matrix_rate(device, 8192 if cuda else 2048)
     table.add("matrix product", "torch", 0, "rate", "GFLOP/s", rate / 1e9)
     say(f"float32 matrix product: {rate / 1e9:,.0f} GFLOP/s")

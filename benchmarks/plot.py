@@ -59,7 +59,8 @@ def steps(table: pd.DataFrame) -> Any:
         note(ax, label, (0, row), (4, 0), ("axes fraction", "data"), va="center", color=INK)
         span = [row + 0.4, row + len(others) + 0.4]
         ax.plot([1, 1], span, color=BLUE, lw=1.6)
-        ax.plot(2 * [at["floor"] / ours.min()], span, color=RED, lw=1.6, ls=(0, (1, 0.8)))
+        if "floor" in at:  # not of a bare density
+            ax.plot(2 * [at["floor"] / ours.min()], span, color=RED, lw=1.6, ls=(0, (1, 0.8)))
         for provider, value, low, high in others[["provider", "median", "q20", "q80"]].itertuples(index=False):
             row += 1
             look = {"fmt": "o", "ms": 5, "color": BLUE if provider.startswith("ours") else INK, "capsize": 2.5}

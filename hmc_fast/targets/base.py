@@ -192,7 +192,6 @@ class Target(ABC):
             "path": self.path,
             "chain_batching": self.chain_batching,
             "layout": self.layout,
-            "micro_batch_size": self.micro_batch_size,
             "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }
 
