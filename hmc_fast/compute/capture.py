@@ -14,7 +14,7 @@ from ..errors import UserError
 __all__ = ["Captured", "Graph", "Pool", "graph_pool"]
 
 Graph = Literal["auto", True, False]
-Pool = tuple[int, int]
+Pool = Any  # torch's handle, whose type differs between versions
 
 _WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate on the first calls
 
