@@ -144,3 +144,44 @@ def test_a_minibatch_estimates_the_potential():
     parts = [posterior.potential_and_grad(theta, row.repeat(2, 1)) for row in rows]
     torch.testing.assert_close(torch.stack([u for u, _ in parts]).mean(0), whole)
     torch.testing.assert_close(torch.stack([g for _, g in parts]).mean(0), gradient)
+
+
+class Views(nn.Module):
+    """`view` of a convolution's output, which channels-last memory does not allow."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = nn.Conv2d(2, 3, 3)
+
+    def forward(self, x):
+        return self.convolution(x).view(len(x), -1)
+
+
+@pytest.mark.parametrize(
+    ("model", "layouts"),
+    [
+        (nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.Flatten()), ("channels_last", "contiguous")),
+        (Views(), ()),
+        (nn.Sequential(nn.Flatten(), nn.Linear(50, 3)), ()),
+    ],
+    ids=["convolution", "view", "linear"],
+)
+def test_both_layouts_of_images_give_the_same_gradient(model, layouts):
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(7, 2, 5, 5, generator=generator), torch.randint(0, 3, (7,), generator=generator)
+    posterior = hmc_fast.Posterior(model, (x, y))
+    assert posterior.layouts() == layouts
+    assert posterior.layout == (layouts[0] if layouts else None)
+    theta = posterior.initial("prior", 2, 0)
+    expected = None
+    for layout in layouts:
+        found = posterior.prepared(path="eager", layout=layout).potential_and_grad(theta)
+        expected = expected or found
+        for value, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-4)
+
+
+def test_an_unknown_layout_is_refused():
+    posterior = hmc_fast.Posterior(network(), data())
+    with pytest.raises(hmc_fast.UserError, match="layout 'rows' is unknown"):
+        posterior.prepared(path="eager", layout="rows")
