@@ -25,7 +25,6 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter, Segment
 from . import priors
-from .flat_module import Layout
 from .likelihoods import Task
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ class Target(ABC):
             "loop" both compile the gradient.
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
-        layout: of images and convolution kernels in memory; None: as they come. Affects results only by rounding.
-        micro_batch_size: examples per forward and backward pass. micro_batch_size_given: whether by the user.
+        micro_batch_size: examples per forward and backward pass.
         default_init: what "default" means to `initial`. default_draw_dtype: of stored draws.
     """
 
@@ -60,9 +58,7 @@ class Target(ABC):
     path: Path = "eager"
     chain_batching: ChainBatching | None = None
     vmap_refusal: str | None = None
-    layout: Layout | None = None
     micro_batch_size: int = sys.maxsize
-    micro_batch_size_given: bool = False
     default_init: str = "prior"
     default_draw_dtype: torch.dtype = torch.float16
 
@@ -113,36 +109,20 @@ class Target(ABC):
     def to(self, device: torch.device | str) -> "Self":
         """This target on another device; the same object if it is already there."""
 
-    def prepared(
-        self,
-        *,
-        path: Path,
-        chain_batching: ChainBatching | None = None,
-        layout: Layout | None = None,
-        micro_batch_size: int | None = None,
-    ) -> "Self":
-        """This target computed in another way (None: unchanged); all else is shared.
+    def prepared(self, *, path: Path, chain_batching: ChainBatching | None = None) -> "Self":
+        """This target with another path and its chains batched as given (None: unchanged); all else is shared.
 
         Raises:
-            UserError: this target does not support that way.
+            UserError: this target does not support that batching.
         """
-        for name, value in (("chain_batching", chain_batching), ("layout", layout)):
-            if value is not None:
-                raise UserError(f"{name} {value!r} must be None for a {type(self).__name__}")
+        if chain_batching is not None:
+            raise UserError(f"chain_batching {chain_batching!r} must be None for a {type(self).__name__}")
         other = copy.copy(self)
         other.path = path
         return other
 
     def chain_batchings(self) -> tuple[ChainBatching, ...]:
         """The ways to batch chains among which the fastest may be chosen; fewer than two leave no choice."""
-        return ()
-
-    def layouts(self) -> tuple[Layout, ...]:
-        """The layouts among which the fastest may be chosen; fewer than two leave no choice."""
-        return ()
-
-    def micro_batch_sizes(self) -> tuple[int, ...]:
-        """The sizes of a micro-batch among which the fastest may be chosen; fewer than two leave no choice."""
         return ()
 
     def architecture(self) -> tuple[Any, ...] | None:
@@ -191,7 +171,6 @@ class Target(ABC):
             "temperature": self.temperature,
             "path": self.path,
             "chain_batching": self.chain_batching,
-            "layout": self.layout,
             "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }
 

@@ -9,7 +9,6 @@ import copy
 import fnmatch
 import math
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,7 @@ from torch import Tensor, nn
 from ..errors import UserError
 from .validation import check_model
 
-__all__ = ["FlatModel", "Layout"]
-
-Layout = Literal["contiguous", "channels_last"]
+__all__ = ["FlatModel"]
 
 
 class FlatModel:
@@ -47,35 +44,17 @@ class FlatModel:
         self.initial = self.flatten(dict(named)).clone()  # (D,) the module's own values
         self.module.requires_grad_(False)
 
-    def __call__(self, row: Tensor, x: Tensor, layout: Layout | None = None) -> Tensor:
+    def __call__(self, row: Tensor, x: Tensor, *, channels_last: bool = False) -> Tensor:
         """Outputs of the model with the parameters `row (D,)` at the inputs `x (B, ...)`.
 
-        layout: of the images and convolution kernels in memory, which the other operations then follow; None: as
-            they come.
+        channels_last: pass convolution kernels in that layout, which the other operations then follow.
         """
         parameters = self.views(row)
-        if layout == "contiguous":
-            x = x.contiguous()
-        elif layout == "channels_last":
-            x = _channels_last(x)
+        if channels_last:
             for name, parameter in parameters.items():
                 if parameter.ndim == 4:
                     parameters[name] = parameter.contiguous(memory_format=torch.channels_last)
         return torch.func.functional_call(self.module, parameters, (x,))
-
-    def allows_channels_last(self, x: Tensor) -> bool:
-        """Whether the model gives the same outputs at `x (B, ...)` in that layout, and a gradient. A `view` of a
-        convolution's output, for example, raises in it."""
-        row = self.initial.clone().requires_grad_()
-        try:
-            with torch.enable_grad():
-                outputs = self(row, x, "channels_last")
-                torch.autograd.grad(outputs.sum(), row)
-            expected = self(self.initial, x, "contiguous")
-        except RuntimeError:
-            return False
-        scale = float(expected.abs().max())
-        return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)
 
     def views(self, row: Tensor) -> dict[str, Tensor]:
         """Named parameters as views of `row (D,)`."""
@@ -121,14 +100,3 @@ class FlatModel:
                 + (", ..." if len(self.names) > 8 else "")
             )
         return found
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    """Images `(B, C, H, W)` in that layout; other inputs as they are."""
-    if x.ndim != 4:
-        return x
-    _, channels, height, width = x.shape
-    x = x.contiguous(memory_format=torch.channels_last)
-    # With one channel both layouts are the same memory and `contiguous` keeps the strides, by which oneDNN chooses
-    # its kernels: without these, eager LeNet-5 takes 1.2 to 1.5 times as long (2 cores).
-    return x.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))

@@ -14,23 +14,13 @@ from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
 from .base import Target, digest, positive
-from .flat_module import FlatModel, Layout
+from .flat_module import FlatModel
 from .validation import check_data, check_example, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = ["Posterior"]
-
-
-# Convolutions on a CPU, the default first. Gradients of 1,024 images, eager, float32, 2 shared cores; medians of
-# rounds over the time of "contiguous", 128 in the same round (quartiles), LeNet-5 and ResNet-20 width 8:
-#     contiguous       64: 1.22 (1.15-1.25), 1.08 (1.02-1.09)     256: .85 (.83-.86), .97 (.96-.99)
-#                     512:  .91 (.86-.97),   1.05 (1.04-1.07)   1,024: .97 (.93-1.03), 1.28 (1.28-1.30)
-#     channels_last    64: 1.07 (.96-1.20),  1.02 (.99-1.03)      128: .89 (.82-.97), .92 (.88-.94)
-#                     256:  .79 (.68-.83),    .84 (.83-.93)       512: .73 (.65-.80), .86 (.86-.90)
-#                   1,024:  .92 (.84-1.04),  1.00 (.99-1.02)
-_MICRO_BATCH_SIZES = (256, 64, 128, 512, 1024)
 
 
 class Posterior(Target):
@@ -44,8 +34,9 @@ class Posterior(Target):
         prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
         temperature: T; it divides both log likelihood and log prior.
         micro_batch_size: examples per forward and backward pass; it bounds memory and affects results only by
-            rounding. None: 256 for convolutions on a CPU, where activations should stay in cache, unless
-            `hmc_fast.run` measures another to be faster; 4,096 for other models there, 8,192 on a GPU.
+            rounding. None: 128 for convolutions on a CPU, where activations should stay in cache (compiled
+            ResNet-20: .8 of the time of 512; LeNet-5: half the time of 4,096; 2 cores), 4,096 for other models
+            there, 8,192 on a GPU.
         precision: of the gradient: "fp32", "tf32" or "bf16". Energies are always float32 per example,
             summed in float64.
         chain_batching: "vmap" evaluates all chains in one batched pass, "loop" one chain after the other,
@@ -87,31 +78,16 @@ class Posterior(Target):
         self.num_data = len(x)
         if micro_batch_size is not None and micro_batch_size < 1:
             raise UserError(f"micro batch size {micro_batch_size} must be at least 1")
-        self._convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+        convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
+        self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
         self.chain_batching_given = chain_batching is not None
-        self.micro_batch_size_given = micro_batch_size is not None
-        self.micro_batch_size = micro_batch_size or self._default_micro_batch_size()
-        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
-        self._layouts = self._find_layouts()
-        self.layout = self._layouts[0] if self._layouts else None
         self._batch_chains("loop")
-        if chain_batching is not None or not self._convolutional:
+        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
+        if chain_batching is not None or not convolutional:
             self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y)
         if chain_batching == "vmap" and self.vmap_refusal:
             raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
-        self._batch_chains(chain_batching or ("loop" if self._convolutional or self.vmap_refusal else "vmap"))
-
-    def _default_micro_batch_size(self) -> int:
-        if self.device.type != "cpu":
-            return 8192
-        return _MICRO_BATCH_SIZES[0] if self._convolutional else 4096
-
-    def _find_layouts(self) -> tuple[Layout, ...]:
-        """The layouts among which there is a choice, the usual one first."""
-        onednn = self._convolutional and self.device.type == "cpu" and self.dtype == torch.float32
-        if not (onednn and self.x.ndim == 4 and self.flat.allows_channels_last(self.x[:2])):
-            return ()
-        return "channels_last", "contiguous"
+        self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
 
     def _batch_chains(self, chain_batching: ChainBatching) -> None:
         if chain_batching not in ("vmap", "loop", "streams"):
@@ -135,13 +111,12 @@ class Posterior(Target):
         self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
 
     def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        outputs = self._outputs(row, x)
+        # oneDNN's convolutions are faster in this layout once the compiler has fused the operations between them
+        # (ResNet-20, batches of 128, 2 cores: 386 ms per 512 images against 504; no difference in eager mode).
+        alone = self.device.type == "cpu" and self.chain_batching == "loop"
+        outputs = self.flat(row, x, channels_last=alone and torch.compiler.is_compiling())
         # .to: under autocast, too, log likelihoods are computed in the dtype of the parameters
         return self.likelihood.log_prob(outputs.to(self.dtype), y)
-
-    def _outputs(self, row: Tensor, x: Tensor) -> Tensor:
-        """Of one chain. Batched by vmap, convolutions are grouped ones, which `layout` does not concern."""
-        return self.flat(row, x, None if self.chain_batching == "vmap" else self.layout)
 
     # --- how it is computed ---
 
@@ -154,10 +129,6 @@ class Posterior(Target):
         moved.flat = FlatModel(self._trainable(), device)
         moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
         moved.prior = tuple(_move(segment, device) for segment in self.prior)
-        moved._layouts = moved._find_layouts()
-        moved.layout = moved._layouts[0] if moved._layouts else None
-        if not self.micro_batch_size_given:
-            moved.micro_batch_size = moved._default_micro_batch_size()
         moved._batch_chains(self.chain_batching)
         return moved
 
@@ -167,19 +138,9 @@ class Posterior(Target):
             parameter.requires_grad_(name in self.flat.names)
         return module
 
-    def prepared(
-        self,
-        *,
-        path: Path,
-        chain_batching: ChainBatching | None = None,
-        layout: Layout | None = None,
-        micro_batch_size: int | None = None,
-    ) -> "Self":
+    def prepared(self, *, path: Path, chain_batching: ChainBatching | None = None) -> "Self":
+        """This posterior with another path and its chains batched as given (None: unchanged)."""
         other = super().prepared(path=path)
-        if layout not in (None, "contiguous", "channels_last"):
-            raise UserError(f"layout {layout!r} is unknown: use 'contiguous' or 'channels_last'")
-        other.layout = layout or self.layout
-        other.micro_batch_size = micro_batch_size or self.micro_batch_size
         other._batch_chains(chain_batching or self.chain_batching)
         return other
 
@@ -188,13 +149,6 @@ class Posterior(Target):
             return ()
         ways: tuple[ChainBatching, ...] = ("loop",) if self.vmap_refusal else ("vmap", "loop")
         return (*ways, "streams") if self.device.type == "cuda" else ways
-
-    def layouts(self) -> tuple[Layout, ...]:
-        return self._layouts if self.chain_batching == "loop" else ()
-
-    def micro_batch_sizes(self) -> tuple[int, ...]:
-        free = self._convolutional and not self.micro_batch_size_given
-        return _MICRO_BATCH_SIZES if free and self.device.type == "cpu" and self.chain_batching == "loop" else ()
 
     def architecture(self) -> tuple[Any, ...]:
         shapes = [tuple(shape) for shape in self.flat.shapes]
@@ -243,8 +197,8 @@ class Posterior(Target):
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad(), arithmetic("fp32", self.device):
             if self.chain_batching == "vmap":
-                return torch.func.vmap(self._outputs, in_dims=(0, None))(theta, x)
-            return torch.stack([self._outputs(row, x) for row in theta])
+                return torch.func.vmap(self.flat, in_dims=(0, None))(theta, x)
+            return torch.stack([self.flat(row, x) for row in theta])
 
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:
         return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
@@ -265,6 +219,12 @@ class Posterior(Target):
         if isinstance(init, str) and init == "model":
             return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
         return super().initial(init, num_chains, seed)
+
+
+def _micro_batch_size(device: torch.device, convolutional: bool) -> int:
+    if device.type != "cpu":
+        return 8192
+    return 128 if convolutional else 4096
 
 
 def _move(segment: Segment, device: torch.device) -> Segment:
