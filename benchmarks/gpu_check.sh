@@ -54,7 +54,7 @@ part() { # NAME LIMIT COMMAND...
 part tests 150 "$PYTHON" -m pytest -m gpu --continue-on-collection-errors tests
 part captured 60 "$PYTHON" -m pytest --path captured tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py -m "not statistical"
 part bench_kernels 100 "$PYTHON" benchmarks/bench_kernels.py --out "$out"
-for suite in steps chains store scaling ess start end_to_end; do
+for suite in steps chains store scaling ess end_to_end; do
   part "bench_$suite" 120 "$PYTHON" "benchmarks/bench_$suite.py" --out "$out"
 done
 part plots 20 "$PYTHON" benchmarks/plot.py "$out"
