@@ -37,7 +37,7 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Every suite that fits two CPU cores and a quarter of an hour; bench_end_to_end.py takes its own.
+# Every suite that fits two CPU cores, in half an hour; bench_end_to_end.py takes its own.
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peers]" --no-build-isolation
 	for suite in kernels steps chains store ess start scaling; do \

@@ -1,6 +1,6 @@
 """Seconds from the call to finished draws in a fresh process, compilation and adaptation included.
 
-    python benchmarks/bench_start.py --out DIR [--rounds 5]
+    python benchmarks/bench_start.py --out DIR [--rounds 3]
 
 4 chains x (300 iterations of adaptation + 300 draws) of eight schools, non-centred: `hmc_fast.run` with
 `HMC(adapt=True)`, blackjax' window adaptation and NUTS, numpyro's NUTS, each as its users call it and with its own
@@ -224,7 +224,7 @@ def compare(out: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--provider", choices=PROVIDERS, help="one run in this process, printed as JSON")
     parser.add_argument("--seed", type=int, default=0, help="of that run")
     arguments = parser.parse_args()

@@ -59,7 +59,7 @@ part tests 150 "${pytest[@]}" -m gpu tests/kernels tests/test_gpu.py
 part captured 90 "${pytest[@]}" --path captured tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py -m "not statistical"
 part bench_kernels 100 "$PYTHON" benchmarks/bench_kernels.py --out "$out"
 part bench_end_to_end 60 "$PYTHON" benchmarks/bench_end_to_end.py --preset fashion-lenet --out "$out"
-for suite in store scaling ess start chains steps; do
+for suite in store scaling ess chains steps; do
   part "bench_$suite" 120 "$PYTHON" "benchmarks/bench_$suite.py" --out "$out"
 done
 part plots 20 "$PYTHON" benchmarks/plot.py "$out"
