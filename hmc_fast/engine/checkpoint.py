@@ -17,6 +17,10 @@ from ..samplers.protocol import restore, state_tensors
 __all__ = ["Checkpoint", "assert_same_run", "read", "restore_state", "saved_state", "write"]
 
 STATE_FILE = "state.safetensors"
+# How gradients were computed: a resumed run repeats it. Layout and micro-batch size, which affect rounding alone, may
+# differ: on another device, or because the user says so.
+COMPUTED = ("path", "chain_batching", "layout", "micro_batch_size")
+_MAY_DIFFER = COMPUTED[2:]
 
 
 @dataclasses.dataclass
@@ -43,7 +47,7 @@ def read(directory: Path) -> Checkpoint:
     """The checkpoint in `directory`.
 
     Raises:
-        UserError: there is none, or it cannot be read.
+        UserError: there is none, it cannot be read, or an earlier version wrote it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -56,7 +60,14 @@ def read(directory: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable checkpoint ({error}): start a new run") from error
-    return Checkpoint(tensors, json.loads(metadata["numbers"]), json.loads(metadata["fingerprint"]))
+    fingerprint = json.loads(metadata["fingerprint"])
+    missing = [name for name in COMPUTED if name not in fingerprint]
+    if missing:
+        raise UserError(
+            f"the checkpoint in {directory} does not say with which {missing[0]} it was computed, as those of earlier "
+            "versions of hmc_fast: finish the run with that version, or start a new one"
+        )
+    return Checkpoint(tensors, json.loads(metadata["numbers"]), fingerprint)
 
 
 def saved_state(state: Any) -> dict[str, Tensor]:
@@ -75,7 +86,7 @@ def assert_same_run(checkpoint: Checkpoint, fingerprint: dict[str, Any], directo
     """Raises UserError if the checkpoint belongs to a run with other settings, naming the first that differs."""
     for name, value in json.loads(json.dumps(fingerprint)).items():
         stored = checkpoint.fingerprint.get(name)
-        if stored != value:
+        if stored != value and name not in _MAY_DIFFER:
             raise UserError(
                 f"the checkpoint in {directory} was made with {name} {stored!r}, not {value!r}: resume with the "
                 "same settings, or choose another directory"

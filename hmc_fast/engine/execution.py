@@ -1,30 +1,23 @@
-"""Execution choices made before a run: whether to compile, and how to batch chains. The reasons are printed.
+"""Execution choices made before a run: whether to compile, how to batch chains, and for convolutions on a CPU the
+memory layout and the micro-batch size. The reasons are printed.
 
-The same seed must give the same draws, and both choices change rounding. Whether to try an alternative therefore
-depends on counted work, never on a clock, and measured times are stored in a file and reused.
+The same seed must give the same draws, and all choices change rounding. Whether to try an alternative therefore
+depends on counted work, never on a clock, and measured times are stored in a file and reused (`measurements.py`).
 """
 
-import hashlib
-import json
 import math
-import os
-import statistics
-import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from ..atomic_files import write_json
 from ..compute.looping import can_compile_loops
 from ..compute.operations import count_operations
 from ..compute.recording import Unrecordable, record
 from ..errors import UserError
 from ..targets.base import Target
+from .measurements import CALLS, Times, describe, gradient_at, micro_batch
 
 __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
 
@@ -44,6 +37,9 @@ _REPAYS = 3.0
 _RECORD_FROM_GRADIENTS = 500
 # For shorter runs, measuring takes longer than it can save.
 _MEASURE_FROM_SECONDS = 60.0
+# Of the run's gradients, what measuring layouts and micro-batch sizes may take. They save 10 to 30 % of the time
+# (`targets/posterior.py`) if the defaults do not suit the model, mostly nothing.
+_MEASURE_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -93,11 +89,10 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     if num_chains > 1 and target.vmap_refusal:
         reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
 
-    times = _Times(target, num_chains, count)
+    times = Times(target, num_chains, count)
     best = target.prepared(path="eager")
-    if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and len(target.chain_batchings()) > 1:
-        ways = [best.prepared(path="eager", chain_batching=way) for way in target.chain_batchings()]
-        best = min(ways, key=times.of)
+    if seconds > _MEASURE_FROM_SECONDS:
+        best = _fastest(best, times, gradients)
 
     recordable = best.device.type == "cpu" and best.single_pass(num_chains, count)
     if recordable and (wanted or gradients >= _RECORD_FROM_GRADIENTS):
@@ -113,25 +108,46 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
             raise UserError(f"{message}: use compile='auto' or False")
         warnings.warn(f"not compiled: {message}", stacklevel=3)
     elif wanted:
-        compiled = best.prepared(path="compiled")
+        # Fused, operations between convolutions favour the usual layout, whatever suits eager ones.
+        compiled = best.prepared(path="compiled", layout=next(iter(best.layouts()), None))
         unknown = target.architecture() is None
-        if compile is True or unknown or times.of(compiled) < times.of(best):
-            best = compiled
+        best = compiled if compile is True or unknown else times.fastest([best, compiled])
     measured = f" ({times.keep()})" if times.known else ""
-    return Choice(best, (*reasons, f"gradient: {_name(best)}{measured}"))
+    return Choice(best, (*reasons, f"gradient: {describe(best)}{measured}"))
 
 
-def _name(variant: Target) -> str:
-    """Chain batching and path, such as "vmap traced"; eager goes without saying."""
-    words = (variant.chain_batching or "", "" if variant.path == "eager" else variant.path)
-    return " ".join(word for word in words if word) or "eager"
+def _fastest(eager: Target, times: Times, gradients: int) -> Target:
+    """How eager gradients are fastest, one choice after the other: chain batching, layout, micro-batch size.
+
+    The last two are tried while their cost, as counted, stays within `_MEASURE_SHARE` of the run's gradients.
+    """
+    best, count = eager, times.count
+    if times.num_chains > 1 and len(best.chain_batchings()) > 1:
+        best = times.fastest([best.prepared(path="eager", chain_batching=way) for way in best.chain_batchings()])
+    left = _MEASURE_SHARE * gradients * count  # in examples
+
+    ways = [best.prepared(path="eager", layout=layout) for layout in best.layouts()]
+    left -= _cost(ways, count)
+    if ways and left >= 0:
+        best = times.fastest(ways)
+
+    others = [size for size in best.micro_batch_sizes() if size <= count and size != best.micro_batch_size]
+    ways = [best, *(best.prepared(path="eager", micro_batch_size=size) for size in others)]
+    while len(ways) > 1 and _cost(ways, count) > left:
+        ways.pop()
+    return times.fastest(ways) if len(ways) > 1 else best
+
+
+def _cost(ways: list[Target], count: int) -> int:
+    """Examples on which measuring all these computes a gradient."""
+    return CALLS * sum(min(count, way.micro_batch_size) for way in ways)
 
 
 def _recording_refusal(target: Target, num_chains: int, count: int) -> str | None:
     """Why the gradient cannot be recorded, or None: recorded at one point, it must hold at another."""
     theta = target.example_row().expand(num_chains, -1).clone()
     grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, count)
-    gradient = _gradient(target, theta, grad, log_lik, shared=count == target.num_data)
+    gradient = gradient_at(target, theta, grad, log_lik, shared=count == target.num_data)
     try:
         replay = record(gradient).replay()
     except Unrecordable as error:
@@ -158,13 +174,10 @@ def _compilation_refusal(target: Target) -> str | None:
     return None
 
 
-# --- one gradient: counted, and measured ---
-
-
 def count_work(target: Target, num_chains: int, count: int) -> Work:
     """The work of a gradient on `count` examples, extrapolated from one chain's eager pass over a micro-batch."""
     size = min(count, target.micro_batch_size)
-    one_pass = _micro_batch(target.prepared(path="eager"), target.example_row(), size, shared=False)
+    one_pass = micro_batch(target.prepared(path="eager"), target.example_row(), size, shared=False)
     counted = count_operations(one_pass)
     together = target.chain_batching in (None, "vmap")
     return Work(
@@ -172,80 +185,3 @@ def count_work(target: Target, num_chains: int, count: int) -> Work:
         flops=int(counted.flops * num_chains * count / size),
         launches=counted.number * math.ceil(count / size) * (1 if together else num_chains),
     )
-
-
-def _micro_batch(target: Target, theta: Tensor, size: int, *, shared: bool) -> Callable[[], None]:
-    """The gradient at `theta (C, D)` on `size` examples: `shared` by all chains, or chosen for each."""
-    target = target.first_examples(size) if shared else target
-    return _gradient(target, theta, torch.empty_like(theta), theta.new_empty(len(theta), size), shared=shared)
-
-
-def _gradient(target: Target, theta: Tensor, grad: Tensor, log_lik: Tensor, *, shared: bool) -> Callable[[], None]:
-    size = log_lik.shape[1]
-    indices = torch.arange(len(theta) * size, device=target.device) % target.num_data
-    chosen = None if shared else indices.view(len(theta), size)
-    return lambda: target.log_likelihood_and_grad(theta, grad, log_lik, chosen)
-
-
-class _Times:
-    """Seconds per micro-batch of all chains for each variant of `target`: read from the file of earlier
-    measurements, or measured on demand."""
-
-    def __init__(self, target: Target, num_chains: int, count: int) -> None:
-        self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
-        self.shared = count == target.num_data
-        self.key = self._key(target)
-        self.path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "measured.json"
-        try:
-            self.file: dict[str, dict[str, float]] = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            self.file = {}
-        self.known = dict(self.file.get(self.key, {}))
-
-    def _key(self, target: Target) -> str:
-        """A hash of everything that may affect which variant is fastest."""
-        cuda = target.device.type == "cuda"
-        device = torch.cuda.get_device_name(target.device) if cuda else f"cpu {torch.get_num_threads()}"
-        parts = (target.architecture(), self.size, self.shared, self.num_chains, torch.__version__, device)
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
-
-    def of(self, variant: Target) -> float:
-        if _name(variant) not in self.known:
-            theta = variant.example_row().expand(self.num_chains, -1).clone()
-            call = _micro_batch(variant, theta, self.size, shared=self.shared)
-            self.known[_name(variant)] = _median_seconds(call, variant)
-        return self.known[_name(variant)]
-
-    def keep(self) -> str:
-        """Writes new measurements to the file; returns the times and their origin for printing."""
-        origin = f"measured earlier, {self.path}"
-        if self.known != self.file.get(self.key, {}):
-            origin = "measured now"
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                write_json(self.path, self.file | {self.key: self.known})
-            except OSError:
-                origin += f", not stored because {self.path} cannot be written"
-        times = sorted(self.known.items(), key=lambda item: item[1])
-        shown = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in times)
-        return f"{shown} per micro-batch of {self.num_chains} chains; {origin}"
-
-
-def _median_seconds(call: Callable[[], object], variant: Target, repeats: int = 5) -> float:
-    """Median of `repeats` calls after two warm-up calls; 1e9 (JSON has no infinity) if memory runs out."""
-    samples = []
-    try:
-        for _ in range(repeats + 2):
-            _wait(variant.device)
-            begin = time.perf_counter()
-            call()
-            _wait(variant.device)
-            samples.append(time.perf_counter() - begin)
-    except torch.OutOfMemoryError:
-        return 1e9
-    return statistics.median(samples[2:])
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

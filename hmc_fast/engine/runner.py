@@ -17,7 +17,7 @@ from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
-from .checkpoint import Checkpoint
+from .checkpoint import COMPUTED, Checkpoint
 from .execution import Compile, choose
 from .forecast import forecast
 from .loop import Loop
@@ -132,10 +132,12 @@ def _storage(
 def _prepared(
     target: Target, sampler: Sampler, plan: Plan, chains: int, compile: Compile, saved: Checkpoint | None
 ) -> tuple[Target, tuple[str, ...]]:
-    """The target, compiled and batched by the rules of `choose` or as in the run to resume, and the reasons."""
-    if saved is not None and "path" in saved.fingerprint:
-        path, batching = saved.fingerprint["path"], saved.fingerprint.get("chain_batching")
-        return target.prepared(path=path, chain_batching=batching), ()
+    """The target, computed by the rules of `choose` or as in the run to resume, and the reasons."""
+    if saved is not None:
+        as_before = {name: saved.fingerprint[name] for name in COMPUTED}
+        if target.micro_batch_size_given:
+            as_before["micro_batch_size"] = target.micro_batch_size
+        return target.prepared(**as_before), ()
     gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
     choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
     return choice.target, choice.reasons

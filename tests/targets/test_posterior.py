@@ -106,10 +106,12 @@ def test_a_fingerprint_changes_with_everything_that_changes_draws():
         of(prior=wider),
         of(chain_batching="loop"),
         of().prepared(path="compiled"),
+        of().prepared(path="eager", layout="contiguous"),
+        of(micro_batch_size=7),
     ]
     prints = [json.dumps(variant.fingerprint()) for variant in variants]
     assert len(set(prints)) == len(variants)
-    assert json.dumps(of((x.clone(), y.clone()), micro_batch_size=7).fingerprint()) == prints[0]
+    assert json.dumps(of((x.clone(), y.clone())).fingerprint()) == prints[0]
 
 
 def test_a_bare_density_predicts_nothing_and_holds_no_data():
