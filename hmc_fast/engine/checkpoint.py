@@ -17,8 +17,8 @@ from ..samplers.protocol import restore, state_tensors
 __all__ = ["Checkpoint", "assert_same_run", "read", "restore_state", "saved_state", "write"]
 
 STATE_FILE = "state.safetensors"
-# How gradients were computed: a resumed run repeats it. Layout and micro-batch size, which affect rounding alone, may
-# differ: on another device, or because the user says so.
+# How gradients were computed: a resumed run repeats it. Layout and micro-batch size, which affect rounding alone,
+# may differ: on another device, or because the user says so.
 COMPUTED = ("path", "chain_batching", "layout", "micro_batch_size")
 _MAY_DIFFER = COMPUTED[2:]
 
@@ -64,8 +64,8 @@ def read(directory: Path) -> Checkpoint:
     missing = [name for name in COMPUTED if name not in fingerprint]
     if missing:
         raise UserError(
-            f"the checkpoint in {directory} does not say with which {missing[0]} it was computed, as those of earlier "
-            "versions of hmc_fast: finish the run with that version, or start a new one"
+            f"the checkpoint in {directory} does not say with which {missing[0]} it was computed: an earlier version "
+            "of hmc_fast wrote it, so finish the run with that version, or start a new one"
         )
     return Checkpoint(tensors, json.loads(metadata["numbers"]), fingerprint)
 

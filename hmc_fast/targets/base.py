@@ -45,8 +45,7 @@ class Target(ABC):
             "loop" both compile the gradient.
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
-        layout: of images and convolution kernels in memory; None: as they come. Like the next, it affects results only
-            by rounding.
+        layout: of images and convolution kernels in memory; None: as they come. It affects rounding only, as does
         micro_batch_size: examples per forward and backward pass.
         micro_batch_size_given: by the user, so that no other is chosen.
         default_init: what "default" means to `initial`. default_draw_dtype: of stored draws.

@@ -94,8 +94,8 @@ class Posterior(Target):
         check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
         self._layouts = self._find_layouts()
         self.layout = self._layouts[0] if self._layouts else None
-        self._batch_chains("loop")
         if chain_batching is not None or not self._convolutional:
+            self._batch_chains("vmap")
             self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y)
         if chain_batching == "vmap" and self.vmap_refusal:
             raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
