@@ -132,6 +132,26 @@ mutate(
     ("math.prod(shape[1:]) if", "shape[1] if"),
     ("self.module.named_parameters() if", "self.module.named_parameters(remove_duplicate=False) if"),
     ("self.module = copy.deepcopy(model)", "self.module = model"),
+    (
+        "return x.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))",
+        "return x",
+        "targets/test_layouts.py -m 'not slow'",
+    ),
+    ("        except RuntimeError:\n", "        except ValueError:\n", "targets/test_layouts.py -m 'not slow'"),
+    (
+        "return torch.allclose(outputs, expected, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)",
+        "return True",
+        "targets/test_layouts.py -m 'not slow'",
+    ),
+)
+mutate(
+    "hmc_fast/targets/posterior.py",
+    "targets/test_layouts.py -m 'not slow'",
+    ('None if self.chain_batching == "vmap" else self.layout', "self.layout"),
+    ("and self.dtype == torch.float32", ""),
+    ("free = self._convolutional and not self.micro_batch_size_given", "free = self._convolutional"),
+    ('return self._layouts if self.chain_batching == "loop" else ()', "return self._layouts"),
+    ("        other.layout = layout or self.layout\n", ""),
 )
 
 # --- dynamics ----------------------------------------------------------------------------------------------
@@ -533,8 +553,32 @@ mutate(
 mutate(
     "hmc_fast/engine/checkpoint.py",
     "engine/test_checkpoint.py engine/test_runner.py -k 'resume or checkpoint or other'",
-    ("if stored != value:", "if False:"),
+    ("if stored != value and name not in _MAY_DIFFER:", "if False:"),
     ("    restore(state, saved)\n", ""),
+    ("_MAY_DIFFER = COMPUTED[2:]", "_MAY_DIFFER = COMPUTED[4:]", "engine/test_checkpoint.py"),
+    ("    if missing:\n", "    if False:\n", "engine/test_checkpoint.py"),
+)
+mutate(
+    "hmc_fast/engine/runner.py",
+    "engine/test_checkpoint.py",
+    ("for name in COMPUTED}", "for name in COMPUTED[:2]}"),
+    ("        if target.micro_batch_size_given:\n", "        if False:\n"),
+)
+mutate(
+    "hmc_fast/engine/execution.py",
+    "engine/test_measurements.py",
+    ("_MEASURE_SHARE = 0.05", "_MEASURE_SHARE = 0.06"),
+    ("    left -= _cost(ways, count)\n", ""),
+    ("if size <= count and size", "if size"),
+    ("    if ways and left >= 0:\n", "    if ways:\n"),
+    (", layout=next(iter(best.layouts()), None))", ")"),
+)
+mutate(
+    "hmc_fast/engine/measurements.py",
+    "engine/test_measurements.py",
+    ("scale * self._per_size", "self._per_size"),
+    ("return seconds * self.size / self._examples(variant)", "return seconds"),
+    ("        return _OUT_OF_MEMORY\n", "        return 0.0\n"),
 )
 mutate(
     "hmc_fast/atomic_files.py",

@@ -64,8 +64,8 @@ def read(directory: Path) -> Checkpoint:
     missing = [name for name in COMPUTED if name not in fingerprint]
     if missing:
         raise UserError(
-            f"the checkpoint in {directory} does not say with which {missing[0]} it was computed: an earlier version "
-            "of hmc_fast wrote it, so finish the run with that version, or start a new one"
+            f"the checkpoint in {directory} does not say with which {missing[0]} it was computed: an earlier "
+            "version of hmc_fast wrote it, so finish the run with that version, or start a new one"
         )
     return Checkpoint(tensors, json.loads(metadata["numbers"]), fingerprint)
 
