@@ -74,7 +74,30 @@ mutate(
     "kernels/philox.py",
     "kernels/test_philox.py -k kernel_gives",
     ("z2, z3 = _pair(w2, w3)", "z2, z3 = _pair(w0, w3)"),
-    ("tl.join(tl.join(z0, z2), tl.join(z1, z3))", "tl.join(tl.join(z0, z1), tl.join(z2, z3))"),
+    (
+        "tl.join(tl.join(lane0, lane2), tl.join(lane1, lane3))",
+        "tl.join(tl.join(lane0, lane1), tl.join(lane2, lane3))",
+    ),
+)
+mutate(
+    "kernels/random.py",
+    "kernels/test_ops.py -k random_words",
+    ("uniform=False)", "uniform=True)"),
+    ("chain * num_elements + element", "chain * (num_elements // 4 * 4) + element"),
+)
+mutate(
+    "hmc_fast/compute/capture.py",
+    "dynamics/test_gradient_step.py",
+    ("buffer.copy_(values)", "pass"),
+    ("with suppress(RuntimeError):", "with suppress(ValueError):"),
+    ("            gc.enable()", "            pass"),
+)
+mutate(
+    "hmc_fast/compute/precision.py",
+    "compute/test_precision.py -k flags",
+    ('"tf32" if tf32 else "ieee"', '"tf32" if tf32 else "none"'),
+    ('(cudnn, "deterministic", True, False)', '(cudnn, "deterministic", False, False)'),
+    ("in saved:  # the newer", "in saved[:2]:  # the newer"),
 )
 mutate(
     "kernels/store.py",

@@ -20,8 +20,8 @@ _WARM_UP_CALLS = 3  # torch's advice: libraries choose algorithms and allocate o
 
 
 def graph_pool(device: torch.device, graph: Graph) -> Pool | None:
-    """Memory for the graphs of one state to share, because they never run at the same time and keep no tensor of
-    their own between replays: several GB of activations once, not once per graph."""
+    """Memory shared by graphs that never run at the same time and keep nothing between replays: for the steps of a
+    trajectory, several GB of activations once, not once per graph."""
     if graph is False or device.type != "cuda":
         return None
     with torch.cuda.device(device):
