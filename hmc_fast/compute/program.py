@@ -16,6 +16,7 @@ import torch
 
 from .compilation import compile_function
 from .looping import compile_recording
+from .native import native_program
 from .recording import is_recording, record
 
 __all__ = ["Path", "Program"]
@@ -52,6 +53,8 @@ class Program:
             return _always, self._function
         if self._path == "compiled":
             return _always, compile_function(self._function, cpu=True)
+        if self._path == "loop" and (native := native_program(self._function)) is not None:
+            return _always, native
         recording = record(self._function)
         if self._path == "traced" or recording.exceptional:
             return recording.suits, recording.replay()

@@ -13,6 +13,7 @@ Recorded once, below all three, it is a list of operations on the same tensors, 
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ from ..errors import UserError
 from .operations import WatchingMode, waits_for_value
 
 __all__ = [
+    "Layout",
     "Loop",
     "Operation",
     "Recording",
@@ -49,6 +51,22 @@ class Value:
     number: int
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where in its memory a tensor is. strides, offset: in elements. nbytes: of the memory as a whole."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    offset: int
+    dtype: torch.dtype
+    nbytes: int
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> "Layout":
+        storage, offset = tensor.untyped_storage(), int(tensor.storage_offset())
+        return cls(tuple(tensor.shape), tensor.stride(), offset, tensor.dtype, storage.nbytes())
+
+
 class Repeats:
     """How often a loop runs: on the host, for Python, and as a tensor, for a compiled loop.
 
@@ -66,7 +84,10 @@ class Repeats:
 
 @dataclass
 class Operation:
-    """One call into torch. Tensors among its arguments and results are `Value`s."""
+    """One call into torch. Tensors among its arguments and results are `Value`s.
+
+    layouts: of all of them at the time; some operations change one in place.
+    """
 
     function: Any
     args: tuple[Any, ...]
@@ -74,6 +95,7 @@ class Operation:
     result: Any
     writes: bool
     view: bool  # all results are views of buffers
+    layouts: dict[int, Layout]
 
     def values(self) -> Iterator[int]:
         """The arguments that are tensors."""
@@ -96,13 +118,14 @@ class Recording:
         buffers: tensors that existed before, by number. views: of buffers, made by the function.
         roots: for every value, the number of the one that owns its memory.
         repeats: of every loop, and whether it ran at all; one that did not is left out.
-        result: what the function returned, with `Value`s for tensors.
+        result: what the function returned, with `Value`s for tensors. layouts: of those.
     """
 
     operations: list[Operation | Loop] = field(default_factory=list)
     buffers: dict[int, Tensor] = field(default_factory=dict)
     views: dict[int, Tensor] = field(default_factory=dict)
     roots: dict[int, int] = field(default_factory=dict)
+    layouts: dict[int, Layout] = field(default_factory=dict)
     repeats: dict[Repeats, bool] = field(default_factory=dict)
     result: Any = None
 
@@ -138,21 +161,34 @@ class Recording:
 
     def returned(self, tensors: list[Tensor]) -> Any:
         """What the function would return, given the tensors in it in order."""
+        if isinstance(self.result, tuple) and all(type(item) is Value for item in self.result):
+            return tuple(tensors)
         each = iter(tensors)
         return pytree.tree_map_only(Value, lambda _: next(each), self.result)
 
 
-def record(function: Callable[[], Any]) -> Recording:
+def record(
+    function: Callable[[], Any],
+    *,
+    decompose: Callable[[Any], Callable[..., Any] | None] | None = None,
+    every_loop: bool = False,
+) -> Recording:
     """Runs `function` once and restores the buffers that it wrote.
+
+    decompose: an operation's replacement by simpler ones, None to keep it. every_loop: record loops that do not run
+    now, too.
 
     Raises:
         Unrecordable: it draws from a torch generator, or its course depends on values of tensors.
     """
-    recorder = _Recorder()
+    recorder = _Recorder(decompose=decompose, every_loop=every_loop)
     try:
         with torch.no_grad(), recorder:
             result = function()
         recorder.recording.result = pytree.tree_map_only(Tensor, recorder.value, result)
+        recorder.recording.layouts = {
+            recorder.value(leaf).number: Layout.of(leaf) for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)
+        }
     finally:
         with torch.no_grad():
             for tensor, saved in recorder.saved:
@@ -186,9 +222,16 @@ def _recorders() -> "list[_Recorder]":
 
 
 class _Recorder(WatchingMode):
-    def __init__(self, parent: "_Recorder | None" = None) -> None:
+    def __init__(
+        self,
+        parent: "_Recorder | None" = None,
+        *,
+        decompose: Callable[[Any], Callable[..., Any] | None] | None = None,
+        every_loop: bool = False,
+    ) -> None:
         super().__init__()
         self.recording = Recording()
+        self._decompose, self._every_loop = decompose, every_loop
         self.saved: list[tuple[Tensor, Tensor]] = parent.saved if parent else []
         self._parent, self._paused = parent, False
         self._numbers: Any = WeakTensorKeyDictionary()
@@ -214,13 +257,18 @@ class _Recorder(WatchingMode):
             raise Unrecordable(f"the log density reads a tensor's value ({func}), on which its course may depend")
         if func is torch.ops.aten.lift_fresh.default:  # a literal, which the function may go on to write
             func = torch.ops.aten.clone.default
+        if self._decompose is not None and (simpler := self._decompose(func)) is not None:
+            with self._entered_again():
+                return simpler(*args, **kwargs)
         given, named = pytree.tree_map_only(Tensor, self.value, (args, kwargs))
         writes = func._schema.is_mutable
-        step = Operation(func, given, named, result=None, writes=writes, view=False)
+        step = Operation(func, given, named, result=None, writes=writes, view=False, layouts={})
+        self._note_layouts(step, (given, named), (args, kwargs))
         if writes:
             self._save(_written(step))
         result = func(*args, **kwargs)
         step.result = pytree.tree_map_only(Tensor, lambda t: self._output(t, step, args, kwargs), result)
+        self._note_layouts(step, step.result, result)
         found = numbers(step.result)
         step.view = not writes and bool(found) and all(self._root(n) in self.recording.buffers for n in found)
         if step.view:
@@ -229,12 +277,21 @@ class _Recorder(WatchingMode):
         self.recording.operations.append(step)
         return result
 
+    @contextmanager
+    def _entered_again(self) -> Iterator[None]:
+        """Within its own dispatch a mode is off."""
+        super().__enter__()
+        try:
+            yield
+        finally:
+            super().__exit__(None, None, None)
+
     def loop(self, function: Callable[[], object], repeats: Repeats) -> None:
         self.recording.repeats[repeats] = repeats.number > 0
-        if repeats.number == 0:
+        if repeats.number == 0 and not self._every_loop:
             return
         self._paused = True
-        inner = _Recorder(self)
+        inner = _Recorder(self, decompose=self._decompose)
         try:
             with inner:
                 function()
@@ -257,6 +314,10 @@ class _Recorder(WatchingMode):
             self.recording.roots[number] = shared[0] if shared else number
             buffers[number] = tensor
         return Value(number)
+
+    def _note_layouts(self, step: Operation, values: Any, tensors: Any) -> None:
+        found = [leaf for leaf in pytree.tree_leaves(tensors) if isinstance(leaf, Tensor)]
+        step.layouts |= {n: Layout.of(tensor) for n, tensor in zip(numbers(values), found, strict=True)}
 
     def _new(self, tensor: Tensor) -> int:
         self._count[0] += 1

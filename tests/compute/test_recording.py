@@ -67,7 +67,15 @@ def test_loops_run_as_often_as_is_said_at_the_time():
         assert float(x) == total
 
 
+@pytest.fixture(params=["native", "inductor"])
+def compiler(request, monkeypatch):
+    """Either compiler of the path "loop"."""
+    if request.param == "inductor":
+        monkeypatch.setenv("CC", "no-such-compiler")
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_compiled_loops_run_as_often_as_is_said_at_the_time():
     """Also when they are unrolled, and when the loop begins with a count that is no multiple."""
     x, y, repeats = torch.zeros(2, 3), torch.zeros(2), Repeats(2)
@@ -95,6 +103,7 @@ def test_compiled_loops_run_as_often_as_is_said_at_the_time():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_a_second_loop_reads_what_the_first_has_left():
     x, y, z, first, second = torch.zeros(2, 3), torch.zeros(2), torch.zeros(2), Repeats(3), Repeats(2)
 
@@ -142,6 +151,7 @@ def test_what_the_compiler_cannot_take_runs_traced_and_says_so(monkeypatch):
     def fail(recording):
         raise RuntimeError("no such lowering\nand a long tale")
 
+    monkeypatch.setenv("CC", "no-such-compiler")
     monkeypatch.setattr(program, "compile_recording", fail)
     x = torch.zeros(1)
     with pytest.warns(UserWarning, match="runs traced, not compiled, which is slower: no such lowering$"):
