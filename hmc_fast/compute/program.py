@@ -13,13 +13,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from .compilation import compile_function
 from .looping import compile_recording
-from .native import native_program
-from .recording import is_recording, record
+from .native import NativeProgram, native_program
+from .recording import Repeats, is_recording, record
 
-__all__ = ["Path", "Program"]
+__all__ = ["Path", "Program", "several"]
 
 Path = Literal["eager", "traced", "compiled", "loop"]
 
@@ -64,6 +65,31 @@ class Program:
             reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
             warnings.warn(f"runs traced, not compiled, which is slower: {reason}", stacklevel=3)
             return recording.suits, recording.replay()
+
+    def several(self, number: int, rounds: dict[Repeats, Tensor]) -> tuple[Tensor, ...] | None:
+        """See `several`; None if this program has to be called once for each."""
+        if not self._variants:
+            with torch.no_grad():
+                self._variants.append(self._prepared())
+        run = self._variants[0][1]
+        return run.iterations(rounds, number) if isinstance(run, NativeProgram) else None
+
+
+def several(
+    function: Callable[[], tuple[Tensor, ...]], number: int, rounds: dict[Repeats, Tensor]
+) -> tuple[Tensor, ...]:
+    """The results of `number` calls of `function`, stacked: one call of machine code if it is a program that has some.
+
+    rounds: int64 `(number,)`, how often each call goes round a loop, for those loops whose number varies.
+    """
+    if isinstance(function, Program) and (results := function.several(number, rounds)) is not None:
+        return results
+    each = []
+    for index in range(number):
+        for repeats, numbers in rounds.items():
+            repeats.set(int(numbers[index]))
+        each.append(function())
+    return tuple(torch.stack(results) for results in zip(*each, strict=True))
 
 
 def _always() -> bool:

@@ -4,6 +4,9 @@ A random value depends only on (seed, stream, chain, step, element), encoded in 
 (`kernels/reference.py`). It does not depend on block size, number of devices, graph replay or resuming.
 """
 
+import torch
+from torch import Tensor
+
 from ..errors import UserError
 from ..kernels import reference
 
@@ -19,6 +22,7 @@ __all__ = [
     "PERMUTATION",
     "check_seed",
     "host_uniform",
+    "host_uniforms",
 ]
 
 
@@ -33,3 +37,10 @@ def host_uniform(seed: int, stream: int, step: int) -> float:
     """One uniform in (0, 1) on the host, shared by all chains."""
     word, *_ = reference.philox_rounds(0, step & 0xFFFFFFFF, 0, stream, seed)  # on Python's integers
     return ((word >> 9) + 0.5) * 2.0**-23
+
+
+def host_uniforms(seed: int, stream: int, steps: range) -> Tensor:
+    """`host_uniform` of each of many steps, float64."""
+    counter = torch.arange(steps.start, steps.stop) & 0xFFFFFFFF
+    word, *_ = reference.philox_rounds(torch.zeros_like(counter), counter, torch.zeros_like(counter), stream, seed)
+    return ((word >> 9).double() + 0.5) * 2.0**-23

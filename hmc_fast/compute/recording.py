@@ -187,7 +187,9 @@ def record(
             result = function()
         recorder.recording.result = pytree.tree_map_only(Tensor, recorder.value, result)
         recorder.recording.layouts = {
-            recorder.value(leaf).number: Layout.of(leaf) for leaf in pytree.tree_leaves(result) if isinstance(leaf, Tensor)
+            recorder.value(leaf).number: Layout.of(leaf)
+            for leaf in pytree.tree_leaves(result)
+            if isinstance(leaf, Tensor)
         }
     finally:
         with torch.no_grad():

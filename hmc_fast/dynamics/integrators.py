@@ -129,6 +129,10 @@ class Trajectory:
         assert num_leapfrog % len(self._steps) == 0
         self.repeats.set(num_leapfrog // len(self._steps) - 1)
 
+    def rounds(self, lengths: Tensor) -> dict[Repeats, Tensor]:
+        """What `set_length` would set for each of several trajectories."""
+        return {self.repeats: lengths // len(self._steps) - 1}
+
     def run(self) -> None:
         """The whole trajectory: the kicks repeat, and the last one ends half way."""
         self._begin()

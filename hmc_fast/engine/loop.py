@@ -1,6 +1,7 @@
 """The loop over iterations: step, record the trace, store the draw, average its predictions, checkpoint.
 
 It uses samplers only through their protocol. The host waits for the device once per iteration, never within one.
+Where a trajectory takes microseconds, one call makes several iterations, unless they adapt.
 """
 
 import math
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..errors import UserError
 from ..results.draw_store import DrawStore
@@ -25,6 +28,8 @@ from .progress import Progress
 __all__ = ["Interrupted", "Loop"]
 
 _CHECKPOINT_INTERVAL = 60.0  # seconds; a checkpoint of a small network takes milliseconds
+# Of one call: Ctrl-C, the checkpoint and the display wait for it.
+_CALL_SECONDS, _CALL_BYTES = 0.1, 2**24
 
 
 class Interrupted(KeyboardInterrupt):
@@ -53,17 +58,18 @@ class Loop:
     output: Output
     fingerprint: dict[str, Any]
     iteration: int = 0
+    _iterations_per_call: int = 1
 
     def run(self, *, progress: bool, profile: bool = False) -> None:
-        """Raises Interrupted on Ctrl-C, after finishing the current iteration and writing a checkpoint."""
-        total, keep = len(self.trace), set(self.kept)
+        """Raises Interrupted on Ctrl-C, after finishing the current call and writing a checkpoint."""
+        total = len(self.trace)
         profiler = self._profiler(total - self.iteration) if profile else None
         bar = Progress(total, self.iteration, progress)
         last_checkpoint = time.monotonic()
         try:
             with InterruptGuard() as guard:
                 while self.iteration < total:
-                    self._iterate(self.iteration in keep, bar)
+                    self._advance(bar, 1 if profile else self._iterations_per_call)
                     if profiler is not None:
                         profiler.step()
                     if guard.requested:
@@ -76,32 +82,59 @@ class Loop:
             bar.close()
         self.store.flush()
 
-    def _iterate(self, keep: bool, bar: Progress) -> None:
-        begin = time.perf_counter()
+    def _advance(self, bar: Progress, number: int) -> None:
+        """`number` iterations."""
+        begin, first = time.perf_counter(), self.iteration
+        warming_up = first < self.plan.burn_in
+        if number == 1:
+            self.state, info = self.sampler.step(self.state, warming_up=warming_up)
+            theta = self.state.theta[None]
+        else:
+            steps = self.sampler.steps  # type: ignore[attr-defined]
+            self.state, theta, info = steps(self.state, number, warming_up=warming_up)
+        rows = slice(first, first + number)
+        self.trace.record(rows, info)
+        self._refuse_divergence(rows)
+        self._keep(first, theta)
+        seconds = time.perf_counter() - begin
+        self.trace.seconds[rows] = seconds / number
+        self.iteration += number
+        self._iterations_per_call = self._next_number(number, seconds)
+        bar.update("burn-in" if warming_up else "sampling", self._figures, number)
+
+    def _next_number(self, number: int, seconds: float) -> int:
+        """How many iterations a call may take, if the last one took `seconds` for `number`."""
         warming_up = self.iteration < self.plan.burn_in
-        self.state, info = self.sampler.step(self.state, warming_up=warming_up)
-        self.trace.record(self.iteration, info)
-        self._refuse_divergence()
-        if keep:
-            self._keep()
-        self.trace.seconds[self.iteration] = time.perf_counter() - begin
-        self.iteration += 1
-        bar.update("burn-in" if warming_up else "sampling", self._figures)
+        adapting = warming_up and getattr(self.sampler, "adapt", False)
+        if self.target.path != "loop" or adapting or not hasattr(self.sampler, "steps"):
+            return 1
+        bounds = _CALL_SECONDS / seconds * number, _CALL_BYTES / self.state.theta.nbytes, 8 * number
+        end = self.plan.burn_in if warming_up else len(self.trace)
+        return max(1, min(*map(int, bounds), end - self.iteration))
 
-    def _refuse_divergence(self) -> None:
+    def _refuse_divergence(self, rows: slice) -> None:
         """Without a Metropolis test to reject it, a state that is not finite never recovers."""
-        divergent = self.trace.divergent[self.iteration]
-        if not self.sampler.has_metropolis_test and divergent.any():
-            raise UserError(
-                f"chain {divergent.argmax()} of {self.sampler.name} diverged to NaN or infinity at iteration "
-                f"{self.iteration}: use a smaller step size, more friction, or an init from 'model' or trained "
-                "weights"
-            )
+        if self.sampler.has_metropolis_test or not self.trace.divergent[rows].any():
+            return
+        iteration, chain = np.argwhere(self.trace.divergent[rows])[0]
+        raise UserError(
+            f"chain {chain} of {self.sampler.name} diverged to NaN or infinity at iteration "
+            f"{rows.start + iteration}: use a smaller step size, more friction, or an init from 'model' or trained "
+            "weights"
+        )
 
-    def _keep(self) -> None:
-        self.store.push(self.state.theta)
+    def _keep(self, first: int, theta: Tensor) -> None:
+        """Of the iterations from `first` on, which ended at `theta (number, C, D)`, those that are to be kept."""
+        begin, end = np.searchsorted(self.kept, (first, first + len(theta)))
+        if begin == end:
+            return
+        kept = np.asarray(self.kept[begin:end])
+        theta = theta[torch.from_numpy(kept - first)] if len(kept) < len(theta) else theta
+        self.store.push(theta)
         if self.predictions is not None:
-            self.predictions.add(self.state.theta, moved=bool(self.trace.accepted[self.iteration].any()))
+            before = self.kept[begin - 1] if begin else -1
+            for draw, last, iteration in zip(theta, (before, *kept), kept, strict=False):
+                self.predictions.add(draw, moved=bool(self.trace.accepted[last + 1 : iteration + 1].any()))
 
     def _profiler(self, iterations: int) -> Profile:
         return Profile(self.output.profile_path, iterations, self.sampler.gradients_per_iteration(self.target))

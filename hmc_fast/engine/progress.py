@@ -25,10 +25,10 @@ class Progress:
 
             self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
 
-    def update(self, phase: str, look: Callable[[], dict[str, str]]) -> None:
-        """Counts one iteration. look: returns the figures, name -> value, in display order; called only when they
-        are shown."""
-        self._done += 1
+    def update(self, phase: str, look: Callable[[], dict[str, str]], iterations: int = 1) -> None:
+        """Counts iterations. look: returns the figures, name -> value, in display order; called only when they are
+        shown."""
+        self._done += iterations
         if not self._enabled:
             return
         now = time.monotonic()
@@ -40,7 +40,7 @@ class Progress:
             if due or self._done == self._total:
                 self._bar.set_description_str(phase, refresh=False)
                 self._bar.set_postfix(figures, refresh=False)
-            self._bar.update()
+            self._bar.update(iterations)
         elif due or self._done == self._total:
             rate = (now - self._start) / (self._done - self._first)
             figures = figures | {"left": f"{rate * (self._total - self._done):.0f}s"}

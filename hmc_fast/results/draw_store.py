@@ -105,11 +105,15 @@ class DrawStore:
         return int(self._sink.nbytes)
 
     def push(self, theta: Tensor) -> None:
-        """Rounds `theta (C, D)` into the next slot."""
-        if self._pushed - self._flushed == self.capacity:
-            self.flush()
-        ops.store(self.ring[self._pushed % self.capacity], theta, self.counts)
-        self._pushed += 1
+        """Rounds `theta (C, D)` into the next slot, or each of several, `(K, C, D)`, in turn."""
+        each = theta if theta.dim() == 3 else theta[None]
+        while len(each):
+            if self._pushed - self._flushed == self.capacity:
+                self.flush()
+            slot = self._pushed % self.capacity
+            length = min(len(each), self.capacity - max(slot, self._pushed - self._flushed))
+            ops.store(self.ring[slot : slot + length].flatten(0, 1), each[:length].flatten(0, 1), self.counts)
+            self._pushed, each = self._pushed + length, each[length:]
 
     def flush(self) -> None:
         """Moves what is in the ring to its place in the file or in host memory."""

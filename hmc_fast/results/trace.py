@@ -76,12 +76,13 @@ class Trace:
         """A trace full of NaN, to be filled by `record`."""
         return cls(**{name: np.full((iterations, chains), np.nan) for name in TRACE_COLUMNS})
 
-    def record(self, iteration: int, info: Info) -> None:
-        """Writes everything about one iteration except its seconds. The host waits for the device here, once."""
+    def record(self, rows: "int | slice", info: Info) -> None:
+        """Writes everything about one iteration, or several, except seconds. The host waits for the device here,
+        once."""
         figures = torch.stack([getattr(info, name).to(torch.float64) for name in _ON_DEVICE]).cpu().numpy()
         for name, values in zip(_ON_DEVICE, figures, strict=True):
-            getattr(self, name)[iteration] = values
-        self.leapfrog_steps[iteration] = info.num_leapfrog
+            getattr(self, name)[rows] = values
+        self.leapfrog_steps[rows] = info.num_leapfrog
 
     def __getitem__(self, rows: "slice | list[int] | np.ndarray") -> "Trace":
         return Trace(**{name: getattr(self, name)[rows] for name in TRACE_COLUMNS})

@@ -90,6 +90,10 @@ class IsokineticTrajectory:
         """Sets the number of steps of eps."""
         self._repeats.set(num_leapfrog - 1)
 
+    def rounds(self, lengths: Tensor) -> dict[Repeats, Tensor]:
+        """What `set_length` would set for each of several trajectories."""
+        return {self._repeats: lengths - 1}
+
     def run(self) -> None:
         self._begin()
         repeat(self._step, self._repeats)
@@ -160,6 +164,16 @@ class AdjustedMCLMC(Sampler):
         state.iteration.count += 1
         return state, info
 
+    def steps(
+        self, state: AdjustedMCLMCState, number: int, *, warming_up: bool = False
+    ) -> tuple[AdjustedMCLMCState, Tensor, Info]:
+        """Several trajectories, each with its test, without adaptation."""
+        state.untested.fill_(warming_up and not self.test_in_burn_in)
+        lengths = state.next_lengths(number)
+        theta, *figures = state.iterations(self.iteration, number, state.trajectory.rounds(lengths))
+        state.iteration.count += number
+        return state, theta, Info._make((*figures, lengths[:, None]))
+
     def iteration(self, state: AdjustedMCLMCState) -> tuple[Tensor, ...]:
         self.propose(state)
         return state.call(self.test)
@@ -193,11 +207,11 @@ class AdjustedMCLMC(Sampler):
     def trial(self, state: AdjustedMCLMCState) -> Tensor:
         """dH of one step, `(C,)`, for the initial step size search."""
         state.trajectory.set_length(1)
-        return state.iterate(self.trial_error, often=False)
+        return state.iterate(self.trial_error, often=False)[0]
 
-    def trial_error(self, state: AdjustedMCLMCState) -> Tensor:
+    def trial_error(self, state: AdjustedMCLMCState) -> tuple[Tensor]:
         self.propose(state)
-        return self.energy_error(state)
+        return (self.energy_error(state),)
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog or GUESSED_LEAPFROG

@@ -118,6 +118,17 @@ class AMAGOLD(Sampler):
         state.iteration.count += 1
         return state, info
 
+    def steps(
+        self, state: AMAGOLDState, number: int, *, warming_up: bool = False
+    ) -> tuple[AMAGOLDState, Tensor, Info]:
+        """Several trajectories, each with its test."""
+        num_leapfrog = self.gradients_per_iteration(state.target)
+        state.repeats.set(num_leapfrog)
+        theta, *figures = state.iterations(self.iteration, number, {})
+        state.steps.count += number * num_leapfrog
+        state.iteration.count += number
+        return state, theta, Info._make((*figures, torch.full((number, 1), num_leapfrog)))
+
     def iteration(self, state: AMAGOLDState) -> tuple[Tensor, ...]:
         state.call(self.begin)
         repeat(state.gradient_step, state.repeats)

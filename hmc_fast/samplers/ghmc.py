@@ -110,6 +110,12 @@ class GHMC(Sampler):
         state.iteration.count += 1
         return state, info
 
+    def steps(self, state: GHMCState, number: int, *, warming_up: bool = False) -> tuple[GHMCState, Tensor, Info]:
+        """Several trajectories, each with its test."""
+        theta, *figures = state.iterations(self.iteration, number, {})
+        state.iteration.count += number
+        return state, theta, Info._make((*figures, torch.full((number, 1), self.num_leapfrog)))
+
     def iteration(self, state: GHMCState) -> tuple[Tensor, ...]:
         state.call(self.begin)
         state.trajectory.run()

@@ -132,6 +132,14 @@ class HMC(Sampler):
         state.iteration.count += 1
         return state, info
 
+    def steps(self, state: HMCState, number: int, *, warming_up: bool = False) -> tuple[HMCState, Tensor, Info]:
+        """Several trajectories, each with its test, without adaptation."""
+        state.untested.fill_(warming_up and not self.test_in_burn_in)
+        lengths = state.next_lengths(number)
+        theta, *figures = state.iterations(self.iteration, number, state.trajectory.rounds(lengths))
+        state.iteration.count += number
+        return state, theta, Info._make((*figures, lengths[:, None]))
+
     def iteration(self, state: HMCState) -> tuple[Tensor, ...]:
         self.propose(state)
         return state.call(self.test)
@@ -158,11 +166,11 @@ class HMC(Sampler):
     def trial(self, state: HMCState) -> Tensor:
         """dH of the shortest trajectory, `(C,)`, for the initial step size search."""
         state.trajectory.set_length(self.integrator.stages)
-        return state.iterate(self.trial_error, often=False)
+        return state.iterate(self.trial_error, often=False)[0]
 
-    def trial_error(self, state: HMCState) -> Tensor:
+    def trial_error(self, state: HMCState) -> tuple[Tensor]:
         self.propose(state)
-        return state.energy_error(state.inverse_mass)
+        return (state.energy_error(state.inverse_mass),)
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog or GUESSED_LEAPFROG

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ..compute.capture import Captured, Graph, graph_pool
+from ..compute.program import several
+from ..compute.recording import Repeats
 from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import program, whole
@@ -76,12 +78,30 @@ class Chain:
                 self._calls[function] = Captured(work, name, lambda: buffers(self), self._graph, self._pool)
         return self._calls[function]()
 
-    def iterate(self, function: Callable[[Any], Any], *, often: bool = True) -> Any:
-        """`function(self)`, which contains whole trajectories (`gradient_step.whole`). often: worth compiling."""
+    def iterate(self, function: Callable[[Any], tuple[Tensor, ...]], *, often: bool = True) -> tuple[Tensor, ...]:
+        """`function(self)`, which contains whole trajectories (`gradient_step.whole`) and returns figures `(C,)`.
+        often: worth compiling."""
+        return self._whole(function, often)()[1:]
+
+    def iterations(
+        self, function: Callable[[Any], tuple[Tensor, ...]], number: int, rounds: dict[Repeats, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Theta after each of `number` calls, `(number, C, D)`, and their figures `(number, C)`. rounds: see
+        `several`."""
+        return several(self._whole(function, often=True), number, rounds)
+
+    def _whole(
+        self, function: Callable[[Any], tuple[Tensor, ...]], often: bool
+    ) -> Callable[[], tuple[Tensor, ...]]:
+        """Returns theta, too."""
         if function not in self._calls:
-            work = partial(function, self)
+
+            def work() -> tuple[Tensor, ...]:
+                figures = function(self)
+                return (self.theta.clone(), *figures)
+
             self._calls[function] = whole(self.target, work, *self.log_lik.shape, often=often)
-        return self._calls[function]()
+        return self._calls[function]
 
     def set_step_size(self, step_size: float | Tensor) -> None:
         """Sets the step size of kicks and drifts: a number, or `(C,)`."""

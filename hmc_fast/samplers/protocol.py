@@ -19,7 +19,7 @@ __all__ = ["Clock", "Info", "Sampler", "State", "buffers", "restore", "state_ten
 
 
 class Info(NamedTuple):
-    """Diagnostics of one iteration, a `(C,)` device tensor each."""
+    """Diagnostics of one iteration, a `(C,)` device tensor each; of several, `(number, C)`."""
 
     log_likelihood: Tensor  # sum over the data at the new state; minibatch chains: the iteration's estimate
     log_prior: Tensor
@@ -29,7 +29,7 @@ class Info(NamedTuple):
     divergent: Tensor
     step_size: Tensor
     kinetic_energy: Tensor  # of the new state and its momentum; NaN where there is no momentum
-    num_leapfrog: int  # gradients in this iteration, the same for all chains
+    num_leapfrog: int | Tensor  # gradients in this iteration, the same for all chains; of several, `(number, 1)`
 
     @classmethod
     def untested(cls, state: "State", log_likelihood: Tensor, step_size: Tensor, num_leapfrog: int) -> "Info":
@@ -64,7 +64,12 @@ class State(Protocol):
 
 
 class Sampler(Protocol):
-    """A sampler is its settings plus two functions. Inherit from this class, or simply match it."""
+    """A sampler is its settings plus two functions. Inherit from this class, or simply match it.
+
+    A third is optional, for samplers that make several iterations in one call:
+    `steps(state, number, *, warming_up=False) -> (state, theta (number, C, D), info)`, the same as `number` calls of
+    `step`. It is not used while a sampler with the attribute `adapt=True` warms up.
+    """
 
     name: str
     has_metropolis_test: bool

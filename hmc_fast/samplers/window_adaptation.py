@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..adaptation import WarmUp, find_step_size, mean_over_groups
 from ..compute.capture import Graph
-from ..compute.random_streams import JITTER, host_uniform
+from ..compute.random_streams import JITTER, host_uniform, host_uniforms
 from ..dynamics.integrators import Integrator, whole_steps
 from ..errors import UserError
 from ..targets.base import Target, positive
@@ -84,6 +84,14 @@ class TrajectoryLength:
         uniform = host_uniform(seed, JITTER, iteration)
         stages = num_leapfrog / self.stages * (1 + self.jitter * (2 * uniform - 1))
         return max(1, round(stages)) * self.stages
+
+    def all_jittered(self, num_leapfrog: int, seed: int, iterations: range) -> Tensor:
+        """L of each of many iterations, int64."""
+        if self.jitter == 0:
+            return torch.full((len(iterations),), num_leapfrog)
+        uniforms = host_uniforms(seed, JITTER, iterations)
+        stages = num_leapfrog / self.stages * (1 + self.jitter * (2 * uniforms - 1))
+        return stages.round().clamp_min(1).long() * self.stages
 
 
 class WindowAdaptation:
@@ -205,8 +213,17 @@ class AdaptiveChain(GradientChain):
 
     def next_num_leapfrog(self) -> int:
         """Leapfrog steps of the next iteration, jitter included."""
+        return self._length.jittered(self._num_leapfrog, self.seed, self.iteration.count)
+
+    def next_lengths(self, number: int) -> Tensor:
+        """Leapfrog steps of the next `number` iterations without adaptation, int64."""
+        begin = self.iteration.count
+        return self._length.all_jittered(self._num_leapfrog, self.seed, range(begin, begin + number))
+
+    @property
+    def _num_leapfrog(self) -> int:
         steps = self.adaptation.num_leapfrog if self.adaptation else self._length.steps
-        return self._length.jittered(steps or self._length.stages, self.seed, self.iteration.count)
+        return steps or self._length.stages
 
 
 def check_target_acceptance(target_acceptance: float) -> float:

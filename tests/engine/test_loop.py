@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import hmc_fast
-from cases import RUNS, classifier
+from cases import RUNS, classifier, sample
 from hmc_fast.engine.loop import Plan
 
 
@@ -45,6 +45,44 @@ def test_burn_in_leaves_the_averages_and_a_first_rejection_keeps_its_last_state(
     assert np.array_equal(run.draws[0][rejected], every[5][rejected])
     assert not (run.draws[0][rejected] == posterior.initial("prior", 24, 5).numpy()[rejected]).all(1).all()
     assert run.acceptance_rate == accepted[6:].mean() != accepted.mean()
+
+
+def test_thinned_draws_predict_what_they_are():
+    """A kept iteration may reject after one that was not kept and accepted: its draw is new all the same."""
+    posterior, x, y = classifier()
+    sampler = hmc_fast.HMC(0.2, num_leapfrog=3)
+    run = sample(posterior, sampler, chains=1, burn_in=0, draws=20, thin=3, test=(x, y))
+    accepted = run.history.accepted[:, 0]
+    rejected_after_a_move = [accepted[i] == 0 and accepted[i - 2 : i].any() for i in range(2, 60, 3)]
+    assert sum(rejected_after_a_move) > 2, "the example must be able to tell"
+    with torch.no_grad():
+        every = torch.stack([posterior.predict(torch.tensor(d), x) for d in run.draws])
+    np.testing.assert_allclose(run.test.chain_probs, every.double().mean(0).numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "sampler", [hmc_fast.HMC(0.2, num_leapfrog=3, jitter=0.5), hmc_fast.GHMC(0.2, friction=1.0)]
+)
+def test_calls_of_several_iterations_change_nothing(sampler, monkeypatch):
+    posterior, x, y = classifier()
+    options = {"chains": 2, "burn_in": 9, "draws": 30, "thin": 2, "test": (x, y), "compile": True, "seed": 3}
+    calls, steps = [], type(sampler).steps
+    monkeypatch.setattr(
+        type(sampler),
+        "steps",
+        lambda self, state, number, **k: calls.append(number) or steps(self, state, number, **k),
+    )
+    together = sample(posterior, sampler, **options)
+    assert max(calls) > 20, "iterations after burn-in in few calls"
+    number = len(calls)
+    monkeypatch.setattr("hmc_fast.engine.loop._CALL_SECONDS", 0.0)
+    single = sample(posterior, sampler, **options)
+    assert len(calls) == number, "one at a time"
+    assert np.array_equal(together.draws, single.draws)
+    assert np.array_equal(together.test.probs, single.test.probs)
+    assert np.array_equal(together.curve, single.curve)
+    trace, expected = together.trace.drop(columns="seconds"), single.trace.drop(columns="seconds")
+    assert trace.equals(expected)
 
 
 def test_burn_in_ends_where_it_says():

@@ -22,6 +22,17 @@ def test_any_capacity_stores_the_same_draws(capacity, on_disk, tmp_path):
         assert np.array_equal(np.load(path), draws.half().numpy())
 
 
+@pytest.mark.parametrize("capacity", [1, 3, 4, 10])
+@pytest.mark.parametrize("numbers", [(10,), (2, 5, 3), (1, 1, 8), (4, 6)])
+def test_several_draws_at_once_are_those_one_by_one(capacity, numbers):
+    draws, store = torch.randn(10, 2, 4), DrawStore(10, 2, 4, capacity=capacity)
+    draws[6] = 1e9
+    for part in draws.split(numbers):
+        store.push(part)
+    assert np.array_equal(store.draws(), draws.clamp(-65504, 65504).half().numpy())
+    assert store.counts[0] == 8
+
+
 def test_a_file_is_continued(tmp_path):
     draws = torch.randn(6, 1, 3)
     first = DrawStore(6, 1, 3, capacity=4, path=tmp_path / "d.npy")

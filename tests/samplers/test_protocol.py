@@ -40,6 +40,29 @@ def test_step_mutates_its_own_buffers_in_place(sampler):
     assert info.num_leapfrog >= 1
 
 
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if hasattr(SAMPLERS[name](), "steps")])
+@pytest.mark.parametrize("warming_up", [False, True])
+def test_several_iterations_at_once_are_those_one_by_one(name, warming_up):
+    posterior, _ = linear_regression()
+    sampler, theta = SAMPLERS[name](), posterior.initial("prior", 3, 0)
+    if warming_up and sampler.name == "hmc" and sampler.adapt:
+        pytest.skip("not asked of a sampler that adapts")
+    one, many = (sampler.init(posterior, theta, seed=1) for _ in range(2))
+    single = []
+    for _ in range(7):
+        _, info = sampler.step(one, warming_up=warming_up)
+        single.append((one.theta.clone(), *info[:-1], torch.tensor([info.num_leapfrog])))
+    several = []
+    for number in (1, 2, 4):
+        _, draws, info = sampler.steps(many, number, warming_up=warming_up)
+        several.append((draws, *info))
+    for expected, found in zip(zip(*single, strict=True), zip(*several, strict=True), strict=True):
+        assert torch.equal(torch.stack(expected).nan_to_num(-9), torch.cat(found).nan_to_num(-9))
+    for key, tensor in state_tensors(one).items():
+        assert torch.equal(tensor, state_tensors(many)[key]), key
+    assert one.iteration.count == many.iteration.count
+
+
 def test_two_states_share_nothing(sampler):
     posterior, _ = linear_regression()
     theta = posterior.initial("prior", 2, 0)

@@ -66,7 +66,9 @@ class Access:
         return self.element(self.strides(shape), indices)
 
     def element(self, strides: Sequence[int], indices: Sequence[str]) -> str:
-        terms = [f"{i} * {stride}" if stride != 1 else i for i, stride in zip(indices, strides, strict=True) if stride]
+        terms = [
+            f"{i} * {stride}" if stride != 1 else i for i, stride in zip(indices, strides, strict=True) if stride
+        ]
         terms += [str(self.layout.offset)] if self.layout.offset or not terms else []
         return f"(({self.c_type} *){self.memory})[{' + '.join(terms)}]"
 
@@ -173,7 +175,9 @@ class _Translation:
                 "",
             ]
         )
-        return Program(source, self.buffers, workspace, self.loops, [result.layout for result in results], self.work)
+        return Program(
+            source, self.buffers, workspace, self.loops, [result.layout for result in results], self.work
+        )
 
     # --- memory ---
 
@@ -274,7 +278,9 @@ class _Translation:
                     found.append(next(given))
                 else:
                     given_value = next(given)
-                    found.append(given_value if access.layout.dtype == kind else f"(({C_TYPES[kind]}){given_value})")
+                    found.append(
+                        given_value if access.layout.dtype == kind else f"(({C_TYPES[kind]}){given_value})"
+                    )
             text = template.format(*found)
             return f"(({text}) != 0)" if result.layout.dtype == torch.bool and kind != torch.bool else text
 
@@ -515,7 +521,10 @@ def _part_backward(t: _Translation, recording: Recording, step: Operation, units
 def _reduce(t: _Translation, recording: Recording, step: Operation, units: list[Any]) -> None:
     """sum, mean, amax and amin, over some or all dimensions."""
     name, (number,) = _name(step.function), numbers(step.result)
-    result, given = t.access(recording, number, step.layouts), t.access(recording, step.args[0].number, step.layouts)
+    result, given = (
+        t.access(recording, number, step.layouts),
+        t.access(recording, step.args[0].number, step.layouts),
+    )
     rank = len(given.shape)
     dims = step.args[1] if len(step.args) > 1 and isinstance(step.args[1], (list, tuple)) else None
     reduced = {d % rank for d in dims} if dims else set(range(rank))
@@ -531,7 +540,10 @@ def _reduce(t: _Translation, recording: Recording, step: Operation, units: list[
     kind = "double" if floating else "int64_t"
     start = {"amax": "-INFINITY", "amin": "INFINITY"}.get(name, "0")
     value = given.at(given.shape, indices)
-    accumulate = {"amax": "acc = {v} > acc || {v} != {v} ? {v} : acc;", "amin": "acc = {v} < acc || {v} != {v} ? {v} : acc;"}
+    accumulate = {
+        "amax": "acc = {v} > acc || {v} != {v} ? {v} : acc;",
+        "amin": "acc = {v} < acc || {v} != {v} ? {v} : acc;",
+    }
     if name in accumulate and not floating:
         raise Untranslatable(f"{name} of integers")
     line = accumulate.get(name, "acc += {v};")
@@ -550,7 +562,12 @@ def _reduce(t: _Translation, recording: Recording, step: Operation, units: list[
         n, i = given.shape[last], indices[last]
         text += [*loops(outer[:-1]), "{", f"{kind} sums[{n}];", f"{loop.format(i=i, n=n)} sums[{i}] = {start};"]
         text += [*loops(inner), "{", "#pragma omp simd", f"{loop.format(i=i, n=n)} {{"]
-        text += [f"{kind} acc = sums[{i}];", f"const {given.c_type} v = {value};", line.format(v="v"), f"sums[{i}] = acc;"]
+        text += [
+            f"{kind} acc = sums[{i}];",
+            f"const {given.c_type} v = {value};",
+            line.format(v="v"),
+            f"sums[{i}] = acc;",
+        ]
         text += ["}", "}", f"{loop.format(i=i, n=n)} {{ const {kind} acc = sums[{i}]; {store} }}", "}"]
     else:
         text += [*loops(outer), "{", f"{kind} acc = {start};"]
@@ -638,7 +655,10 @@ def _gather(t: _Translation, recording: Recording, step: Operation, units: list[
     """out[.., i, ..] = x[.., index[.., i, ..], ..], and scatter_add, its transpose."""
     name, (number,) = _name(step.function), numbers(step.result)
     result = t.access(recording, number, step.layouts)
-    x, index = t.access(recording, step.args[0].number, step.layouts), t.access(recording, step.args[2].number, step.layouts)
+    x, index = (
+        t.access(recording, step.args[0].number, step.layouts),
+        t.access(recording, step.args[2].number, step.layouts),
+    )
     dim = step.args[1] % max(1, len(index.shape))
     indices = [f"i{d}" for d in range(len(index.shape))]
     loops = [f"for (int64_t {i} = 0; {i} < {n}; {i}++)" for i, n in zip(indices, index.shape, strict=True)]
