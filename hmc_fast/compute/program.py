@@ -78,7 +78,7 @@ class Program:
 def several(
     function: Callable[[], tuple[Tensor, ...]], number: int, rounds: dict[Repeats, Tensor]
 ) -> tuple[Tensor, ...]:
-    """The results of `number` calls of `function`, stacked: one call of machine code if it is a program that has some.
+    """The results of `number` calls, stacked: one call of machine code if `function` is a program that has some.
 
     rounds: int64 `(number,)`, how often each call goes round a loop, for those loops whose number varies.
     """

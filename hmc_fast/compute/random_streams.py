@@ -42,5 +42,6 @@ def host_uniform(seed: int, stream: int, step: int) -> float:
 def host_uniforms(seed: int, stream: int, steps: range) -> Tensor:
     """`host_uniform` of each of many steps, float64."""
     counter = torch.arange(steps.start, steps.stop) & 0xFFFFFFFF
-    word, *_ = reference.philox_rounds(torch.zeros_like(counter), counter, torch.zeros_like(counter), stream, seed)
+    zero = torch.zeros_like(counter)
+    word, *_ = reference.philox_rounds(zero, counter, zero, zero + stream, seed)
     return ((word >> 9).double() + 0.5) * 2.0**-23

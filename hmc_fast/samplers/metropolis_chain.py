@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ..compute.capture import Captured, Graph, graph_pool
 from ..compute.program import several
-from ..compute.recording import Repeats
 from ..compute.random_streams import ACCEPT, MOMENTUM, check_seed
+from ..compute.recording import Repeats
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import program, whole
 from ..dynamics.integrators import PhasePoint

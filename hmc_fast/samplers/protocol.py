@@ -67,7 +67,7 @@ class Sampler(Protocol):
     """A sampler is its settings plus two functions. Inherit from this class, or simply match it.
 
     A third is optional, for samplers that make several iterations in one call:
-    `steps(state, number, *, warming_up=False) -> (state, theta (number, C, D), info)`, the same as `number` calls of
+    `steps(state, number, *, warming_up=False) -> (state, theta (number, C, D), info)`, which is `number` calls of
     `step`. It is not used while a sampler with the attribute `adapt=True` warms up.
     """
 

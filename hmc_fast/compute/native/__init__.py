@@ -1,46 +1,55 @@
-"""Recordings of small densities as C: `source.py` writes it, `library.py` compiles it."""
+"""Recordings of small densities as C: `translation.py` writes it, `library.py` compiles it."""
 
 import ctypes
+import warnings
 from collections.abc import Callable
 from importlib import resources
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from ..recording import Recording, Repeats, record
+from .decompositions import decompose
 from .library import NoCompiler, load
-from .source import Untranslatable, supported, translate
+from .scope import Untranslatable
+from .translation import translate
 
 _ALIGNMENT = 64  # bytes: a cache line
 
 _MOST_WORK = 4_000_000
+_TOLERANCE = 1e-3  # relative to the largest number, or to 1: an energy error may be nothing but rounding
 
 __all__ = ["NativeProgram", "native_program"]
 
 
+class WrongResult(Exception):
+    """Machine code that does not compute what torch does."""
+
+
 def native_program(function: Callable[[], Any]) -> "NativeProgram | None":
-    """The function, or None if there is no C compiler, or no translation, or too much work for one thread."""
+    """The function, or None if there is no C compiler, or no translation, or too much work for one thread.
+
+    Raises:
+        UserError: see `record`.
+    """
+    recording = record(function, decompose=decompose, every_loop=True)
     try:
-        return NativeProgram(record(function, decompose=decompose, every_loop=True))
+        return NativeProgram(recording)
     except (Untranslatable, NoCompiler):
         return None
-
-
-def decompose(function: Any) -> Callable[..., Any] | None:
-    """Simpler operations for one that has no translation, if torch has them."""
-    if supported(function) or function.is_view:
+    except Exception as error:  # there is another way to run, so that a fault of ours need not end the run
+        message = f"runs without machine code, for a fault of hmc_fast that we would like to hear of: {error!r}"
+        warnings.warn(message, stacklevel=4)
         return None
-    from torch._decomp import decomposition_table
-
-    return decomposition_table.get(function)
 
 
 class NativeProgram:
-    """A recording as one call of machine code.
+    """A recording as one call of machine code, which is checked against torch's operations at the present state.
 
     Raises:
-        Untranslatable, NoCompiler.
+        Untranslatable, NoCompiler, WrongResult.
     """
 
     def __init__(self, recording: Recording) -> None:
@@ -57,14 +66,17 @@ class NativeProgram:
         for place, layout in enumerate(program.results):
             self._alike.setdefault((layout.shape, layout.dtype), []).append(place)
         self._num_results = len(program.results)
+        self._check(recording)
 
     def __call__(self) -> Any:
         """The recorded function, once."""
         return self._iterate((), _addresses([loop.tensor.data_ptr() for loop in self._loops]))
 
     def iterations(self, repeats: dict[Repeats, Tensor], count: int) -> Any:
-        """The recorded function `count` times, with its results stacked. repeats: int64 `(count,)` of the loops whose
-        number changes."""
+        """The recorded function `count` times, with its results stacked.
+
+        repeats: int64 `(count,)`, of the loops whose number changes.
+        """
         each = [repeats[loop] if loop in repeats else torch.full((count,), loop.number) for loop in self._loops]
         return self._iterate((count,), _addresses([numbers.data_ptr() for numbers in each]))
 
@@ -78,6 +90,30 @@ class NativeProgram:
                 results[place], pointers[place] = result, start + index * size
         self._run(self._memory, self._aligned, ctypes.c_int64(*stacked or (1,)), repeats, _addresses(pointers))
         return self._returned(results)
+
+    def _check(self, recording: Recording) -> None:
+        """Each loop goes round once, so that rounding has no time to grow."""
+        numbers, written = [loop.number for loop in self._loops], recording.written()
+        buffers = [recording.buffers[number] for number in written]
+        before = [buffer.clone() for buffer in buffers]
+        outcomes = []
+        try:
+            for loop in self._loops:
+                loop.set(1)
+            for run in (self, recording.replay()):
+                results = pytree.tree_leaves(run())
+                outcomes.append([tensor.clone() for tensor in (*results, *buffers)])
+                for buffer, saved in zip(buffers, before, strict=True):
+                    buffer.copy_(saved)
+        finally:
+            for loop, number in zip(self._loops, numbers, strict=True):
+                loop.set(number)
+        for found, expected in zip(*outcomes, strict=True):
+            largest = float(expected.double().nan_to_num(0, 0, 0).abs().max()) if expected.numel() else 0.0
+            tolerance = _TOLERANCE * (1 + largest)
+            if not torch.allclose(found.double(), expected.double(), rtol=0, atol=tolerance, equal_nan=True):
+                difference = (found.double() - expected.double()).abs().max()
+                raise WrongResult(f"a result of shape {tuple(expected.shape)} differs by {difference:.3g}")
 
 
 def _addresses(pointers: list[int]) -> Any:

@@ -40,16 +40,19 @@ def load(source: str) -> Any:
     key = hashlib.sha256("\n".join([*command, _processor(), source]).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "native"
     library = folder / f"{key}.so"
-    if not library.exists():
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            _compile(command, source, folder, library)
-        except OSError:  # a home that cannot be written
-            with tempfile.TemporaryDirectory() as temporary:
-                library = Path(temporary) / library.name
-                _compile(command, source, Path(temporary), library)
-                return ctypes.CDLL(str(library)).run
-    return ctypes.CDLL(str(library)).run
+    try:
+        return ctypes.CDLL(str(library)).run
+    except OSError:  # not there yet, or damaged
+        pass
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _compile(command, source, folder, library)
+        return ctypes.CDLL(str(library)).run
+    except OSError:  # a home that cannot be written, or that may hold no programs
+        with tempfile.TemporaryDirectory() as temporary:
+            library = Path(temporary) / library.name
+            _compile(command, source, Path(temporary), library)
+            return ctypes.CDLL(str(library)).run
 
 
 def _compile(command: list[str], source: str, folder: Path, library: Path) -> None:

@@ -1,4 +1,4 @@
-"""Element-wise torch operations as C expressions, by name: what `source.py` can translate.
+"""Element-wise torch operations as C expressions, by name: what `elementwise.py` can translate.
 
 `{0}`, `{1}` stand for the operands, already converted to the type in which the operation is computed; `F` for the
 suffix of that type's functions in math.h (`expf`, `exp`).
@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["C_TYPES", "COMPARISONS", "EXPRESSIONS", "literal", "power"]
+__all__ = ["COMPARISONS", "C_TYPES", "EXPRESSIONS", "OF_INTEGERS", "literal", "power"]
 
 C_TYPES = {
     torch.float32: "float",
@@ -41,15 +41,12 @@ EXPRESSIONS = {
     "clone": "{0}",
     "copy": "{0}",
     "_to_copy": "{0}",
-    "_unsafe_view": "{0}",
-    "view": "{0}",  # of an undefined layout, which made a copy
-    "reshape": "{0}",
-    "contiguous": "{0}",
     "add": "{0} + {1}",
     "sub": "{0} - {1}",
     "rsub": "{1} - {0}",
     "mul": "{0} * {1}",
     "div": "{0} / {1}",
+    "fmod": "fmodF({0}, {1})",
     "remainder": "fmodF(fmodF({0}, {1}) + {1}, {1})",  # of the divisor's sign
     "neg": "-{0}",
     "abs": "fabsF({0})",
@@ -68,15 +65,30 @@ EXPRESSIONS = {
     "tan": "tanF({0})",
     "atan": "atanF({0})",
     "tanh": "tanhF({0})",
+    "asin": "asinF({0})",
+    "acos": "acosF({0})",
+    "atan2": "atan2F({0}, {1})",
+    "sinh": "sinhF({0})",
+    "cosh": "coshF({0})",
+    "asinh": "asinhF({0})",
+    "acosh": "acoshF({0})",
+    "atanh": "atanhF({0})",
+    "exp2": "exp2F({0})",
+    "log10": "log10F({0})",
     "erf": "erfF({0})",
+    "erfc": "erfcF({0})",
+    "lgamma": "lgammaF({0})",
+    "digamma": "digammaF({0})",
     "floor": "floorF({0})",
     "ceil": "ceilF({0})",
+    "trunc": "truncF({0})",
+    "round": "nearbyintF({0})",
     "sigmoid": "1 / (1 + expF(-{0}))",
     "relu": "{0} <= 0 ? 0 : {0}",
     "maximum": _MAXIMUM,
     "minimum": _MINIMUM,
-    "clamp_min": "{0} < {1} ? {1} : {0}",
-    "clamp_max": "{0} > {1} ? {1} : {0}",
+    "clamp_min": "({1} > {0} || {1} != {1}) ? {1} : {0}",
+    "clamp_max": "({1} < {0} || {1} != {1}) ? {1} : {0}",
     "where": "{0} ? {1} : {2}",
     "addcmul": "{0} + {1} * {2}",
     "addcdiv": "{0} + {1} / {2}",
@@ -89,6 +101,13 @@ EXPRESSIONS = {
     "bitwise_not": "~{0}",
     "__lshift__": "{0} << {1}",
     "__rshift__": "{0} >> {1}",
+}
+
+# Of integers there are no functions.
+OF_INTEGERS = {
+    EXPRESSIONS["abs"]: "{0} < 0 ? -{0} : {0}",
+    EXPRESSIONS["fmod"]: "{0} % {1}",
+    EXPRESSIONS["remainder"]: "({0} % {1} + {1}) % {1}",
 }
 
 

@@ -24,6 +24,27 @@ VECTORISED(erf)
 #endif
 #endif
 
+/* Derivative of lgamma: recurrence up to 6, then the asymptotic series; by reflection where negative. */
+INLINE double digamma(double x) {
+    if (x == 0) return signbit(x) ? INFINITY : -INFINITY;
+    double reflected = 0;
+    if (x < 0) {
+        if (x == floor(x)) return NAN;
+        const double pi = 3.14159265358979323846;
+        reflected = -pi / tan(pi * (x - floor(x)));
+        x = 1 - x;
+    }
+    for (; x < 10; x++) reflected -= 1 / x;
+    const double y = 1 / (x * x);
+    const double series =
+        y * (1. / 12 - y * (1. / 120 - y * (1. / 252 - y * (1. / 240 - y * (1. / 132 - y * (691. / 32760 - y / 12))))));
+    return reflected + log(x) - 0.5 / x - series;
+}
+
+INLINE float digammaf(float x) {
+    return (float)digamma(x);
+}
+
 typedef float vector_float __attribute__((vector_size(32)));
 typedef double vector_double __attribute__((vector_size(32)));
 
