@@ -1,6 +1,6 @@
 """blackjax and numpyro, used as their users do, and what they sample written in jax.
 
-HMC runs `ITERATIONS` iterations in one jitted call, chains by vmap.
+HMC runs `iterations_per_call` iterations in one jitted call, a lax.scan as in the tutorials of both, chains by vmap.
 """
 
 import os
@@ -10,17 +10,13 @@ from typing import Any
 
 import numpy as np
 from densities import SmallDensity
-from peers import Peer
+from peers import Peer, iterations_per_call
 from workloads import PRIOR_VARIANCE, Workload
 
 # Read when jax is first imported. On a GPU it would otherwise take 75 % of the memory, and multiply float32
 # matrices in TF32.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
-
-# Iterations of HMC in one jitted call, a lax.scan, as in the tutorials of both libraries: a call from Python costs
-# some 100 us, several times an iteration of a small density.
-ITERATIONS = 10
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ def blackjax_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
     import jax
     import jax.numpy as jnp
 
-    sampled = problem(work)
+    sampled, number = problem(work), iterations_per_call(work)
     sampler = blackjax.hmc(sampled.log_density, work.step_size, jnp.ones(sampled.dim), work.num_leapfrog)
     if chains == 1:
         state, kernel = sampler.init(sampled.start), sampler.step
@@ -98,7 +94,7 @@ def blackjax_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
 
     @jax.jit
     def iterate(key: Any, state: Any) -> Any:
-        key, *fresh = jax.random.split(key, ITERATIONS + 1)
+        key, *fresh = jax.random.split(key, number + 1)
         state, _ = jax.lax.scan(lambda at, k: (kernel(k, at)[0], None), state, jnp.stack(fresh))
         return key, state
 
@@ -107,7 +103,7 @@ def blackjax_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
     def step() -> None:
         box[0] = jax.block_until_ready(iterate(*box[0]))
 
-    return Peer(step, sampled.gradient, ITERATIONS)
+    return Peer(step, sampled.gradient, number)
 
 
 def numpyro_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
@@ -115,7 +111,7 @@ def numpyro_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
     import jax
     from numpyro.infer import HMC
 
-    sampled = problem(work)
+    sampled, number = problem(work), iterations_per_call(work)
     kernel = HMC(
         potential_fn=lambda p: -sampled.log_density(p),
         step_size=work.step_size,
@@ -130,12 +126,12 @@ def numpyro_hmc(work: Workload | SmallDensity, chains: int) -> Peer:
 
     @jax.jit
     def iterate(state: Any) -> Any:
-        return jax.lax.scan(lambda at, _: (kernel.sample(at, (), {}), None), state, length=ITERATIONS)[0]
+        return jax.lax.scan(lambda at, _: (kernel.sample(at, (), {}), None), state, length=number)[0]
 
     def step() -> None:
         box[0] = jax.block_until_ready(iterate(box[0]))
 
-    return Peer(step, sampled.gradient, ITERATIONS)
+    return Peer(step, sampled.gradient, number)
 
 
 # --- networks ---

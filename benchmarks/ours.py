@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from densities import SmallDensity
-from peers import Peer
+from peers import Peer, iterations_per_call
 from workloads import Workload
 
 import hmc_fast
@@ -34,9 +34,13 @@ def ours(
     start = work.start if isinstance(work, SmallDensity) else "model"
     theta = target.initial(start, chains, 0)
     state = sampler.init(target, theta, seed=0, graph=graph)
+    number = iterations_per_call(work) if path == "loop" and work.batch_size is None else 1
 
     def step() -> None:
-        sampler.step(state)
+        if number > 1:
+            sampler.steps(state, number)  # type: ignore[union-attr]
+        else:
+            sampler.step(state)
 
     def gradient() -> np.ndarray:
         indices = None
@@ -45,4 +49,4 @@ def ours(
         # Before the sampler moved: at the start.
         return -target.potential_and_grad(theta[:1], indices)[1][0].cpu().numpy()
 
-    return Peer(step, gradient)
+    return Peer(step, gradient, number)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from densities import SmallDensity
 from torch import nn
 from torch.nn import functional as F
 from workloads import PRIOR_VARIANCE, Workload
@@ -25,6 +26,12 @@ class Peer(NamedTuple):
     step: Callable[[], object]
     gradient: Callable[[], np.ndarray]
     iterations: int = 1
+
+
+def iterations_per_call(work: Workload | SmallDensity) -> int:
+    """Of HMC in one call, for the libraries that make several: a call from Python costs some 100 us, many times an
+    iteration of a small density."""
+    return 100 if isinstance(work, SmallDensity) or work.likelihood == "bernoulli" else 10
 
 
 # --- the notebook this project grew from ---

@@ -9,10 +9,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from cases import SAMPLERS
 from hmc_fast.compute import native
 from hmc_fast.compute.native import NativeProgram, library, native_program, operations
 from hmc_fast.compute.native.decompositions import decompose
 from hmc_fast.compute.recording import Repeats, record, repeat
+from targets import linear_regression
 
 pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="no C compiler")
 
@@ -305,6 +307,19 @@ def test_a_fault_of_the_translation_is_noticed(monkeypatch):
         compiled(lambda: x.exp())
     with pytest.warns(UserWarning, match=r"runs without machine code, for a fault .* differs by"):
         assert native_program(lambda: x.exp()) is None
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_has_a_translation(name, monkeypatch):
+    def refuse(recording):
+        raise AssertionError("not translated")
+
+    monkeypatch.setattr("hmc_fast.compute.program.compile_recording", refuse)
+    posterior, _ = linear_regression()
+    sampler = SAMPLERS[name]()
+    state = sampler.init(posterior.prepared(path="loop"), posterior.initial("prior", 2, 0), seed=1)
+    sampler.step(state)
+    sampler.step(state, warming_up=True)
 
 
 def test_too_much_for_one_thread_is_left_to_several():

@@ -101,7 +101,7 @@ class NativeProgram:
             for loop in self._loops:
                 loop.set(1)
             for run in (self, recording.replay()):
-                results = pytree.tree_leaves(run())
+                results = [leaf for leaf in pytree.tree_leaves(run()) if isinstance(leaf, torch.Tensor)]
                 outcomes.append([tensor.clone() for tensor in (*results, *buffers)])
                 for buffer, saved in zip(buffers, before, strict=True):
                     buffer.copy_(saved)

@@ -15,7 +15,7 @@ __all__ = ["elementwise", "fill", "write"]
 # Arguments that are used above, or that the result's layout and type show.
 _WITHOUT_EFFECT = (
     *("alpha", "value", "exponent", "memory_format", "non_blocking", "dtype", "layout", "device", "pin_memory"),
-    *("size", "shape", "self"),
+    *("size", "shape", "self", "out"),
 )
 
 
