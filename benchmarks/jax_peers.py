@@ -1,6 +1,6 @@
 """blackjax and numpyro, used as their users do, and what they sample written in jax.
 
-HMC runs `iterations_per_call` iterations in one jitted call, a lax.scan as in the tutorials of both, chains by vmap.
+HMC runs `iterations_per_call` iterations in one jitted call, a lax.scan as in both tutorials, chains by vmap.
 """
 
 import os

@@ -447,18 +447,18 @@ def test_sghmc_that_blows_up_says_so_and_leaves_nothing(here, capsys):
 @pytest.fixture
 def ctrl_c(monkeypatch):
     """Sends Ctrl-C in the midst of the iteration with the number given to it."""
-    real = Loop._iterate
+    real = Loop._advance
 
     def at(iteration):
-        def iterate(self, keep, bar):
-            if self.iteration == iteration:
+        def iterate(self, bar, number):
+            if iteration is not None and self.iteration <= iteration < self.iteration + number:
                 signal.raise_signal(signal.SIGINT)
-            real(self, keep, bar)
+            real(self, bar, number)
 
-        monkeypatch.setattr(Loop, "_iterate", iterate)
+        monkeypatch.setattr(Loop, "_advance", iterate)
 
     yield at
-    monkeypatch.setattr(Loop, "_iterate", real)
+    monkeypatch.setattr(Loop, "_advance", real)
 
 
 @pytest.mark.parametrize("iteration", [0, 3])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..atomic_files import write_json
 from ..compute.looping import can_compile_loops
+from ..compute.native import native_refusal
 from ..compute.operations import count_operations
 from ..compute.recording import Unrecordable, record
 from ..errors import UserError
@@ -30,11 +31,12 @@ __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
 
 Compile = Literal["auto", True, False]
 
-# A cost model accurate to about a factor of two, which is all the rules need. Cold compilation, 2 cores: a loop
-# around the step of a 10-dimensional Gaussian (29 operations) 6 to 8 s, of the digits MLP (118) 8 to 10 s; LeNet-5
-# 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache on disk .3 to 5 s. Eager operations on a CPU: 3 to
-# 8 us of overhead each.
+# A cost model accurate to about a factor of two, which is all the rules need. Cold compilation, 2 cores, by torch:
+# a loop around the step of a 10-dimensional Gaussian (46 operations) 6 to 18 s, of the digits MLP (106) 8 to 23 s;
+# LeNet-5 8 to 34 s, ResNet-20 (730) 36 to 73 s; from Inductor's cache on disk .3 to 5 s. As C: the Gaussian .5 s,
+# eight schools (96) .6 s, logistic regression (74) 1 s. Eager operations on a CPU: 3 to 8 us of overhead each.
 _COMPILE_SECONDS, _COMPILE_SECONDS_PER_OPERATION = 5.0, 0.05
+_C_SECONDS, _C_SECONDS_PER_OPERATION = 0.3, 0.006
 _SECONDS_PER_OPERATION = 5e-6
 _FLOPS_PER_SECOND = {"cpu": 5e10, "cuda": 1e13}
 # A compiled gradient takes .2 to .8 of the eager time, so compilation pays off from this multiple of its cost.
@@ -58,8 +60,9 @@ class Work:
         """Rough time of one eager gradient."""
         return self.launches * _SECONDS_PER_OPERATION + self.flops / _FLOPS_PER_SECOND.get(device.type, 1e13)
 
-    @property
-    def compile_seconds(self) -> float:
+    def compile_seconds(self, *, as_c: bool) -> float:
+        if as_c:
+            return _C_SECONDS + self.operations * _C_SECONDS_PER_OPERATION
         return _COMPILE_SECONDS + self.operations * _COMPILE_SECONDS_PER_OPERATION
 
 
@@ -82,14 +85,6 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     work = count_work(target, num_chains, count)
     seconds = gradients * work.seconds(target.device)
     reasons = []
-    repays = seconds > _REPAYS * work.compile_seconds
-    if compile == "auto":
-        reasons.append(
-            f"compiling the gradient {'is worth a try' if repays else 'would not pay off'}: about {seconds:.3g} s "
-            f"of eager gradients ({gradients:,} of {work.flops / 1e9:.3g} GFLOP) against "
-            f"{work.compile_seconds:.0f} s to compile; it pays off from {_REPAYS:.0f} times that"
-        )
-    wanted = compile is True or (compile == "auto" and repays)
     if num_chains > 1 and target.vmap_refusal:
         reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
 
@@ -100,6 +95,17 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
         best = min(ways, key=times.of)
 
     recordable = best.device.type == "cpu" and best.single_pass(num_chains, count)
+    wanted = compile is True
+    if compile == "auto":
+        as_c = recordable and seconds > _REPAYS * work.compile_seconds(as_c=True)
+        as_c = as_c and _c_refusal(best, num_chains, count) is None
+        cost = work.compile_seconds(as_c=as_c)
+        wanted = seconds > _REPAYS * cost
+        reasons.append(
+            f"compiling{' to C' if as_c else ''} {'is worth a try' if wanted else 'would not pay off'}: about "
+            f"{seconds:.3g} s of eager gradients ({gradients:,} of {work.flops / 1e9:.3g} GFLOP) against "
+            f"{cost:.1g} s to compile; it pays off from {_REPAYS:.0f} times that"
+        )
     if recordable and (wanted or gradients >= _RECORD_FROM_GRADIENTS):
         refusal = _recording_refusal(best, num_chains, count)
         if refusal is None:
@@ -146,6 +152,13 @@ def _recording_refusal(target: Target, num_chains: int, count: int) -> str | Non
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()), equal_nan=True):
         return "recorded at one point, they are wrong at another: something is computed outside torch"
     return None
+
+
+def _c_refusal(target: Target, num_chains: int, count: int) -> str | None:
+    """Why the gradient cannot be compiled as C, or None."""
+    theta = target.example_row().expand(num_chains, -1).clone()
+    grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, count)
+    return native_refusal(_gradient(target, theta, grad, log_lik, shared=count == target.num_data))
 
 
 def _compilation_refusal(target: Target) -> str | None:

@@ -15,14 +15,14 @@ from hmc_fast.engine.loop import Interrupted
 
 def interrupt_at(monkeypatch, iteration):
     """Makes Ctrl-C arrive during one iteration."""
-    real = hmc_fast.engine.runner.Loop._iterate
+    real = hmc_fast.engine.runner.Loop._advance
 
-    def iterate(self, keep, bar):
-        if self.iteration == iteration:
+    def iterate(self, bar, number):
+        if self.iteration <= iteration < self.iteration + number:
             os.kill(os.getpid(), signal.SIGINT)
-        real(self, keep, bar)
+        real(self, bar, number)
 
-    monkeypatch.setattr(hmc_fast.engine.runner.Loop, "_iterate", iterate)
+    monkeypatch.setattr(hmc_fast.engine.runner.Loop, "_advance", iterate)
 
 
 @pytest.mark.parametrize("sampler", RUNS)

@@ -76,7 +76,7 @@ def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatc
     lab = Lab("digits", settings(tmp_path / "whole"))
     (whole,) = lab.obtain([lab.hmc()])
     lab = Lab("digits", settings(tmp_path / "broken"))
-    iterate, count = Loop._iterate, []
+    iterate, count = Loop._advance, []
 
     def stop(self: Loop, *arguments: object) -> None:
         count.append(1)
@@ -84,11 +84,11 @@ def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatc
             signal.raise_signal(signal.SIGINT)  # the loop ends after this iteration
         iterate(self, *arguments)
 
-    monkeypatch.setattr(Loop, "_iterate", stop)
+    monkeypatch.setattr(Loop, "_advance", stop)
     with pytest.raises(KeyboardInterrupt):
         lab.obtain([lab.hmc()])
     assert not list(tmp_path.glob("broken/*/metrics.json"))
-    monkeypatch.setattr(Loop, "_iterate", lambda self, *a: (count.append(1), iterate(self, *a))[1])
+    monkeypatch.setattr(Loop, "_advance", lambda self, *a: (count.append(1), iterate(self, *a))[1])
     count.clear()
     (again,) = lab.obtain([lab.hmc()])
     assert len(count) == 7 - 3, "three of seven iterations had been done"

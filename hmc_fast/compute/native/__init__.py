@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..recording import Recording, Repeats, record
+from ..recording import Recording, Repeats, Unrecordable, record
 from .decompositions import decompose
-from .library import NoCompiler, load
+from .library import NoCompiler, find_compiler, load
 from .scope import Untranslatable
-from .translation import translate
+from .translation import Program, translate
 
 _ALIGNMENT = 64  # bytes: a cache line
 
 _MOST_WORK = 4_000_000
 _TOLERANCE = 1e-3  # relative to the largest number, or to 1: an energy error may be nothing but rounding
 
-__all__ = ["NativeProgram", "native_program"]
+__all__ = ["NativeProgram", "native_program", "native_refusal"]
 
 
 class WrongResult(Exception):
@@ -45,6 +45,24 @@ def native_program(function: Callable[[], Any]) -> "NativeProgram | None":
         return None
 
 
+def native_refusal(function: Callable[[], Any]) -> str | None:
+    """Why there would be no `native_program`, or None. It takes a tenth of a second where compiling takes one."""
+    try:
+        find_compiler()
+        with torch.no_grad():
+            _translated(record(function, decompose=decompose, every_loop=True))
+    except (Untranslatable, NoCompiler, Unrecordable) as error:
+        return str(error)
+    return None
+
+
+def _translated(recording: Recording) -> Program:
+    program = translate(recording, resources.files(__package__).joinpath("preamble.h").read_text())
+    if program.work > _MOST_WORK:
+        raise Untranslatable(f"{program.work:,} operations, which several threads do faster")
+    return program
+
+
 class NativeProgram:
     """A recording as one call of machine code, which is checked against torch's operations at the present state.
 
@@ -53,9 +71,7 @@ class NativeProgram:
     """
 
     def __init__(self, recording: Recording) -> None:
-        program = translate(recording, resources.files(__package__).joinpath("preamble.h").read_text())
-        if program.work > _MOST_WORK:
-            raise Untranslatable(f"{program.work:,} operations, which several threads do faster")
+        program = _translated(recording)
         self._run, self._loops, self._returned = load(program.source), program.loops, recording.returned
         self._buffers = program.buffers  # kept, and with them their addresses
         self._memory = _addresses([buffer.untyped_storage().data_ptr() for buffer in program.buffers])

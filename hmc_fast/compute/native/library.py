@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NoCompiler", "load"]
+__all__ = ["NoCompiler", "find_compiler", "load"]
 
 _FLAGS = (
     "-O3",
@@ -30,11 +30,20 @@ class NoCompiler(Exception):
     """There is no C compiler, or it failed; the message says which."""
 
 
-def load(source: str) -> Any:
-    """The function `run` of C source. Raises NoCompiler."""
-    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
+def find_compiler() -> str:
+    """CC, or what is installed. Raises NoCompiler."""
+    named = os.environ.get("CC")
+    if named and shutil.which(named.split()[0]) is None:
+        raise NoCompiler(f"the C compiler {named} (CC) is not installed")
+    compiler = named or shutil.which("gcc") or shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         raise NoCompiler("no C compiler is installed (gcc, cc or clang), or CC is not set")
+    return compiler
+
+
+def load(source: str) -> Any:
+    """The function `run` of C source. Raises NoCompiler."""
+    compiler = find_compiler()
     native = ("-mcpu=native",) if platform.machine() in ("arm64", "aarch64") else ("-march=native",)
     command = [*compiler.split(), *_FLAGS, *native]
     key = hashlib.sha256("\n".join([*command, _processor(), source]).encode()).hexdigest()[:32]
