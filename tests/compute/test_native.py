@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from cases import SAMPLERS
 from hmc_fast.compute import native
-from hmc_fast.compute.native import NativeProgram, library, native_program, operations
+from hmc_fast.compute.native import NativeProgram, library, native_program, operations, products
 from hmc_fast.compute.native.decompositions import decompose
 from hmc_fast.compute.recording import Repeats, record, repeat
 from targets import linear_regression
@@ -133,9 +133,11 @@ def test_maxima_keep_nan_and_infinities():
     same(lambda: (x.amax(1), x.amin(1), x.amax(0), x.amin(0), x.amax((0, 1))))
 
 
+@pytest.mark.parametrize("vector_bytes", [32, 64])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_products(dtype):
-    """Every orientation, with rows of registers left over."""
+def test_products(dtype, vector_bytes, monkeypatch):
+    """Every orientation, with rows of registers left over; of wider vectors what a compiler makes of them here."""
+    monkeypatch.setattr(products, "VECTOR_BYTES", vector_bytes)
     rows, columns, inner = (1, 3, 9), (1, 2, 7, 8, 17, 33), (1, 5, 21)
     sizes = {*rows, *columns, *inner}
     x = {(r, c): normal(r, c, dtype=dtype, seed=100 * r + c) for r in sizes for c in sizes}
@@ -151,6 +153,38 @@ def test_products(dtype):
         return tuple(found)
 
     same(function, rtol=1e-5 if dtype == torch.float32 else 1e-13)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_without_changing_a_bit(threads):
+    """What is large enough to be shared: products of many rows, or of long sums; nests; reductions."""
+    x, w, v = normal(1031, 67), normal(67, 50), normal(3, 50, 1000)
+    found = []
+    before = torch.get_num_threads()
+
+    def function():
+        h = torch.tanh(x @ w + w[0])
+        return (
+            h,
+            x.t() @ h,
+            h.t() @ h,
+            (h.t() @ x).t(),
+            v @ h[:1000],
+            v.transpose(1, 2) @ v,
+            h.amax(1),
+            h.exp().sum(1),
+        )
+
+    program = compiled(function)
+    try:
+        for number in (1, threads):
+            torch.set_num_threads(number)
+            found.append(program())
+    finally:
+        torch.set_num_threads(before)
+    for one, other, expected in zip(*found, function(), strict=True):
+        assert torch.equal(one, other)
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-3)
 
 
 def test_batches_of_products():
@@ -322,9 +356,11 @@ def test_every_sampler_has_a_translation(name, monkeypatch):
     sampler.step(state, warming_up=True)
 
 
-def test_too_much_for_one_thread_is_left_to_several():
-    x = normal(300, 300)
-    with pytest.raises(native.Untranslatable, match="operations, which several threads do faster"):
+def test_large_products_are_left_to_a_library():
+    x = normal(700, 700)
+    with pytest.raises(
+        native.Untranslatable, match="343,000,000 multiplications, for which torch's library is faster"
+    ):
         compiled(lambda: x @ x)
 
 

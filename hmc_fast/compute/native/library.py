@@ -7,10 +7,11 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["NoCompiler", "find_compiler", "load"]
+__all__ = ["NoCompiler", "find_compiler", "load", "processor"]
 
 _FLAGS = (
     "-O3",
@@ -20,7 +21,6 @@ _FLAGS = (
     "-fno-strict-aliasing",
     "-fno-math-errno",
     "-fno-trapping-math",
-    "-fopenmp-simd",
     "-ffp-contract=fast",
     "-fno-tree-pre",  # it takes a case out of `x < 0 ? 0 : x` before exp, and with it the vectors (gcc 12)
 )
@@ -46,7 +46,7 @@ def load(source: str) -> Any:
     compiler = find_compiler()
     native = ("-mcpu=native",) if platform.machine() in ("arm64", "aarch64") else ("-march=native",)
     command = [*compiler.split(), *_FLAGS, *native]
-    key = hashlib.sha256("\n".join([*command, _processor(), source]).encode()).hexdigest()[:32]
+    key = hashlib.sha256("\n".join([*command, processor(), source]).encode()).hexdigest()[:32]
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "native"
     library = folder / f"{key}.so"
     try:
@@ -69,7 +69,11 @@ def _compile(command: list[str], source: str, folder: Path, library: Path) -> No
         text, built = Path(temporary) / "source.c", Path(temporary) / "library.so"
         text.write_text(source)
         try:
-            result = subprocess.run([*command, "-o", built, text, "-lm"], capture_output=True, text=True)
+            for openmp in ("-fopenmp", "-fopenmp-simd"):  # some compilers have no threads, and compute the same
+                full = [*command, openmp, "-o", built, text, "-lm"]
+                result = subprocess.run(full, capture_output=True, text=True)
+                if result.returncode == 0:
+                    break
         except OSError as error:
             raise NoCompiler(f"the C compiler {command[0]} does not run: {error}") from error
         if result.returncode:
@@ -77,7 +81,8 @@ def _compile(command: list[str], source: str, folder: Path, library: Path) -> No
         built.replace(library)
 
 
-def _processor() -> str:
+@cache
+def processor() -> str:
     """What the machine code may depend on: caches are shared between machines."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

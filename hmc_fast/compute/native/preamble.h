@@ -1,6 +1,12 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+#define omp_get_thread_num() 0
+#define omp_get_num_threads() 1
+#endif
 
 #define INLINE static inline __attribute__((always_inline, unused))
 
@@ -45,8 +51,8 @@ INLINE float digammaf(float x) {
     return (float)digamma(x);
 }
 
-typedef float vector_float __attribute__((vector_size(32)));
-typedef double vector_double __attribute__((vector_size(32)));
+typedef float vector_float __attribute__((vector_size(VECTOR_BYTES)));
+typedef double vector_double __attribute__((vector_size(VECTOR_BYTES)));
 
 /* The sums over the lanes of `rows` vectors, at most four. */
 #define ADD_LANES(T) \
@@ -56,7 +62,7 @@ typedef double vector_double __attribute__((vector_size(32)));
     }
 
 INLINE void add_lanes_float(const int rows, const vector_float *v, float *sums) {
-#if defined(__clang__) || __GNUC__ >= 12
+#if VECTOR_BYTES == 32 && (defined(__clang__) || __GNUC__ >= 12)
     typedef float half __attribute__((vector_size(16)));
     half h[4];
     if (rows == 4) {
@@ -80,53 +86,72 @@ INLINE void add_lanes_double(const int rows, const vector_double *v, double *sum
     ADD_LANES(double)
 }
 
-/* Matrix products C = A B, in vectors of W numbers. Strides: of A over i and p, of B over p, of C over i and j. */
+/* Matrix products C = A B, in vectors of W numbers. Strides: of A over i and p, of B over p, of C over i and j.
+
+   A tile of C, a few rows by one to four vectors, stays in registers: 8 to 12 sums hide the latency of a multiplication,
+   and leave room for what they are made of in the 16 registers of AVX2. */
+#define PANEL_ROWS(vectors) ((vectors) == 4 ? 3 : (vectors) == 3 ? 4 : (vectors) == 2 ? 6 : 8)
+#define PACKED_FROM 16 /* rows: a panel whose vectors are not aligned is then copied to where they are */
+#define PANEL_DEPTH 256 /* rows of B at once: a panel of four vectors then fills 32 kB, a first-level cache */
+
 #define MATRIX_PRODUCTS(T, W) \
     INLINE vector_##T load_##T(const T *from) { \
         vector_##T v; \
         memcpy(&v, from, sizeof v); \
         return v; \
     } \
-    /* rows x vectors of C in registers; neighbours in j are neighbours in B */ \
-    INLINE void tile_##T(const int rows, const int vectors, int64_t n, int64_t j, int64_t k, const T *a, int64_t ai, \
-                         int64_t ak, const T *b, int64_t bk, T *c, int64_t ci, int64_t cj) { \
-        vector_##T sums[4][4] = {{{0}}}; \
-        int64_t starts[4]; \
-        _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
-            starts[v] = j + v * W; \
-            if (n >= W && starts[v] > n - W) starts[v] = n - W; /* overlaps the one before */ \
-        } \
+    /* Adds to C where `more`. starts: of the vectors, in C; a last one that would reach beyond n overlaps the one \
+       before. offsets: in B. */ \
+    INLINE void tile_##T(const int rows, const int vectors, int more, int64_t n, const int64_t *starts, int64_t k, \
+                         const T *a, int64_t ai, int64_t ak, const T *b, int64_t bk, const int64_t *offsets, T *c, \
+                         int64_t ci, int64_t cj) { \
+        vector_##T sums[8][4] = {{{0}}}; \
+        const int64_t width = n < W ? n : W; \
+        if (more) \
+            _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) \
+                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
+                    if (cj == 1 && width == W) \
+                        sums[r][v] = load_##T(c + r * ci + starts[v]); \
+                    else \
+                        for (int64_t l = 0; l < width; l++) sums[r][v][l] = c[r * ci + (starts[v] + l) * cj]; \
+                } \
         for (int64_t p = 0; p < k; p++) \
             _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
-                const vector_##T row = load_##T(b + p * bk + starts[v]); \
-                _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) sums[r][v] += a[r * ai + p * ak] * row; \
+                const vector_##T row = load_##T(b + p * bk + offsets[v]); \
+                _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) sums[r][v] += a[r * ai + p * ak] * row; \
             } \
-        _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) \
+        _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) \
             _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
-                const int64_t width = n < W ? n : W; \
-                if (cj == 1 && width == W) { \
+                if (cj == 1 && width == W) \
                     memcpy(c + r * ci + starts[v], &sums[r][v], sizeof(vector_##T)); \
-                } else { \
+                else \
                     for (int64_t l = 0; l < width; l++) c[r * ci + (starts[v] + l) * cj] = sums[r][v][l]; \
-                } \
             } \
     } \
-    INLINE void rows_##T(const int rows, int64_t n, int64_t k, const T *a, int64_t ai, int64_t ak, const T *b, \
-                         int64_t bk, T *c, int64_t ci, int64_t cj) { \
-        const int most = rows > 1 ? 2 : 4; \
-        int64_t j = 0; \
-        for (; j + most * W <= n; j += most * W) tile_##T(rows, most, n, j, k, a, ai, ak, b, bk, c, ci, cj); \
-        const int64_t left = n - j; \
-        if (left > 3 * W) tile_##T(rows, 4, n, j, k, a, ai, ak, b, bk, c, ci, cj); \
-        else if (left > 2 * W) tile_##T(rows, 3, n, j, k, a, ai, ak, b, bk, c, ci, cj); \
-        else if (left > W) tile_##T(rows, 2, n, j, k, a, ai, ak, b, bk, c, ci, cj); \
-        else if (left > 0) tile_##T(rows, 1, n, j, k, a, ai, ak, b, bk, c, ci, cj); \
-    } \
-    INLINE void product_##T(int64_t m, int64_t n, int64_t k, const T *a, int64_t ai, int64_t ak, const T *b, \
-                            int64_t bk, T *c, int64_t ci, int64_t cj) { \
-        int64_t i = 0; \
-        for (; i + 4 <= m; i += 4) rows_##T(4, n, k, a + i * ai, ai, ak, b, bk, c + i * ci, ci, cj); \
-        for (; i < m; i++) rows_##T(1, n, k, a + i * ai, ai, ak, b, bk, c + i * ci, ci, cj); \
+    PANEL(T, 1) \
+    PANEL(T, 2) \
+    PANEL(T, 3) \
+    PANEL(T, 4) \
+    /* The share of thread `part` of `parts`: rows, or vectors where there are few rows. */ \
+    static __attribute__((unused)) void product_##T(int64_t m, int64_t n, int64_t k, const T *a, int64_t ai, \
+                                                    int64_t ak, const T *b, int64_t bk, T *c, int64_t ci, int64_t cj, \
+                                                    int64_t part, int64_t parts) { \
+        const int64_t vectors = (n + W - 1) / W, panels = (vectors + 3) / 4, blocks = (m + 11) / 12; \
+        const int by_rows = blocks >= 2 * parts || blocks >= panels; \
+        const int64_t first = by_rows ? blocks * part / parts * 12 : 0; \
+        const int64_t end = by_rows ? blocks * (part + 1) / parts * 12 : m, last = end < m ? end : m; \
+        const int64_t q0 = by_rows ? 0 : panels * part / parts, q1 = by_rows ? panels : panels * (part + 1) / parts; \
+        for (int64_t p = 0; p == 0 || p < k; p += PANEL_DEPTH) { \
+            const int64_t depth = k - p < PANEL_DEPTH ? k - p : PANEL_DEPTH; \
+            for (int64_t q = q0; q < q1; q++) { \
+                const int64_t j = q * vectors / panels, wide = (q + 1) * vectors / panels - j; \
+                (wide == 1   ? panel_##T##_1 \
+                 : wide == 2 ? panel_##T##_2 \
+                 : wide == 3 ? panel_##T##_3 \
+                             : panel_##T##_4)(p > 0, first, last, n, j * W, depth, a + p * ak, ai, ak, b + p * bk, \
+                                              bk, c, ci, cj); \
+            } \
+        } \
     } \
     /* rows of A, which are dense, times a dense vector */ \
     INLINE void dot_##T(const int rows, int64_t k, const T *a, int64_t ai, const T *b, T *c, int64_t ci) { \
@@ -149,5 +174,32 @@ INLINE void add_lanes_double(const int rows, const vector_double *v, double *sum
         for (; i < m; i++) dot_##T(1, k, a + i * ai, ai, b, c + i * ci, ci); \
     }
 
-MATRIX_PRODUCTS(float, 8)
-MATRIX_PRODUCTS(double, 4)
+#define TILE(T, rows, vectors) \
+    tile_##T(rows, vectors, more, n, starts, k, a + i * ai, ai, ak, b, bk, offsets, c + i * ci, ci, cj)
+
+#define PANEL(T, vectors) \
+    static __attribute__((noinline, unused)) void panel_##T##_##vectors( \
+        int more, int64_t first, int64_t last, int64_t n, int64_t j, int64_t k, const T *a, int64_t ai, int64_t ak, \
+        const T *b, int64_t bk, T *c, int64_t ci, int64_t cj) { \
+        const int most = PANEL_ROWS(vectors), W = VECTOR_BYTES / sizeof(T); \
+        T packed[PANEL_DEPTH * vectors * W] __attribute__((aligned(VECTOR_BYTES))); \
+        int64_t starts[vectors], offsets[vectors], i = first; \
+        for (int v = 0; v < vectors; v++) { \
+            starts[v] = j + v * W; \
+            if (n >= W && starts[v] > n - W) starts[v] = n - W; \
+            offsets[v] = starts[v]; \
+        } \
+        if (last - first >= PACKED_FROM && ((uintptr_t)(b + j) | bk * sizeof(T)) % VECTOR_BYTES) { \
+            for (int64_t p = 0; p < k; p++) \
+                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) \
+                    memcpy(packed + (p * vectors + v) * W, b + p * bk + starts[v], VECTOR_BYTES); \
+            for (int v = 0; v < vectors; v++) offsets[v] = v * W; \
+            b = packed, bk = vectors * W; \
+        } \
+        for (; i + most <= last; i += most) TILE(T, most, vectors); \
+        for (; most > 2 && i + 2 <= last; i += 2) TILE(T, 2, vectors); \
+        for (; i < last; i++) TILE(T, 1, vectors); \
+    }
+
+MATRIX_PRODUCTS(float, (VECTOR_BYTES / 4))
+MATRIX_PRODUCTS(double, (VECTOR_BYTES / 8))

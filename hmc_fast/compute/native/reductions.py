@@ -1,8 +1,11 @@
 """Reductions over some or all dimensions, and running ones; accumulated in double."""
 
+import math
+
 from .arrays import Access
 from .elementwise import write
 from .scope import Call, Scope, Untranslatable
+from .units import PARALLEL_OPERATIONS
 
 __all__ = ["accumulate", "reduce"]
 
@@ -94,8 +97,10 @@ def _loops(
             "}",
         ]
     simd = ["#pragma omp simd reduction(+:acc)"] if inner and step == "acc += v;" else []
+    parallel = outer and 12 * math.prod(shape) >= PARALLEL_OPERATIONS
     return [
         "{",
+        *([f"#pragma omp parallel for collapse({len(outer)}) num_threads(threads)"] if parallel else []),
         *loops(outer),
         "{",
         f"{kind} acc = {begin};",

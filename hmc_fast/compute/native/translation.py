@@ -17,14 +17,14 @@ from typing import Any
 from torch import Tensor
 
 from ..recording import Layout, Loop, Recording, Repeats, numbers
-from . import indexing
+from . import indexing, products
+from .allocation import TEMPORARY, allocate
 from .arrays import Access, dense
 from .elementwise import elementwise, fill
 from .operations import COMPARISONS, EXPRESSIONS
-from .products import product
 from .reductions import accumulate, reduce
 from .scope import Call, Memory, Scope, Untranslatable
-from .units import Block, Rounds, lines
+from .units import Block, Rounds, parts
 
 __all__ = ["Program", "supported", "translate"]
 
@@ -33,7 +33,8 @@ _ALIGNMENT = 64  # bytes: a cache line
 
 @dataclass(frozen=True)
 class Program:
-    """C source of `void run(char **memory, char *workspace, int64_t count, int64_t **repeats, char **results)`.
+    """C source of `void run(char **memory, char *workspace, int64_t count, int64_t **repeats, char **results,
+    int threads)`.
 
     memory: of the buffers, in the order of `buffers`. workspace: bytes that the function needs, aligned to a cache
     line. repeats: of each of `loops`, one number per iteration of the whole. results: of the recording, stacked
@@ -55,14 +56,17 @@ def translate(recording: Recording, preamble: str) -> Program:
     results = [scope.memory.access(recording, number, recording.layouts) for number in numbers(recording.result)]
     scope.units += [_copied(place, result) for place, result in enumerate(results)]
     _refuse_overlap(scope.memory)
-    body = lines(scope.units, set(), " " * 8)
+    found = parts(scope.units, set(), " " * 8)
+    slots, sizes = allocate(found, scope.memory.temporaries)
+    body = [TEMPORARY.sub(lambda name: slots[name[0]], line) for _, lines in found for line in lines]
     workspace, pointers = 0, [f"char *restrict b{i} = memory[{i}];" for i in range(len(scope.memory.buffers))]
-    for name, size in scope.memory.temporaries.items():
-        pointers.append(f"char *restrict {name} = workspace + {workspace};")
+    for place, size in enumerate(sizes):
+        pointers.append(f"char *restrict m{place} = workspace + {workspace};")
         workspace += -(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT
     source = [
+        f"#define VECTOR_BYTES {products.VECTOR_BYTES}",
         preamble,
-        "void run(char **memory, char *workspace, int64_t count, int64_t **repeats, char **results) {",
+        "void run(char **memory, char *workspace, int64_t count, int64_t **repeats, char **results, int threads) {",
         *("    " + pointer for pointer in pointers),
         "    for (int64_t iteration = 0; iteration < count; iteration++) {",
         *body,
@@ -139,5 +143,5 @@ _SPECIAL: dict[str, Callable[[Scope, Call], None] | None] = {
     **dict.fromkeys(("index_put", "_index_put_impl"), indexing.index_put),
     **dict.fromkeys(("sum", "mean", "prod", "amax", "amin"), reduce),
     **dict.fromkeys(("cumsum", "cumprod"), accumulate),
-    **dict.fromkeys(("mm", "bmm"), product),
+    **dict.fromkeys(("mm", "bmm"), products.product),
 }

@@ -4,6 +4,7 @@ A unit tells which memory it reads and writes. Memory whose name begins with "b"
 anything else is temporary, and what nobody reads of it is not computed.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -11,17 +12,24 @@ from typing import Any
 
 from .arrays import Access
 
-__all__ = ["Block", "Expression", "Nest", "Rounds", "Unit", "lines"]
+__all__ = ["PARALLEL_OPERATIONS", "Block", "Expression", "Nest", "Rounds", "Unit", "parts"]
+
+# From this many lines of C on, some 5 us of one thread, a nest is shared among threads (1 to 2 us).
+PARALLEL_OPERATIONS = 100_000
 
 Expression = Callable[[list[str]], str]  # of the operands' names
 
 
 @dataclass
 class Nest:
-    """Element-wise operations over the same elements, in one nest of loops; what only they read is never stored."""
+    """Element-wise operations over the same elements, in one nest of loops; what only they read is never stored.
+
+    translated: those that `lines` found to be needed.
+    """
 
     shape: tuple[int, ...]
     operations: list[tuple[Access, list[Access], Expression]] = field(default_factory=list)
+    translated: list[tuple[Access, list[Access], Expression]] = field(default_factory=list)
 
     @property
     def reads(self) -> set[str]:
@@ -42,6 +50,7 @@ class Nest:
 
     def lines(self, used: set[str], indent: str) -> list[str]:
         needed, stores = self._needed(used)
+        self.translated = needed[::-1]
         used |= {operand.memory for _, operands, _ in needed for operand in operands}
         sizes, strides = _collapsed(self.shape, {a for r, o, _ in needed for a in (r, *o)})
         indices, labels = [f"i{d}" for d in range(len(sizes))], count()
@@ -63,7 +72,7 @@ class Nest:
                 body.append(f"{result.element(strides[result], indices)} = {name};")
         if not body:
             return []
-        opening, closing = _loops(sizes, indices, indent)
+        opening, closing = _loops(sizes, indices, indent, len(body))
         return [
             f"{indent}{{",
             *opening,
@@ -117,19 +126,26 @@ class Rounds:
     def writes(self) -> set[str]:
         return set().union(*(unit.writes for unit in self.body))
 
-    def lines(self, used: set[str], indent: str) -> list[str]:
+    def lines(self, indent: str) -> tuple[str, str]:
         index, number = f"l{self.place}", f"repeats[{self.place}][iteration]"
-        opening = f"{indent}for (int64_t {index} = 0, n = {number}; {index} < n; {index}++) {{"
-        return [opening, *lines(self.body, set(), indent + "    "), f"{indent}}}"]  # only buffers outlast it
+        return f"{indent}for (int64_t {index} = 0, n = {number}; {index} < n; {index}++) {{", f"{indent}}}"
 
 
 Unit = Nest | Block | Rounds
 
 
-def lines(units: "list[Unit]", used: set[str], indent: str) -> list[str]:
-    """Lines of C. used: the temporary memory that is read afterwards; what is read here joins it."""
-    parts = [unit.lines(used, indent) for unit in reversed(units)]
-    return [line for part in reversed(parts) for line in part]
+def parts(units: "list[Unit]", used: set[str], indent: str) -> "list[tuple[Unit, list[str]]]":
+    """The lines of C of every unit, those in a loop between its opening and its closing line. used: the temporary
+    memory that is read afterwards; what is read here joins it."""
+    found: list[tuple[Unit, list[str]]] = []
+    for unit in reversed(units):
+        if isinstance(unit, Rounds):
+            opening, closing = unit.lines(indent)
+            body = parts(unit.body, set(), indent + "    ")  # only buffers outlast it
+            found = [(unit, [opening]), *body, (unit, [closing]), *found]
+        else:
+            found = [(unit, unit.lines(used, indent)), *found]
+    return found
 
 
 def _collapsed(
@@ -154,13 +170,19 @@ def _collapsed(
     return sizes, {access: tuple(found) for access, found in strides.items()}
 
 
-def _loops(sizes: Sequence[int], indices: Sequence[str], indent: str) -> tuple[list[str], list[str]]:
-    """Opening and closing lines of a nest; the innermost loop is vectorised."""
+def _loops(
+    sizes: Sequence[int], indices: Sequence[str], indent: str, operations: int
+) -> tuple[list[str], list[str]]:
+    """Opening and closing lines of a nest: the innermost loop is vectorised, the others shared among threads."""
     opening, closing = [], []
+    parallel = math.prod(sizes) * operations >= PARALLEL_OPERATIONS
+    if parallel and len(sizes) > 1:
+        opening.append(f"#pragma omp parallel for collapse({len(sizes) - 1}) num_threads(threads)")
     for depth, (size, index) in enumerate(zip(sizes, indices, strict=True)):
         inner = indent + "    " * depth
         if depth == len(sizes) - 1:
-            opening.append("#pragma omp simd")
+            alone = parallel and len(sizes) == 1
+            opening.append(f"#pragma omp {'parallel for simd num_threads(threads)' if alone else 'simd'}")
         opening.append(f"{inner}for (int64_t {index} = 0; {index} < {size}; {index}++) {{")
         closing.append(f"{inner}}}")
     return opening, closing[::-1]
