@@ -18,9 +18,9 @@ from .translation import Program, translate
 
 _ALIGNMENT = 64  # bytes: a cache line
 
-# Multiplications of one round. 2 cores, AVX2, our time over Inductor's: digits MLP with 4 chains (90 million) .8, an
-# MLP 20-256-256-3 on 500 rows (95) 1.1, 784-100-10 on 2,000 (320) 1.1, 256-400-400-10 on 2,000 (1,400) 1.15: there
-# the time is that of the products, and a library's are better. Inductor takes 17 s to compile what takes gcc 3.
+# Multiplications of one round. 2 cores, AVX2, our time over Inductor's: digits MLP with 4 chains (90 million) .8,
+# an MLP 20-256-256-3 on 500 rows (95) 1.1, 784-100-10 on 2,000 (320) 1.1, 256-400-400-10 on 2,000 (1,400) 1.15:
+# there the time is that of the products, and a library's are better. Inductor takes 17 s to compile, gcc 3.
 _MOST_WORK = 200_000_000
 _TOLERANCE = 1e-3  # relative to the largest number, or to 1: an energy error may be nothing but rounding
 
