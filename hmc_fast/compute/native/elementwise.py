@@ -61,6 +61,7 @@ def write(scope: Scope, result: Access, template: str, operands: list[Any], *, w
         if template not in OF_INTEGERS:
             raise Untranslatable(f"{template} of {kind}")
         template = OF_INTEGERS[template]
+    costly = "F(" in template and "fabsF" not in template
     template = template.replace("F(", "f(" if kind == torch.float32 else "(")
 
     def expression(names: list[str]) -> str:
@@ -75,7 +76,7 @@ def write(scope: Scope, result: Access, template: str, operands: list[Any], *, w
         text = template.format(*found)
         return f"(({text}) != 0)" if result.dtype == torch.bool else text
 
-    scope.add(result, arrays, expression)
+    scope.add(result, arrays, expression, costly=costly)
 
 
 def _promoted(operands: Sequence[Any]) -> torch.dtype:

@@ -51,6 +51,8 @@ INLINE float digammaf(float x) {
     return (float)digamma(x);
 }
 
+typedef float short_float __attribute__((vector_size(32)));
+typedef double short_double __attribute__((vector_size(32)));
 typedef float vector_float __attribute__((vector_size(VECTOR_BYTES)));
 typedef double vector_double __attribute__((vector_size(VECTOR_BYTES)));
 
@@ -61,8 +63,8 @@ typedef double vector_double __attribute__((vector_size(VECTOR_BYTES)));
         for (unsigned l = 0; l < sizeof(v[r]) / sizeof(T); l++) sums[r] += v[r][l]; \
     }
 
-INLINE void add_lanes_float(const int rows, const vector_float *v, float *sums) {
-#if VECTOR_BYTES == 32 && (defined(__clang__) || __GNUC__ >= 12)
+INLINE void add_lanes_float(const int rows, const short_float *v, float *sums) {
+#if defined(__clang__) || __GNUC__ >= 12
     typedef float half __attribute__((vector_size(16)));
     half h[4];
     if (rows == 4) {
@@ -82,7 +84,7 @@ INLINE void add_lanes_float(const int rows, const vector_float *v, float *sums) 
     ADD_LANES(float)
 }
 
-INLINE void add_lanes_double(const int rows, const vector_double *v, double *sums) {
+INLINE void add_lanes_double(const int rows, const short_double *v, double *sums) {
     ADD_LANES(double)
 }
 
@@ -152,14 +154,20 @@ INLINE void add_lanes_double(const int rows, const vector_double *v, double *sum
                                               bk, c, ci, cj); \
             } \
         } \
-    } \
-    /* rows of A, which are dense, times a dense vector */ \
+    }
+
+/* Rows of A, which are dense, times a dense vector: in vectors of 32 bytes, as most rows are short. */
+#define MATRIX_TIMES_VECTOR(T, W) \
     INLINE void dot_##T(const int rows, int64_t k, const T *a, int64_t ai, const T *b, T *c, int64_t ci) { \
-        vector_##T sums[4] = {{0}}; \
+        short_##T sums[4] = {{0}}; \
         int64_t p = 0; \
         for (; p + W <= k; p += W) { \
-            const vector_##T given = load_##T(b + p); \
-            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) sums[r] += load_##T(a + r * ai + p) * given; \
+            short_##T given, row; \
+            memcpy(&given, b + p, sizeof given); \
+            _Pragma("GCC unroll 4") for (int r = 0; r < rows; r++) { \
+                memcpy(&row, a + r * ai + p, sizeof row); \
+                sums[r] += row * given; \
+            } \
         } \
         T totals[4]; \
         add_lanes_##T(rows, sums, totals); \
@@ -173,6 +181,9 @@ INLINE void add_lanes_double(const int rows, const vector_double *v, double *sum
         for (; i + 4 <= m; i += 4) dot_##T(4, k, a + i * ai, ai, b, c + i * ci, ci); \
         for (; i < m; i++) dot_##T(1, k, a + i * ai, ai, b, c + i * ci, ci); \
     }
+
+MATRIX_TIMES_VECTOR(float, 8)
+MATRIX_TIMES_VECTOR(double, 4)
 
 #define TILE(T, rows, vectors) \
     tile_##T(rows, vectors, more, n, starts, k, a + i * ai, ai, ak, b, bk, offsets, c + i * ci, ci, cj)

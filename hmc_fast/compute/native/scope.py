@@ -95,8 +95,11 @@ class Scope:
     units: list[Unit] = field(default_factory=list)
     work: int = 0
 
-    def add(self, result: Access, operands: list[Access], expression: Expression) -> None:
-        """result = expression(operands) for every element, in the last nest that may take it."""
+    def add(self, result: Access, operands: list[Access], expression: Expression, *, costly: bool = False) -> None:
+        """result = expression(operands) for every element, in the last nest that may take it.
+
+        costly: a function such as exp, which should run on whole vectors.
+        """
         shape = result.shape
         self.work += math.prod(shape)
         result, operands = result.squeezed(shape), [operand.squeezed(shape) for operand in operands]
@@ -107,7 +110,7 @@ class Scope:
                 operands = [copy if other is operand else other for other in operands]
         touched = {operand.memory for operand in operands} | {result.memory}
         for unit in reversed(self.units):
-            if isinstance(unit, Nest) and unit.takes(result, operands):
+            if isinstance(unit, Nest) and unit.takes(result, operands, costly=costly):
                 unit.operations.append((result, operands, expression))
                 return
             if unit.writes & touched or result.memory in unit.reads:

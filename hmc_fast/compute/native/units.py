@@ -16,6 +16,8 @@ __all__ = ["PARALLEL_OPERATIONS", "Block", "Expression", "Nest", "Rounds", "Unit
 
 # From this many lines of C on, some 5 us of one thread, a nest is shared among threads (1 to 2 us).
 PARALLEL_OPERATIONS = 100_000
+_BLOCK = 4096  # elements
+_LONG_ROW = 128  # elements, after which the rest of a row does not matter
 
 Expression = Callable[[list[str]], str]  # of the operands' names
 
@@ -39,14 +41,20 @@ class Nest:
     def writes(self) -> set[str]:
         return {result.memory for result, _, _ in self.operations}
 
-    def takes(self, result: Access, operands: list[Access]) -> bool:
-        """Whether a further operation sees every array that is written as it was written: element by element."""
+    def takes(self, result: Access, operands: list[Access], *, costly: bool) -> bool:
+        """Whether a further operation sees every array that is written as it was written, element by element; and
+        whether it would not lose by it: of short rows that are no whole vectors the rest is computed one by one."""
         if result.shape != self.shape:
             return False
         operations = [*((r, o) for r, o, _ in self.operations), (result, operands)]
         written = {r.memory for r, _ in operations}
         places = {a.place(self.shape) for r, o in operations for a in (r, *o) if a.memory in written}
-        return len(places) == len(written)
+        if len(places) != len(written):
+            return False
+        if costly and len(_collapsed(self.shape, (result, *operands))[0]) == 1:
+            sizes, _ = _collapsed(self.shape, {a for r, o in operations for a in (r, *o)})
+            return len(sizes) == 1 or sizes[-1] >= _LONG_ROW or sizes[-1] % 8 == 0
+        return True
 
     def lines(self, used: set[str], indent: str) -> list[str]:
         needed, stores = self._needed(used)
@@ -176,13 +184,22 @@ def _loops(
     """Opening and closing lines of a nest: the innermost loop is vectorised, the others shared among threads."""
     opening, closing = [], []
     parallel = math.prod(sizes) * operations >= PARALLEL_OPERATIONS
-    if parallel and len(sizes) > 1:
+    if parallel and len(sizes) == 1:  # in blocks of whole vectors, for the same rounding with any number of threads
+        (size,), (index,) = sizes, indices
+        opening = [
+            "#pragma omp parallel for num_threads(threads)",
+            f"{indent}for (int64_t block = 0; block < {size}; block += {_BLOCK}) {{",
+            f"{indent}const int64_t end = block + {_BLOCK} < {size} ? block + {_BLOCK} : {size};",
+            "#pragma omp simd",
+            f"{indent}for (int64_t {index} = block; {index} < end; {index}++) {{",
+        ]
+        return opening, [f"{indent}}}", f"{indent}}}"]
+    if parallel:
         opening.append(f"#pragma omp parallel for collapse({len(sizes) - 1}) num_threads(threads)")
     for depth, (size, index) in enumerate(zip(sizes, indices, strict=True)):
         inner = indent + "    " * depth
         if depth == len(sizes) - 1:
-            alone = parallel and len(sizes) == 1
-            opening.append(f"#pragma omp {'parallel for simd num_threads(threads)' if alone else 'simd'}")
+            opening.append("#pragma omp simd")
         opening.append(f"{inner}for (int64_t {index} = 0; {index} < {size}; {index}++) {{")
         closing.append(f"{inner}}}")
     return opening, closing[::-1]
