@@ -91,9 +91,9 @@ INLINE void add_lanes_double(const int rows, const short_double *v, double *sums
 /* Matrix products C = A B, in vectors of W numbers. Strides: of A over i and p, of B over p, of C over i and j.
 
    A tile of C, a few rows by one to four vectors, stays in registers: 8 to 12 sums hide the latency of a multiplication,
-   and leave room for what they are made of in the 16 registers of AVX2. */
+   and leave room for what they are made of in the 16 registers of AVX2. A panel is a column of tiles. */
 #define PANEL_ROWS(vectors) ((vectors) == 4 ? 3 : (vectors) == 3 ? 4 : (vectors) == 2 ? 6 : 8)
-#define PACKED_FROM 16 /* rows: a panel whose vectors are not aligned is then copied to where they are */
+#define PACKED_FROM 16 /* rows: a panel of B whose vectors are not aligned is then copied to where they are */
 #define PANEL_DEPTH 256 /* rows of B at once: a panel of four vectors then fills 32 kB, a first-level cache */
 
 #define MATRIX_PRODUCTS(T, W) \
@@ -102,32 +102,32 @@ INLINE void add_lanes_double(const int rows, const short_double *v, double *sums
         memcpy(&v, from, sizeof v); \
         return v; \
     } \
-    /* Adds to C where `more`. starts: of the vectors, in C; a last one that would reach beyond n overlaps the one \
-       before. offsets: in B. */ \
-    INLINE void tile_##T(const int rows, const int vectors, int more, int64_t n, const int64_t *starts, int64_t k, \
-                         const T *a, int64_t ai, int64_t ak, const T *b, int64_t bk, const int64_t *offsets, T *c, \
-                         int64_t ci, int64_t cj) { \
+    /* Adds to C where `more`. offsets, starts: of the vectors, in B and in C. */ \
+    INLINE void tile_##T(const int rows, const int vectors, int more, int64_t k, const T *a, int64_t ai, int64_t ak, \
+                         const T *b, int64_t bk, const int64_t *offsets, T *c, int64_t ci, const int64_t *starts) { \
         vector_##T sums[8][4] = {{{0}}}; \
-        const int64_t width = n < W ? n : W; \
         if (more) \
             _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) \
-                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
-                    if (cj == 1 && width == W) \
-                        sums[r][v] = load_##T(c + r * ci + starts[v]); \
-                    else \
-                        for (int64_t l = 0; l < width; l++) sums[r][v][l] = c[r * ci + (starts[v] + l) * cj]; \
-                } \
+                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) sums[r][v] = load_##T(c + r * ci + starts[v]); \
         for (int64_t p = 0; p < k; p++) \
             _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
                 const vector_##T row = load_##T(b + p * bk + offsets[v]); \
                 _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) sums[r][v] += a[r * ai + p * ak] * row; \
             } \
         _Pragma("GCC unroll 8") for (int r = 0; r < rows; r++) \
-            _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) { \
-                if (cj == 1 && width == W) \
-                    memcpy(c + r * ci + starts[v], &sums[r][v], sizeof(vector_##T)); \
-                else \
-                    for (int64_t l = 0; l < width; l++) c[r * ci + (starts[v] + l) * cj] = sums[r][v][l]; \
+            _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) \
+                memcpy(c + r * ci + starts[v], &sums[r][v], sizeof(vector_##T)); \
+    } \
+    /* A tile to where its columns are no neighbours, or fewer than a vector; what overlaps is left out. */ \
+    static __attribute__((noinline, unused)) void scatter_##T(int rows, int vectors, int more, const T *tile, int64_t n, \
+                                                              int64_t j, T *c, int64_t ci, int64_t cj) { \
+        const int64_t columns = n - j < vectors * W ? n - j : vectors * W, whole = columns / W * W; \
+        for (int r = 0; r < rows; r++) \
+            for (int64_t l = 0; l < columns; l++) { \
+                /* a last vector was moved to the left, unless it is the only one */ \
+                const T value = tile[r * vectors * W + (l < whole || n < W ? l : l + W - (columns - whole))]; \
+                T *at = c + r * ci + (j + l) * cj; \
+                *at = more ? *at + value : value; \
             } \
     } \
     PANEL(T, 1) \
@@ -155,6 +155,45 @@ INLINE void add_lanes_double(const int rows, const short_double *v, double *sums
             } \
         } \
     }
+
+#define TILE(T, rows, vectors) \
+    if (direct) { \
+        tile_##T(rows, vectors, more, k, a + i * ai, ai, ak, b, bk, offsets, c + i * ci, ci, starts); \
+    } else { \
+        tile_##T(rows, vectors, 0, k, a + i * ai, ai, ak, b, bk, offsets, tile, vectors * W, side_by_side); \
+        scatter_##T(rows, vectors, more, tile, n, j, c + i * ci, ci, cj); \
+    }
+
+#define PANEL(T, vectors) \
+    static __attribute__((noinline, unused)) void panel_##T##_##vectors( \
+        int more, int64_t first, int64_t last, int64_t n, int64_t j, int64_t k, const T *a, int64_t ai, int64_t ak, \
+        const T *b, int64_t bk, T *c, int64_t ci, int64_t cj) { \
+        const int most = PANEL_ROWS(vectors), W = VECTOR_BYTES / sizeof(T), direct = cj == 1 && n >= W; \
+        T packed[PANEL_DEPTH * vectors * W] __attribute__((aligned(VECTOR_BYTES))), tile[8 * vectors * W]; \
+        int64_t starts[vectors], side_by_side[vectors], offsets[vectors], i = first; \
+        for (int v = 0; v < vectors; v++) { \
+            side_by_side[v] = v * W, starts[v] = j + v * W; \
+            if (n >= W && starts[v] > n - W) starts[v] = n - W; /* overlaps the one before */ \
+            offsets[v] = starts[v]; \
+        } \
+        if (last - first >= PACKED_FROM && ((uintptr_t)(b + j) | bk * sizeof(T)) % VECTOR_BYTES) { \
+            for (int64_t p = 0; p < k; p++) \
+                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) \
+                    memcpy(packed + (p * vectors + v) * W, b + p * bk + starts[v], VECTOR_BYTES); \
+            for (int v = 0; v < vectors; v++) offsets[v] = v * W; \
+            b = packed, bk = vectors * W; \
+        } \
+        for (; i + most <= last; i += most) TILE(T, most, vectors) \
+        for (; most > 2 && i + 2 <= last; i += 2) TILE(T, 2, vectors) \
+        for (; i < last; i++) TILE(T, 1, vectors) \
+    }
+
+/* What there is to unroll is unrolled above; -O3 would take five times as long to find nothing more. */
+#pragma GCC push_options
+#pragma GCC optimize("O2")
+MATRIX_PRODUCTS(float, (VECTOR_BYTES / 4))
+MATRIX_PRODUCTS(double, (VECTOR_BYTES / 8))
+#pragma GCC pop_options
 
 /* Rows of A, which are dense, times a dense vector: in vectors of 32 bytes, as most rows are short. */
 #define MATRIX_TIMES_VECTOR(T, W) \
@@ -184,33 +223,3 @@ INLINE void add_lanes_double(const int rows, const short_double *v, double *sums
 
 MATRIX_TIMES_VECTOR(float, 8)
 MATRIX_TIMES_VECTOR(double, 4)
-
-#define TILE(T, rows, vectors) \
-    tile_##T(rows, vectors, more, n, starts, k, a + i * ai, ai, ak, b, bk, offsets, c + i * ci, ci, cj)
-
-#define PANEL(T, vectors) \
-    static __attribute__((noinline, unused)) void panel_##T##_##vectors( \
-        int more, int64_t first, int64_t last, int64_t n, int64_t j, int64_t k, const T *a, int64_t ai, int64_t ak, \
-        const T *b, int64_t bk, T *c, int64_t ci, int64_t cj) { \
-        const int most = PANEL_ROWS(vectors), W = VECTOR_BYTES / sizeof(T); \
-        T packed[PANEL_DEPTH * vectors * W] __attribute__((aligned(VECTOR_BYTES))); \
-        int64_t starts[vectors], offsets[vectors], i = first; \
-        for (int v = 0; v < vectors; v++) { \
-            starts[v] = j + v * W; \
-            if (n >= W && starts[v] > n - W) starts[v] = n - W; \
-            offsets[v] = starts[v]; \
-        } \
-        if (last - first >= PACKED_FROM && ((uintptr_t)(b + j) | bk * sizeof(T)) % VECTOR_BYTES) { \
-            for (int64_t p = 0; p < k; p++) \
-                _Pragma("GCC unroll 4") for (int v = 0; v < vectors; v++) \
-                    memcpy(packed + (p * vectors + v) * W, b + p * bk + starts[v], VECTOR_BYTES); \
-            for (int v = 0; v < vectors; v++) offsets[v] = v * W; \
-            b = packed, bk = vectors * W; \
-        } \
-        for (; i + most <= last; i += most) TILE(T, most, vectors); \
-        for (; most > 2 && i + 2 <= last; i += 2) TILE(T, 2, vectors); \
-        for (; i < last; i++) TILE(T, 1, vectors); \
-    }
-
-MATRIX_PRODUCTS(float, (VECTOR_BYTES / 4))
-MATRIX_PRODUCTS(double, (VECTOR_BYTES / 8))
