@@ -19,12 +19,6 @@ from .recording import Loop, Operation, Recording, Value, numbers
 
 __all__ = ["can_compile_loops", "compile_recording"]
 
-# A loop costs about 1 us per iteration to go round. Bodies of few operations on few numbers are therefore repeated
-# within it, those beyond the last without effect: a step of a 10-dimensional Gaussian takes .8 us for 1.7, of a
-# logistic regression on 1,000 rows 18 for 20 (2 cores).
-_UNROLLED = 4
-_SMALL_BODY, _SMALL_BUFFER = 64, 40_000  # operations; elements of the largest buffer
-
 _OVERWRITING = ("aten.copy_.default", "aten.zero_.default", "aten.fill_.Scalar", "aten.fill_.Tensor")
 
 
@@ -143,26 +137,19 @@ class _WhileLoop:
             buffer.copy_(final)
 
     def _graph(self) -> torch.fx.GraphModule:
-        """`(count, *carried, repeats, *others) -> (count + steps, *carried)`, without side effects."""
+        """`(count, *carried, repeats, *others) -> (count + 1, *carried)`, without side effects."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
         body, carried, scratch = self.body, self.carried, self.body.written() - set(self.carried)
-        steps = _UNROLLED if _is_small(body) else 1
 
         def iteration(count: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
             values: dict[int, Any] = dict(zip(carried, (tensor.clone() for tensor in inputs), strict=False))
-            repeats = inputs[len(carried)]
             for number, tensor in zip(self.others, inputs[len(carried) + 1 :], strict=True):
                 values[number] = tensor.clone() if number in scratch else tensor
-            for index in range(steps):
-                before = {number: values[number].clone() for number in carried}
-                for step in body.operations:
-                    assert isinstance(step, Operation), "loops are not nested"
-                    _run(step, values)
-                if index:  # the first of them is always wanted
-                    for number in carried:
-                        values[number] = torch.where(count + index < repeats, values[number], before[number])
-            return (count + steps, *(values[number] for number in carried))
+            for step in body.operations:
+                assert isinstance(step, Operation), "loops are not nested"
+                _run(step, values)
+            return (count + 1, *(values[number] for number in carried))
 
         inputs = [_plain(body.buffers[number]) for number in carried]
         others = [_plain(body.buffers[number]) for number in self.others]
@@ -171,11 +158,6 @@ class _WhileLoop:
         graph = make_fx(functional, tracing_mode="fake")(counter, *inputs, repeats, *others)
         _simplify(graph)
         return graph
-
-
-def _is_small(body: Recording) -> bool:
-    largest = max(buffer.numel() for buffer in body.buffers.values())
-    return len(body.operations) <= _SMALL_BODY and largest <= _SMALL_BUFFER
 
 
 def _simplify(graph: torch.fx.GraphModule) -> None:

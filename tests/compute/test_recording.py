@@ -77,7 +77,7 @@ def compiler(request, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_compiled_loops_run_as_often_as_is_said_at_the_time():
-    """Also when they are unrolled, and when the loop begins with a count that is no multiple."""
+    """The buffer that each round overwrites is scratch but for the last one."""
     x, y, repeats = torch.zeros(2, 3), torch.zeros(2), Repeats(2)
 
     def body():
