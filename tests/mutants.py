@@ -170,6 +170,82 @@ mutate(
     ("if waits_for_value(func, args):", "if False:"),
 )
 mutate(
+    "hmc_fast/compute/native/units.py",
+    "compute/test_native.py",
+    ("if len(places) != len(written):", "if False:"),
+    ("block += {_BLOCK}", "block += {_BLOCK + 1}"),
+)
+mutate(
+    "hmc_fast/compute/native/scope.py",
+    "compute/test_native.py",
+    ("if unit.writes & touched or result.memory in unit.reads:", "if unit.writes & touched:"),
+    ("if unit.writes & touched or result.memory in unit.reads:", "if result.memory in unit.reads:"),
+)
+mutate(
+    "hmc_fast/compute/native/allocation.py",
+    "compute/test_native.py",
+    ("slot.free_from <= first[name]", "slot.free_from <= first[name] + 1"),
+    ("last[name] + 1)", "first[name] + 1)"),
+    ("places[other] == places[name]", "True"),
+)
+mutate(
+    "hmc_fast/compute/native/preamble.h",
+    "compute/test_native.py",
+    ("l + W - (columns - whole)", "l"),
+    ("more ? *at + value : value", "value"),
+    ("starts[v] > n - W) starts[v] = n - W;", "starts[v] > n) starts[v] = n - W;"),
+    ("blocks * (part + 1) / parts * 12 : m", "blocks * (part + 1) / parts * 12 - 12 : m"),
+    ("for (int64_t q = p; q < k; q++) totals", "for (int64_t q = p + 1; q < k; q++) totals"),
+    ("x = 1 - x;", "x = -x;"),
+)
+mutate(
+    "hmc_fast/compute/native/products.py",
+    "compute/test_native.py",
+    ("m, n, a, b, c = n, m, b, a, Factor", "m, n, a, b, c = m, n, b, a, Factor"),
+    ('f"{k} * q / {_PARTS}"', 'f"{k} * q / {_PARTS} + 1"'),
+)
+mutate(
+    "hmc_fast/compute/native/reductions.py",
+    "compute/test_native.py",
+    ("{sign} acc || v != v ? v : acc;", "{sign} acc ? v : acc;"),
+    ("bad |= v != v;", ""),
+)
+mutate(
+    "hmc_fast/compute/native/indexing.py",
+    "compute/test_native.py",
+    ('sign = "+=" if call["accumulate"] else "="', 'sign = "="'),
+    ("< 0 ? {element} + {size} : {element}", "< 0 ? {element} : {element}"),
+    ("start = start + size if start < 0 else min(start, size)", "start = min(start, size)"),
+)
+mutate(
+    "hmc_fast/compute/native/elementwise.py",
+    "compute/test_native.py",
+    ("as_it_is = operand.dtype == kind or", "as_it_is = True or"),
+    ('"{0}" if call.name == "rsub" else "{1}"', '"{1}"'),
+    ("if any(name not in _WITHOUT_EFFECT", "if False and any(name not in _WITHOUT_EFFECT"),
+)
+mutate(
+    "hmc_fast/compute/native/__init__.py",
+    "compute/test_native.py",
+    ("                    buffer.copy_(saved)", "                    pass"),
+    ("loop.set(number)", "pass"),
+    ("self._check(recording)", "pass"),
+)
+mutate(
+    "hmc_fast/compute/native/library.py",
+    "compute/test_native.py",
+    ("    except OSError:  # not there yet, or damaged", "    except ValueError:"),
+    (
+        "    except OSError:  # a home that cannot be written, or that may hold no programs",
+        "    except ValueError:",
+    ),
+)
+mutate(
+    "hmc_fast/compute/program.py",
+    "samplers/test_protocol.py -k one_by_one",
+    ("repeats.set(int(numbers[index]))", "repeats.set(int(numbers[0]))"),
+)
+mutate(
     "hmc_fast/compute/random_streams.py",
     "compute/test_random_streams.py",
     ("step & 0xFFFFFFFF", "step + 1 & 0xFFFFFFFF"),
@@ -301,7 +377,8 @@ mutate(
     "hmc_fast/results/draw_store.py",
     "results/test_draw_store.py",
     ("self._pushed - self._flushed == self.capacity", "self._pushed - self._flushed > self.capacity"),
-    ("self.ring[self._pushed % self.capacity]", "self.ring[(self._pushed - self._flushed) % self.capacity]"),
+    ("slot = self._pushed % self.capacity", "slot = (self._pushed - self._flushed) % self.capacity"),
+    ("max(slot, self._pushed - self._flushed)", "slot"),
     ('"ki": 2**10', '"ki": 10**3'),
     ("if size < draw_size:", "if size <= draw_size:"),
     ("return self._sink[: self._pushed]", "return self._sink"),
@@ -444,7 +521,16 @@ mutate(
         "energy_error = state.energy_error(state.inverse_mass)\n        test",
         "energy_error = state.energy_error(None)\n        test",
     ),
-    ("warming_up and not self.test_in_burn_in", "not self.test_in_burn_in", "samplers/test_hmc.py"),
+    (
+        "state.untested.fill_(warming_up and not self.test_in_burn_in)\n        state.trajectory",
+        "state.untested.fill_(not self.test_in_burn_in)\n        state.trajectory",
+        "samplers/test_hmc.py",
+    ),
+    (
+        "state.untested.fill_(warming_up and not self.test_in_burn_in)\n        lengths",
+        "state.untested.zero_()\n        lengths",
+        "samplers/test_protocol.py -k one_by_one",
+    ),
 )
 mutate(
     "hmc_fast/samplers/ghmc.py",
@@ -593,8 +679,12 @@ mutate(
 mutate(
     "hmc_fast/engine/loop.py",
     "engine/test_loop.py engine/test_runner.py engine/test_checkpoint.py",
-    ("moved=bool(self.trace.accepted[self.iteration].any())", "moved=False"),
-    ("warming_up = self.iteration < self.plan.burn_in", "warming_up = self.iteration <= self.plan.burn_in"),
+    ("accepted[last + 1 : iteration + 1].any()", "accepted[iteration : iteration + 1].any()"),
+    ("moved=bool(", "moved=False and bool("),
+    ("warming_up = first < self.plan.burn_in", "warming_up = first <= self.plan.burn_in"),
+    ("end = self.plan.burn_in if warming_up else len(self.trace)", "end = len(self.trace)"),
+    ("np.searchsorted(self.kept, (first, first + len(theta)))", "(0, len(self.kept))"),
+    ("self.trace.seconds[rows] = seconds / number", "self.trace.seconds[rows] = seconds"),
     ('self.iteration = saved.numbers["iteration"]', 'self.iteration = saved.numbers["iteration"] + 1'),
 )
 mutate(

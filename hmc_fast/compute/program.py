@@ -3,8 +3,8 @@
     eager      called
     traced     recorded once, below autograd and vmap, then replayed: the same operations without their overhead
     compiled   through torch.compile
-    loop       recorded, then compiled, with `repeat` as a loop: a whole trajectory is one call. As C (native/) where
-               that has a translation and is fast, else by torch's compiler (looping.py)
+    loop       recorded, then compiled, with `repeat` as a loop: a whole trajectory is one call. As C (native/)
+               where every operation has a translation and that is fast, else by torch's compiler (looping.py)
 
 All write the same buffers with the same random numbers; the last two round differently.
 """

@@ -141,6 +141,7 @@ def test_products(dtype, vector_bytes, monkeypatch):
     rows, columns, inner = (1, 3, 9), (1, 2, 7, 8, 17, 33), (1, 5, 21)
     sizes = {*rows, *columns, *inner}
     x = {(r, c): normal(r, c, dtype=dtype, seed=100 * r + c) for r in sizes for c in sizes}
+    long = 0.1 * normal(600, 33, dtype=dtype)
 
     def function():
         found = []
@@ -150,6 +151,7 @@ def test_products(dtype, vector_bytes, monkeypatch):
                     found += [x[m, k] @ x[k, n], x[k, m].t() @ x[n, k].t()]
                 found += [x[5, m].t() @ x[5, n], x[m, 5] @ x[n, 5].t(), (x[n, 5] @ x[5, m]).t()]
                 found += [x[m, 21][0] @ x[21, n], x[m, 21] @ x[21, n][:, 0]]
+        found += [long.t() @ long[:, :3], long.t() @ long]  # in several panels
         return tuple(found)
 
     same(function, rtol=1e-5 if dtype == torch.float32 else 1e-13)
@@ -213,7 +215,10 @@ def test_moving_elements():
         w.fill_(2).mul_(3)
         u = x.clone()
         u[1:].copy_(x[:2])  # from what it writes
+        aten = torch.ops.aten
+        backward = aten.slice_backward(y, [3, 4, 5], 1, -2, 9, 1), aten.select_backward(y[:, 0], [3, 4, 5], 1, -1)
         return (
+            *backward,
             *(
                 torch.cat([x, y], 1),
                 torch.cat([y, y], -1),
@@ -255,14 +260,10 @@ def test_gradients():
 
     def loss(w):
         logits = torch.tanh(x @ w)[:, :3] + F.softplus(x[:, :3]) * w[0]
+        ends = w[-1].exp().sum() + w[:, -2:].square().sum()
         groups = w[labels % 4, 0] * w.cumsum(0)[1, 2] + torch.lgamma(w.square() + 1).mean()  # as of a hierarchy
-        return (
-            groups.sum()
-            + F.layer_norm(w, (3,)).sum().exp()
-            + F.cross_entropy(logits, labels)
-            + (w[1:3].prod(0)).sum()
-            + w.select(1, 0).square().sum().sqrt()
-        )
+        smooth = F.gelu(w).sum() + F.layer_norm(w, (3,)).sum().exp() + w[1:3].prod(0).sum()
+        return ends + groups.sum() + smooth + F.cross_entropy(logits, labels) + w.select(1, 0).square().sum().sqrt()
 
     function = lambda: torch.func.vmap(torch.func.grad(loss))(torch.stack([w, 2 * w, -w]))  # noqa: E731
     same(function, rtol=1e-5)
@@ -300,6 +301,7 @@ def test_loops_and_iterations():
         return x.clone(), y.sum()
 
     program, rounds = compiled(function), torch.tensor([2, 0, 5])
+    assert (varying.number, int(fixed.tensor)) == (0, 2), "as found"
     stacked = program.iterations({varying: rounds}, 3)
     ends = x.clone(), y.clone()
     x.zero_(), y.fill_(1)

@@ -1,5 +1,7 @@
 """The loop: what it keeps, what it averages, what burn-in leaves out."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -61,18 +63,21 @@ def test_thinned_draws_predict_what_they_are():
 
 
 @pytest.mark.parametrize(
-    "sampler", [hmc_fast.HMC(0.2, num_leapfrog=3, jitter=0.5), hmc_fast.GHMC(0.2, friction=1.0)]
+    "sampler",
+    [hmc_fast.HMC(0.4, num_leapfrog=3, jitter=0.5, test_in_burn_in=False), hmc_fast.GHMC(0.2, friction=1.0)],
 )
 def test_calls_of_several_iterations_change_nothing(sampler, monkeypatch):
     posterior, x, y = classifier()
-    options = {"chains": 2, "burn_in": 9, "draws": 30, "thin": 2, "test": (x, y), "compile": True, "seed": 3}
+    options = {"chains": 6, "burn_in": 7, "draws": 30, "thin": 2, "test": (x, y), "compile": True, "seed": 3}
     calls, steps = [], type(sampler).steps
     monkeypatch.setattr(
         type(sampler),
         "steps",
         lambda self, state, number, **k: calls.append(number) or steps(self, state, number, **k),
     )
+    begin = time.perf_counter()
     together = sample(posterior, sampler, **options)
+    assert together.seconds < time.perf_counter() - begin
     assert max(calls) > 20, "iterations after burn-in in few calls"
     number = len(calls)
     monkeypatch.setattr("hmc_fast.engine.loop._CALL_SECONDS", 0.0)

@@ -103,11 +103,6 @@ class Scope:
         shape = result.shape
         self.work += math.prod(shape)
         result, operands = result.squeezed(shape), [operand.squeezed(shape) for operand in operands]
-        for operand in operands:
-            if operand.memory == result.memory and operand.place(result.shape) != result.place(result.shape):
-                copy = self.memory.temporary(result.shape, operand.dtype)
-                self.add(copy, [operand], lambda values: values[0])
-                operands = [copy if other is operand else other for other in operands]
         touched = {operand.memory for operand in operands} | {result.memory}
         for unit in reversed(self.units):
             if isinstance(unit, Nest) and unit.takes(result, operands, costly=costly):

@@ -74,7 +74,6 @@ class Nest:
             name = f"v{next(labels)}"
             values = [names[access.place(self.shape)] for access in operands]
             body.append(f"const {result.c_type} {name} = {expression(values)};")
-            names = {key: known for key, known in names.items() if key[0] != result.memory}
             names[result.place(self.shape)] = name
             if place in stores:
                 body.append(f"{result.element(strides[result], indices)} = {name};")
