@@ -55,7 +55,7 @@ def steps(table: pd.DataFrame) -> Any:
         at = times[times["name"] == name].set_index("provider")["median"]
         ours = at[[p for p in at.index if p.startswith("ours") and "16" not in p and "32" not in p]]
         others = ratios[(ratios["name"] == name) & (ratios["provider"] != ours.idxmin())].sort_values("median")
-        label = f"{name}: ours {ours.min():.3g} ms"
+        label = f"{name}: ours {_duration(ours.min())}"
         note(ax, label, (0, row), (4, 0), ("axes fraction", "data"), va="center", color=INK)
         span = [row + 0.4, row + len(others) + 0.4]
         ax.plot([1, 1], span, color=BLUE, lw=1.6)
@@ -65,18 +65,22 @@ def steps(table: pd.DataFrame) -> Any:
             row += 1
             look = {"fmt": "o", "ms": 5, "color": BLUE if provider.startswith("ours") else INK, "capsize": 2.5}
             ax.errorbar(value, row, xerr=[[value - low], [high - value]], **look)
-            note(ax, f"{value:.3g}", (high, row), (7, 0), "data", va="center")
+            note(ax, f"{value:.3g}" if value < 1000 else f"{value:,.0f}", (high, row), (7, 0), "data", va="center")
             ticks[row] = provider
         row += 1
     ax.set_yticks(list(ticks), list(ticks.values()))
     ax.set(ylim=(row - 0.4, -0.6), xscale="log")
     ax.set_xlim(0.8 * ax.dataLim.x0, 1.25 * ax.dataLim.x1)
-    label_log_axis(ax.xaxis, [m * 10**k for k in range(-1, 4) for m in (1, 2, 5)])
+    label_log_axis(ax.xaxis, [m * 10**k for k in range(-1, 4) for m in (1, 3)])
     ax.set_xlabel(
         "time per leapfrog step relative to ours: median of the ratios within each round, bars 20 to 80 %\n"
         "solid line: ours (fastest float32 variant); dotted: lower bound, FLOPs at measured matmul throughput"
     )
     return figure
+
+
+def _duration(ms: float) -> str:
+    return f"{ms:.3g} ms" if ms >= 0.1 else f"{1e3 * ms:.3g} us"
 
 
 def lines(table: pd.DataFrame, suite: str, axes_of: Callable[[str], tuple[str, str]]) -> Any:
