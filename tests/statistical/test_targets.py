@@ -91,8 +91,9 @@ def test_a_funnel_fails_and_says_so():
     density = hmc_fast.Density(funnel, 10, dtype=torch.float64)
     run = sampled(density, hmc_fast.HMC(adapt=True), burn_in=200, draws=200, chains=8)
     chains = np.moveaxis(np.asarray(run.draws), 0, 1)
-    neck = (chains[..., 0] < -6).mean()  # 2.3 % of the distribution
-    assert neck < 0.01, "the neck is not reached: were it, this target would be no failure any more"
+    # Over ten seeds the share of the neck is 0, or .125: a chain that has entered does not come out again.
+    neck = (chains[..., 0] < -6).mean()
+    assert abs(neck - 0.023) > 0.01, "were the neck sampled as it should, this target would be no failure any more"
     said = " ".join(run.diagnosis())
     assert run.divergences > 0 or rhat(chains).max() > 1.01
     assert "divergen" in said or "R-hat" in said, said
