@@ -66,8 +66,8 @@ def run(
         resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
         config: written to `config.json` in `out` when the run starts; any JSON object.
         device: move the target there first.
-        compile: trajectories or gradients by torch's compiler: True, False, or "auto", if the run is long enough
-            to pay off (the estimate is printed).
+        compile: trajectories or gradients compiled, as C or by torch's compiler: True, False, or "auto", if the run
+            is long enough to pay off (the estimate is printed).
         graph: leapfrog steps as CUDA graphs: True, False, or "auto", on a CUDA device if the model allows it.
         profile: write a torch profiler trace of a few iterations, `profile.json`, to `out` (or the working
             directory), and print the five largest costs.
