@@ -683,7 +683,7 @@ mutate(
     ("moved=bool(", "moved=False and bool("),
     ("warming_up = first < self.plan.burn_in", "warming_up = first <= self.plan.burn_in"),
     ("end = self.plan.burn_in if warming_up else len(self.trace)", "end = len(self.trace)"),
-    ("np.searchsorted(self.kept, (first, first + len(theta)))", "(0, len(self.kept))"),
+    ("bisect_left(self.kept, first + len(theta))", "bisect_left(self.kept, first) + 1"),
     ("self.trace.seconds[rows] = seconds / number", "self.trace.seconds[rows] = seconds"),
     ('self.iteration = saved.numbers["iteration"]', 'self.iteration = saved.numbers["iteration"] + 1'),
 )

@@ -6,6 +6,7 @@ Where a trajectory takes microseconds, one call makes several iterations, unless
 
 import math
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,7 +126,7 @@ class Loop:
 
     def _keep(self, first: int, theta: Tensor) -> None:
         """Of the iterations from `first` on, which ended at `theta (number, C, D)`, those that are to be kept."""
-        begin, end = np.searchsorted(self.kept, (first, first + len(theta)))
+        begin, end = bisect_left(self.kept, first), bisect_left(self.kept, first + len(theta))
         if begin == end:
             return
         kept = np.asarray(self.kept[begin:end])

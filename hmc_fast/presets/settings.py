@@ -67,8 +67,8 @@ class SampleSettings:
     )
     compile: Literal["auto", "on", "off"] = setting(
         "auto",
-        "Compile trajectories or gradients, as C or by torch's compiler; auto: if the run is long enough (the estimate "
-        "is printed).",
+        "Compile trajectories or gradients, as C or by torch's compiler; auto: if the run is long enough "
+        "(the estimate is printed).",
         topic=_COMPUTING,
     )
     graph: Literal["auto", "on", "off"] = setting(
