@@ -13,6 +13,7 @@ from cases import SAMPLERS
 from hmc_fast.compute import native
 from hmc_fast.compute.native import NativeProgram, library, native_program, operations, products
 from hmc_fast.compute.native.decompositions import decompose
+from hmc_fast.compute.program import Program
 from hmc_fast.compute.recording import Repeats, record, repeat
 from targets import linear_regression
 
@@ -343,6 +344,20 @@ def test_a_fault_of_the_translation_is_noticed(monkeypatch):
         compiled(lambda: x.exp())
     with pytest.warns(UserWarning, match=r"runs without machine code, for a fault .* differs by"):
         assert native_program(lambda: x.exp()) is None
+
+
+def test_a_decomposition_that_reads_values_does_not_end_a_run(monkeypatch):
+    """The operation itself could be recorded: another way is left."""
+    x = normal(3)
+
+    def reading(given):
+        return given * float(given.sum())
+
+    exp = torch.ops.aten.exp.default
+    monkeypatch.setattr(native, "decompose", lambda func: reading if func is exp else decompose(func))
+    assert "reads a tensor's value" in native.native_refusal(lambda: x.exp())
+    assert native_program(lambda: x.exp()) is None
+    torch.testing.assert_close(Program(lambda: x.exp(), "loop")(), x.exp())
 
 
 @pytest.mark.parametrize("name", SAMPLERS)

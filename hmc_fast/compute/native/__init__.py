@@ -14,13 +14,12 @@ from ..recording import Recording, Repeats, Unrecordable, record
 from .decompositions import decompose
 from .library import NoCompiler, find_compiler, load
 from .scope import Untranslatable
-from .translation import Program, translate
+from .translation import ALIGNMENT, Program, translate
 
-_ALIGNMENT = 64  # bytes: a cache line
-
-# Multiplications of one round. 2 cores, AVX2, our time over Inductor's: digits MLP with 4 chains (90 million) .8,
-# an MLP 20-256-256-3 on 500 rows (95) 1.1, 784-100-10 on 2,000 (320) 1.1, 256-400-400-10 on 2,000 (1,400) 1.15:
-# there the time is that of the products, and a library's are better. Inductor takes 17 s to compile, gcc 3.
+# Multiplications of one round. 2 cores, vectors of 32 bytes, our time over Inductor's: digits MLP with 4 chains
+# (90 million) .8, an MLP 20-256-256-3 on 500 rows (95) 1.1, 784-100-10 on 2,000 (320) 1.1, 256-400-400-10 on 2,000
+# (1,400) 1.15: there the time is that of the products, and a library's are better. Inductor takes 17 s to compile,
+# gcc 3.
 _MOST_WORK = 200_000_000
 _TOLERANCE = 1e-3  # relative to the largest number, or to 1: an energy error may be nothing but rounding
 
@@ -32,15 +31,10 @@ class WrongResult(Exception):
 
 
 def native_program(function: Callable[[], Any]) -> "NativeProgram | None":
-    """The function, or None if there is no C compiler, or no translation, or it is all large products.
-
-    Raises:
-        UserError: see `record`.
-    """
-    recording = record(function, decompose=decompose, every_loop=True)
+    """The function, or None if there is no C compiler, or no translation, or it is all large products."""
     try:
-        return NativeProgram(recording)
-    except (Untranslatable, NoCompiler):
+        return NativeProgram(record(function, decompose=decompose, every_loop=True))
+    except (Untranslatable, NoCompiler, Unrecordable):  # a decomposition may read what the operation does not
         return None
     except Exception as error:  # there is another way to run, so that a fault of ours need not end the run
         message = f"runs without machine code, for a fault of hmc_fast that we would like to hear of: {error!r}"
@@ -54,7 +48,7 @@ def native_refusal(function: Callable[[], Any]) -> str | None:
         find_compiler()
         with torch.no_grad():
             _translated(record(function, decompose=decompose, every_loop=True))
-    except (Untranslatable, NoCompiler, Unrecordable) as error:
+    except Exception as error:  # faults of ours too, of which `native_program` warns
         return str(error)
     return None
 
@@ -78,9 +72,9 @@ class NativeProgram:
         self._run, self._loops, self._returned = load(program.source), program.loops, recording.returned
         self._buffers = program.buffers  # kept, and with them their addresses
         self._memory = _addresses([buffer.untyped_storage().data_ptr() for buffer in program.buffers])
-        self._workspace = torch.zeros(program.workspace + _ALIGNMENT, dtype=torch.uint8)
+        self._workspace = torch.zeros(program.workspace + ALIGNMENT, dtype=torch.uint8)
         start = self._workspace.data_ptr()
-        self._aligned = ctypes.c_void_p(start + -start % _ALIGNMENT)
+        self._aligned = ctypes.c_void_p(start + -start % ALIGNMENT)
         self._alike: dict[Any, list[int]] = {}  # places of the results that share shape and dtype
         for place, layout in enumerate(program.results):
             self._alike.setdefault((layout.shape, layout.dtype), []).append(place)

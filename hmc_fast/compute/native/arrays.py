@@ -9,7 +9,7 @@ import torch
 from ..recording import Layout
 from .operations import C_TYPES
 
-__all__ = ["Access", "dense"]
+__all__ = ["Access", "dense", "loops"]
 
 
 @dataclass(frozen=True)
@@ -71,3 +71,8 @@ def dense(shape: Sequence[int], dtype: torch.dtype) -> Layout:
         strides.append(size)
         size *= length
     return Layout(tuple(shape), tuple(reversed(strides)), 0, dtype, size * dtype.itemsize)
+
+
+def loops(shape: Sequence[int], indices: Sequence[str]) -> list[str]:
+    """The heads of loops over all elements."""
+    return [f"for (int64_t {i} = 0; {i} < {size}; {i}++)" for i, size in zip(indices, shape, strict=True)]

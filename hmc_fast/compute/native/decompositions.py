@@ -1,5 +1,6 @@
 """Simpler operations for those that have no translation: torch's own decompositions, and a few more."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,9 +29,7 @@ def _var_mean(
     x: Tensor, dim: Sequence[int] | None = None, *, correction: float | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
     dims = list(dim) if dim else list(range(x.dim()))
-    number = 1
-    for d in dims:
-        number *= x.shape[d]
+    number = math.prod(x.shape[d] for d in dims)
     mean = x.mean(dims, keepdim=True)
     var = (x - mean).square().sum(dims, keepdim=keepdim) / max(
         0, number - (1 if correction is None else correction)

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .arrays import Access
+from .arrays import Access, loops
 from .elementwise import write
 from .operations import literal
 from .scope import Call, Scope, Untranslatable
@@ -70,7 +70,7 @@ def gather(scope: Scope, call: Call) -> None:
     into = [chosen.at(shape, indices) if d == dim else i for d, i in enumerate(indices)]
     if call.name == "gather":
         text = f"{result.at(shape, indices)} = {x.at(x.shape, into)};"
-        scope.block([*_loops(shape, indices), text], [x, chosen], result)
+        scope.block([*loops(shape, indices), text], [x, chosen], result)
         return
     if x.memory != result.memory:
         write(scope, result, "{0}", [x])
@@ -80,7 +80,7 @@ def gather(scope: Scope, call: Call) -> None:
     array = isinstance(source, Access)
     value = source.at(source.shape, indices) if array else literal(source, result.dtype)
     text = f"{result.at(result.shape, into)} {'+=' if call.name == 'scatter_add' else '='} {value};"
-    scope.block([*_loops(shape, indices), text], [source, chosen, result] if array else [chosen, result], result)
+    scope.block([*loops(shape, indices), text], [source, chosen, result] if array else [chosen, result], result)
 
 
 def index(scope: Scope, call: Call) -> None:
@@ -90,7 +90,7 @@ def index(scope: Scope, call: Call) -> None:
     assert shape == result.shape
     indices = [f"i{d}" for d in range(len(shape))]
     text = f"{result.at(shape, indices)} = {x.at(x.shape, into)};"
-    scope.block([*_loops(shape, indices), text], [x, *chosen], result)
+    scope.block([*loops(shape, indices), text], [x, *chosen], result)
 
 
 def index_put(scope: Scope, call: Call) -> None:
@@ -102,7 +102,7 @@ def index_put(scope: Scope, call: Call) -> None:
     indices = [f"i{d}" for d in range(len(shape))]
     sign = "+=" if call["accumulate"] else "="
     text = f"{result.at(result.shape, into)} {sign} {values.at(shape, indices)};"
-    scope.block([*_loops(shape, indices), text], [values, result, *chosen], result)
+    scope.block([*loops(shape, indices), text], [values, result, *chosen], result)
 
 
 def _chosen(x: Access, given: list[Access | None]) -> tuple[list[Access], list[str], tuple[int, ...]]:
@@ -120,7 +120,3 @@ def _chosen(x: Access, given: list[Access | None]) -> tuple[list[Access], list[s
         element = each.at(middle, indices[first : first + len(middle)])
         into.append(f"({element} < 0 ? {element} + {size} : {element})")
     return chosen, into + indices[first + len(middle) :], shape
-
-
-def _loops(shape: tuple[int, ...], indices: list[str]) -> list[str]:
-    return [f"for (int64_t {i} = 0; {i} < {n}; {i}++)" for i, n in zip(indices, shape, strict=True)]

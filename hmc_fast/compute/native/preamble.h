@@ -94,7 +94,6 @@ INLINE void add_lanes_double(const int rows, const short_double *v, double *sums
    and leave room for what they are made of in the 16 registers of AVX2. A panel is a column of tiles. */
 #define PANEL_ROWS(vectors) ((vectors) == 4 ? 3 : (vectors) == 3 ? 4 : (vectors) == 2 ? 6 : 8)
 #define PACKED_FROM 16 /* rows: a panel of B whose vectors are not aligned is then copied to where they are */
-#define PANEL_DEPTH 256 /* rows of B at once: a panel of four vectors then fills 32 kB, a first-level cache */
 
 #define MATRIX_PRODUCTS(T, W) \
     INLINE vector_##T load_##T(const T *from) { \

@@ -15,7 +15,7 @@ __all__ = ["product"]
 
 # From this many multiplications on, some 10 us of one thread, a product is shared among threads (1 to 2 us).
 _PARALLEL_PRODUCTS = 500_000
-_PANEL_DEPTH = 256  # of `preamble.h`
+PANEL_DEPTH = 256  # rows of B at once: a panel of four vectors then fills 32 kB, or 64 in AVX-512
 _SPLIT_FROM, _PARTS = 256, 4  # terms of a sum; parts that it falls into
 
 
@@ -74,7 +74,7 @@ def _text(
         if n == 1 and a.inner == 1:
             return m * k / width
         copied = 0 if b.along == 1 and n >= width else k * max(n, width)
-        scattered = 0 if c.inner == 1 else m * n * (2 * math.ceil(k / _PANEL_DEPTH) - 1)
+        scattered = 0 if c.inner == 1 else m * n * (2 * math.ceil(k / PANEL_DEPTH) - 1)
         return m * k * math.ceil(n / width) + 3 * (copied + scattered)
 
     if cost(n, m, b, a, Factor(c.pointer, c.inner, c.along)) < cost(m, n, a, b, c):

@@ -4,7 +4,7 @@ Shapes, strides and memory are known, so that an operation is a nest of loops ov
 
     element-wise     operations over the same elements share a nest (`units.py`)
     sum, maximum     accumulated in double (`reductions.py`)
-    matrix product   vectors of eight, or of four doubles (`products.py`)
+    matrix product   tiles of C in registers (`products.py`)
     loop             a loop, around all that
 
 A view is nothing but other strides over the same memory.
@@ -19,16 +19,16 @@ from torch import Tensor
 from ..recording import Layout, Loop, Recording, Repeats, numbers
 from . import indexing, products
 from .allocation import TEMPORARY, allocate
-from .arrays import Access, dense
+from .arrays import Access, dense, loops
 from .elementwise import elementwise, fill
 from .operations import COMPARISONS, EXPRESSIONS
 from .reductions import accumulate, reduce
 from .scope import Call, Memory, Scope, Untranslatable
 from .units import Block, Rounds, parts
 
-__all__ = ["Program", "supported", "translate"]
+__all__ = ["ALIGNMENT", "Program", "supported", "translate"]
 
-_ALIGNMENT = 64  # bytes: a cache line
+ALIGNMENT = 64  # bytes: a cache line
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,10 @@ def translate(recording: Recording, preamble: str) -> Program:
     workspace, pointers = 0, [f"char *restrict b{i} = memory[{i}];" for i in range(len(scope.memory.buffers))]
     for place, size in enumerate(sizes):
         pointers.append(f"char *restrict m{place} = workspace + {workspace};")
-        workspace += -(-max(size, 1) // _ALIGNMENT) * _ALIGNMENT
+        workspace += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
     source = [
         f"#define VECTOR_BYTES {products.VECTOR_BYTES}",
+        f"#define PANEL_DEPTH {products.PANEL_DEPTH}",
         preamble,
         "void run(char **memory, char *workspace, int64_t count, int64_t **repeats, char **results, int threads) {",
         *("    " + pointer for pointer in pointers),
@@ -110,11 +111,10 @@ def _copied(place: int, value: Access) -> Block:
     """Copies a result to its place among those of all iterations, dense."""
     shape, to = value.shape, dense(value.shape, value.dtype)
     indices = [f"i{d}" for d in range(len(shape))]
-    loops = [f"for (int64_t {i} = 0; {i} < {size}; {i}++)" for i, size in zip(indices, shape, strict=True)]
     begin = f"iteration * {to.nbytes // value.dtype.itemsize}"
     index = " + ".join([begin, *(f"{i} * {stride}" for i, stride in zip(indices, to.strides, strict=True))])
     text = f"(({value.c_type} *)results[{place}])[{index}] = {value.at(shape, indices)};"
-    return Block([" ".join([*loops, text])], {value.memory}, {"b-result"})
+    return Block([" ".join([*loops(shape, indices), text])], {value.memory}, {"b-result"})
 
 
 def _refuse_overlap(memory: Memory) -> None:
