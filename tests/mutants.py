@@ -155,6 +155,7 @@ mutate(
     ("math.prod(shape[1:]) if", "shape[1] if"),
     ("self.module.named_parameters() if", "self.module.named_parameters(remove_duplicate=False) if"),
     ("self.module = copy.deepcopy(model)", "self.module = model"),
+    ("channels_last=True).sum())(row)", "channels_last=False).sum())(row)"),
 )
 
 # --- dynamics ----------------------------------------------------------------------------------------------
@@ -656,6 +657,7 @@ mutate(
     ("scale=len(x) / count,", "scale=1.0,"),
     ("accumulate=start > 0,", "accumulate=False,"),
     ("range(0, count, size)", "range(0, count - size + 1, size)"),  # the remainder is forgotten
+    ("half_vectors=self.half_vectors)", "half_vectors=True)"),
 )
 mutate(
     "hmc_fast/adaptation/warm_up.py",

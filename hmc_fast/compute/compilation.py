@@ -17,15 +17,21 @@ def cpu_options() -> dict[str, Any]:
     return {"cpp_wrapper": True, "cpp.use_decompose_tanh": True}
 
 
-def compile_function(function: _Function, *, cpu: bool, whole: bool = True) -> _Function:
+def compile_function(
+    function: _Function, *, cpu: bool, whole: bool = True, half_vectors: bool = False
+) -> _Function:
     """`function`, compiled on its first call for the shapes, dtypes and Python values of that call only.
 
     The caller keeps one compiled function per signature, and the values that `function` closes over must never
     change. Nothing is checked at run time: guards cost 20 to 40 us per call, a tenth of a small network's gradient.
 
     cpu: all tensors are on a CPU. whole: raise on code that cannot be traced; False breaks the graph there.
+    half_vectors: 8 floats to a vector where the CPU has 16. For rows that 16 does not divide, Inductor's code is
+        scalar.
     """
     options = cpu_options() if cpu else {}
+    if half_vectors and torch.backends.cpu.get_cpu_capability() == "AVX512":
+        options["cpp.simdlen"] = 256
     skip = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # from torch 2.8 on
     if skip is not None:
         options["guard_filter_fn"] = skip

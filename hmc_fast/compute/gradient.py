@@ -43,6 +43,7 @@ class GradientPass:
         log_prob: `(row (D,), x (B, ...), y (B, ...)) -> (B,)`.
         micro_batch_size: examples per forward and backward pass.
         precision: of the gradient; see `precision.py`.
+        half_vectors: when compiled; see `compile_function`.
     """
 
     def __init__(
@@ -52,9 +53,11 @@ class GradientPass:
         *,
         micro_batch_size: int,
         precision: Precision = "fp32",
+        half_vectors: bool = False,
     ) -> None:
         self.log_prob, self.chain_batching = log_prob, chain_batching
         self.micro_batch_size, self.precision = micro_batch_size, precision
+        self.half_vectors = half_vectors
         self._compiled: dict[Any, Callable[..., None]] = {}
         self._streams: list[torch.cuda.Stream] = []
 
@@ -177,7 +180,7 @@ class GradientPass:
             def run(theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
                 self._traced(how, theta, x, y, grad, log_lik)
 
-            self._compiled[key] = compile_function(run, cpu=not theta.is_cuda)
+            self._compiled[key] = compile_function(run, cpu=not theta.is_cuda, half_vectors=self.half_vectors)
         with torch.no_grad():
             self._compiled[key](theta, x, y, grad, log_lik)
 

@@ -56,6 +56,22 @@ class FlatModel:
                     parameters[name] = parameter.contiguous(memory_format=torch.channels_last)
         return torch.func.functional_call(self.module, parameters, (x,))
 
+    def allows_channels_last(self, x: Tensor) -> bool:
+        """Whether the model accepts kernels in that layout at `x (B, ...)`, traced without computing anything: a
+        `view` of a convolution's output, for example, raises."""
+        if all(len(shape) != 4 for shape in self.shapes):
+            return False
+        from torch._subclasses.fake_tensor import FakeTensorMode
+
+        mode = FakeTensorMode(allow_non_fake_inputs=True)
+        row, x = mode.from_tensor(self.initial), mode.from_tensor(x)
+        try:
+            with mode:
+                torch.func.grad(lambda row: self(row, x, channels_last=True).sum())(row)
+        except Exception:  # of the model's own code, too, which may compute with values
+            return False
+        return True
+
     def views(self, row: Tensor) -> dict[str, Tensor]:
         """Named parameters as views of `row (D,)`."""
         parts = row.split(self.sizes)

@@ -66,6 +66,29 @@ def test_compiled_micro_batches_add_up():
         torch.testing.assert_close(grad, expected[1], rtol=1e-4, atol=1e-4)
 
 
+class Convolutional(nn.Module):
+    def __init__(self, flatten):
+        super().__init__()
+        self.convolutions = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Conv2d(3, 8, 3))
+        self.head = nn.Linear(8 * 16, 4)
+        self.flatten = flatten
+
+    def forward(self, x):
+        return self.head(self.flatten(self.convolutions(x)))
+
+
+@pytest.mark.parametrize("flatten", [lambda h: h.flatten(1), lambda h: h.view(len(h), -1)], ids=["flatten", "view"])
+def test_compiled_convolutions_have_the_eager_gradient(flatten):
+    """A `view` of their outputs rules out channels-last, not compilation."""
+    images = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.arange(6) % 4
+    eager = hmc_fast.Posterior(Convolutional(flatten), images)
+    compiled = eager.prepared(path="compiled")
+    theta = eager.initial("prior", 2, 0)
+    expected, found = eager.potential_and_grad(theta), compiled.potential_and_grad(theta)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
 def test_a_compiled_run_resumes_to_the_same_draws(tmp_path):
     posterior, _ = linear_regression()
     options = {"chains": 2, "burn_in": 1, "draws": 6, "progress": False, "compile": True}

@@ -65,6 +65,20 @@ def test_model_defaults_batch_convolutions_by_loop():
     assert hmc_fast.Posterior(network(torch.float32), data(dtype=torch.float32)).chain_batching == "vmap"
 
 
+@pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
+@pytest.mark.parametrize("channels", [16, 24])
+def test_vectors_are_halved_where_channels_do_not_fill_them(monkeypatch, capability, channels):
+    """On a CPU without full vectors the option would turn vectors off."""
+    options = []
+    monkeypatch.setattr(torch, "compile", lambda function, **given: options.append(given["options"]) or function)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    model = nn.Sequential(nn.Conv2d(1, channels, 3), nn.Flatten(), nn.Linear(36 * channels, 3))
+    posterior = hmc_fast.Posterior(model, (torch.randn(4, 1, 8, 8), torch.arange(4) % 3)).prepared(path="compiled")
+    posterior.potential_and_grad(posterior.initial("prior", 1, 0))
+    halved = capability == "AVX512" and channels == 24
+    assert [given.get("cpp.simdlen") for given in options] == [256 if halved else None]
+
+
 def test_predictions_do_not_depend_on_the_batching():
     x, y = data()
     theta = None

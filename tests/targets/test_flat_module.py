@@ -140,3 +140,22 @@ def test_refusals_name_the_cure(model, message):
 def test_dropout_that_is_switched_off_is_accepted():
     check_model(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.5)).eval())
     check_model(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+
+
+def test_channels_last_is_for_models_that_accept_it():
+    def flat(*last):
+        return FlatModel(nn.Sequential(nn.Conv2d(2, 4, 3), *last))
+
+    class View(nn.Module):
+        def forward(self, x):
+            return x.view(len(x), -1)
+
+    class Branch(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    images = torch.randn(2, 2, 8, 8)
+    assert flat(nn.Flatten(), nn.Linear(144, 2)).allows_channels_last(images)
+    assert not flat(View(), nn.Linear(144, 2)).allows_channels_last(images)
+    assert not flat(Branch()).allows_channels_last(images)
+    assert not FlatModel(network()).allows_channels_last(torch.randn(2, 5))
