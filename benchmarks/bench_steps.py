@@ -146,7 +146,7 @@ def main() -> None:
         (workloads.digits(), 4, arguments.rounds),
         (workloads.transformer(), 1, arguments.rounds),
         (workloads.lenet(), 1, arguments.rounds),
-        (workloads.resnet(), 1, arguments.rounds if cuda else 5),
+        (workloads.resnet(), 1, arguments.rounds if cuda else 7),
     ]
     if cuda:
         cases += [
