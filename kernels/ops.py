@@ -1,11 +1,14 @@
 """The operations that samplers call: each function dispatches to the Triton kernel or to its torch twin.
 
-`impl=None` uses Triton for CUDA tensors and torch otherwise. An explicit choice ("torch", "triton") is followed or
-raises: Triton on CPU tensors needs its interpreter (TRITON_INTERPRET=1, set before triton is imported). The twin in
-`reference.py` defines what each operation computes.
+`impl=None` uses Triton for CUDA tensors, except within `using("torch")`, and torch otherwise. An explicit choice
+("torch", "triton") is followed or raises: Triton on CPU tensors needs its interpreter (TRITON_INTERPRET=1, set
+before triton is imported). The twin in `reference.py` defines what each operation computes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -26,6 +29,7 @@ __all__ = [
     "NORMAL",
     "STUDENT_T",
     "Counter",
+    "Kernels",
     "Segment",
     "accumulate_softmax",
     "energy_difference",
@@ -41,7 +45,11 @@ __all__ = [
     "select",
     "store",
     "uniforms",
+    "using",
 ]
+
+Kernels = Literal["auto", "torch"]
+_kernels: ContextVar[Kernels] = ContextVar("kernels", default="auto")
 
 # The softmax kernel keeps a row in registers, at most 16 numbers per thread; wider rows would spill.
 _MAX_CLASSES = 2**14
@@ -49,7 +57,7 @@ _MAX_CLASSES = 2**14
 
 def _use_triton(tensor: Tensor, impl: str | None) -> bool:
     if impl is None:
-        return tensor.is_cuda
+        return tensor.is_cuda and _kernels.get() == "auto"
     if impl == "torch":
         return False
     if impl != "triton":
@@ -63,6 +71,16 @@ def _use_triton(tensor: Tensor, impl: str | None) -> bool:
                 "TRITON_INTERPRET=1 before triton is imported"
             )
     return True
+
+
+@contextmanager
+def using(kernels: Kernels) -> Iterator[None]:
+    """Within it, "auto" is what is said above; "torch" uses the twins on a GPU, too."""
+    token = _kernels.set(kernels)
+    try:
+        yield
+    finally:
+        _kernels.reset(token)
 
 
 def philox(counter: Counter, num_chains: int, num_blocks: int, *, impl: str | None = None) -> tuple[Tensor, ...]:

@@ -652,6 +652,24 @@ mutate(
     ("        os.replace(temporary, path)\n", "        temporary.rename(path.with_suffix('.new'))\n"),
 )
 mutate(
+    "hmc_fast/engine/kernel_check.py",
+    "engine/test_kernel_check.py",
+    ("    if key in agreed:", "    if agreed:"),
+    ("            if found:", "            if len(found) > 5:"),
+)
+mutate(
+    "hmc_fast/doctor/chains.py",
+    "doctor/test_doctor.py",
+    ("if difference > rounding:", "if difference > 1:"),
+    ("            restore(state, kept)\n", ""),
+)
+mutate(
+    "kernels/self_check.py",
+    "kernels/test_self_check.py",
+    ('nan_to_num(nan=float("inf"))', "nan_to_num(nan=0)"),
+    ("    return 1e-9\n", "    return 1e-3\n"),
+)
+mutate(
     "hmc_fast/compute/gradient.py",
     "compute/test_gradient.py targets/test_posterior.py",
     ("scale=len(x) / count,", "scale=1.0,"),

@@ -7,19 +7,18 @@ depends on counted work, never on a clock, and measured times are stored in a fi
 import hashlib
 import json
 import math
-import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..atomic_files import write_json
+from ..cache_folder import cache_folder
 from ..compute.looping import can_compile_loops
 from ..compute.native import native_refusal
 from ..compute.operations import count_operations
@@ -208,7 +207,7 @@ class _Times:
         self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
         self.shared = count == target.num_data
         self.key = self._key(target)
-        self.path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "measured.json"
+        self.path = cache_folder() / "measured.json"
         try:
             self.file: dict[str, dict[str, float]] = json.loads(self.path.read_text())
         except (OSError, ValueError):

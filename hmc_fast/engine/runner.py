@@ -11,6 +11,7 @@ from torch import Tensor
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
+from ..kernels import ops
 from ..results.draw_store import DrawStore, bytes_per_draw, parse_capacity
 from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
@@ -20,6 +21,7 @@ from ..targets.base import Target, digest
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .forecast import forecast
+from .kernel_check import check_kernels
 from .loop import Loop
 from .output import Output, OutputFolder
 
@@ -45,6 +47,7 @@ def run(
     device: "torch.device | str | None" = None,
     compile: Compile = "auto",
     graph: Graph = "auto",
+    kernels: ops.Kernels = "auto",
     profile: bool = False,
     progress: bool = True,
 ) -> Run:
@@ -69,6 +72,8 @@ def run(
         compile: trajectories or gradients compiled, as C or by torch's compiler: True, False, or "auto", if the run
             is long enough to pay off (the estimate is printed).
         graph: leapfrog steps as CUDA graphs: True, False, or "auto", on a CUDA device if the model allows it.
+        kernels: on a CUDA device, "auto" uses Triton kernels, after one check of each against its definition on a
+            machine; "torch" their twins in torch, which are slower.
         profile: write a torch profiler trace of a few iterations, `profile.json`, to `out` (or the working
             directory), and print the five largest costs.
         progress: show a progress bar, or lines without a terminal.
@@ -80,36 +85,42 @@ def run(
     # All validation happens here, before anything is written.
     if chains < 1:
         raise UserError(f"chains {chains} must be at least 1")
+    if kernels not in ("auto", "torch"):
+        raise UserError(f"kernels {kernels!r} is unknown: use 'auto' or 'torch'")
     check_seed(seed)
     plan = Plan(burn_in, draws, thin)
     target = target if device is None else target.to(device)
-    theta = target.initial(init, chains, seed)
-    output = Output() if out is None else OutputFolder(Path(out))
-    saved = output.read_checkpoint() if resume else None
-    storage = _storage(target, plan, chains, draw_dtype, capacity)
-    if saved is None:
-        output.check_room(draws * storage.draw_bytes)
-    target, reasons = _prepared(target, sampler, plan, chains, compile, saved)
-    graph = checked_graph(target, graph)
-    fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
-    if saved is not None:
-        output.assert_same_run(saved, fingerprint)
-    predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
+    target = target.with_kernels(kernels)
+    with ops.using(target.kernels):
+        theta = target.initial(init, chains, seed)
+        output = Output() if out is None else OutputFolder(Path(out))
+        saved = output.read_checkpoint() if resume else None
+        storage = _storage(target, plan, chains, draw_dtype, capacity)
+        if saved is None:
+            output.check_room(draws * storage.draw_bytes)
+        target, reasons = _prepared(target, sampler, plan, chains, compile, saved)
+        if target.kernels == "auto" and (checked := check_kernels(target, chains)):
+            reasons += (checked,)
+        graph = checked_graph(target, graph)
+        fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
+        if saved is not None:
+            output.assert_same_run(saved, fingerprint)
+        predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
 
-    state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
-    output.create()
-    if config is not None and saved is None:
-        output.write_config(config)
-    loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
-    if progress:
-        memory = forecast(target, state, loop.store, 0 if predictions is None else predictions.nbytes)
-        print(*reasons, memory, sep="\n", file=sys.stderr)
-    try:
-        loop.run(progress=progress, profile=profile)
-    except UserError:
-        output.remove_start()
-        raise
-    return _publish(loop, seed)
+        state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
+        output.create()
+        if config is not None and saved is None:
+            output.write_config(config)
+        loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
+        if progress:
+            memory = forecast(target, state, loop.store, 0 if predictions is None else predictions.nbytes)
+            print(*reasons, memory, sep="\n", file=sys.stderr)
+        try:
+            loop.run(progress=progress, profile=profile)
+        except UserError:
+            output.remove_start()
+            raise
+        return _publish(loop, seed)
 
 
 @dataclasses.dataclass(frozen=True)

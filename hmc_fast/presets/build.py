@@ -55,6 +55,7 @@ def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> 
         config=config | describe_environment(device),
         compile=_SWITCH[settings.compile],
         graph=_SWITCH[settings.graph],
+        kernels=settings.kernels,
         profile=settings.profile,
         progress=settings.progress,
     )

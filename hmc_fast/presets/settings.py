@@ -77,6 +77,11 @@ class SampleSettings:
         topic=_COMPUTING,
         affects_draws=False,
     )
+    kernels: Literal["auto", "torch"] = setting(
+        "auto",
+        "On a GPU, the updates by Triton kernels (auto: each is checked against its definition once) or by torch.",
+        topic=_COMPUTING,
+    )
     chain_batching: Literal["auto", "vmap", "loop", "streams"] = setting(
         "auto",
         "Chains in one pass (vmap), one by one, or on parallel CUDA streams; auto: measured before a long run.",

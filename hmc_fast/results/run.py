@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..kernels import ops
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from . import arviz_export, diagnosis
@@ -99,12 +100,13 @@ class Run:
         shape = (self.num_chains, len(inputs), prediction_shape(one)[2])
         average = StreamedAverage(target.task, shape, device=target.device)
         previous = np.empty(0)
-        for draw in self.draws:
-            if not np.array_equal(draw, previous):
-                theta = torch.from_numpy(np.array(draw)).to(target.device, target.dtype)
-                predictions = target.predict(theta, inputs, batch_size=batch_size)
-                previous = draw
-            average.update(predictions)
+        with ops.using(target.kernels):
+            for draw in self.draws:
+                if not np.array_equal(draw, previous):
+                    theta = torch.from_numpy(np.array(draw)).to(target.device, target.dtype)
+                    predictions = target.predict(theta, inputs, batch_size=batch_size)
+                    previous = draw
+                average.update(predictions)
         return average.result()
 
     def summary(self) -> "pd.DataFrame":

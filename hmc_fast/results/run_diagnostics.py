@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import UserError
+from ..kernels import ops
 from .diagnosis import Evidence
 from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat
 from .predictions import Classification
@@ -71,7 +72,8 @@ class RunDiagnostics:
         total = np.zeros(self.run.num_chains)
         for draw in chosen:
             theta = torch.from_numpy(np.array(draws[draw])).to(target.device, target.dtype)
-            _, grad = target.potential_and_grad(theta)
+            with ops.using(target.kernels):
+                _, grad = target.potential_and_grad(theta)
             total += (theta.double() * grad.double()).sum(1).cpu().numpy()
         return total / (len(chosen) * target.num_params)
 

@@ -42,6 +42,7 @@ class Target(ABC):
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
         path: how gradients and the updates around them run on a CPU (`compute/program.py`); on a GPU "compiled" and
             "loop" both compile the gradient.
+        kernels: of a run: "auto" by Triton (on a CUDA device), "torch" by torch.
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
@@ -56,6 +57,7 @@ class Target(ABC):
     device: torch.device
     exact_gradient_pass: bool = True
     path: Path = "eager"
+    kernels: ops.Kernels = "auto"
     chain_batching: ChainBatching | None = None
     vmap_refusal: str | None = None
     micro_batch_size: int = sys.maxsize
@@ -121,6 +123,12 @@ class Target(ABC):
         other.path = path
         return other
 
+    def with_kernels(self, kernels: ops.Kernels) -> "Self":
+        """This target with its updates by Triton kernels ("auto", on a CUDA device) or by torch."""
+        other = copy.copy(self)
+        other.kernels = kernels if self.device.type == "cuda" else "torch"
+        return other
+
     def chain_batchings(self) -> tuple[ChainBatching, ...]:
         """The ways to batch chains among which the fastest may be chosen; fewer than two leave no choice."""
         return ()
@@ -171,6 +179,7 @@ class Target(ABC):
             "temperature": self.temperature,
             "path": self.path,
             "chain_batching": self.chain_batching,
+            "kernels": self.kernels,
             "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }
 

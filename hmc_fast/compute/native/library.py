@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ...cache_folder import cache_folder
+
 __all__ = ["NoCompiler", "find_compiler", "load", "processor"]
 
 _FLAGS = (
@@ -47,7 +49,7 @@ def load(source: str) -> Any:
     native = ("-mcpu=native",) if platform.machine() in ("arm64", "aarch64") else ("-march=native",)
     command = [*compiler.split(), *_FLAGS, *native]
     key = hashlib.sha256("\n".join([*command, processor(), source]).encode()).hexdigest()[:32]
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hmc_fast" / "native"
+    folder = cache_folder() / "native"
     library = folder / f"{key}.so"
     try:
         return ctypes.CDLL(str(library)).run

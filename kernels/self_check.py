@@ -1,0 +1,338 @@
+"""Two implementations of every operation on the same inputs: kernels beside their twins, twins beside formulas.
+
+An implementation has the functions of `reference.py`. Sizes are awkward ones: a single element, and rows that
+neither a block, a vector access nor a group of four random numbers divides.
+"""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import ops
+from .ops import Counter, Segment
+
+__all__ = ["FAMILIES", "OPERATIONS", "Disagreement", "compare", "triton_operations"]
+
+# name -> (family, shape)
+FAMILIES: dict[str, tuple[int, tuple[float, float]]] = {
+    "flat": (ops.FLAT, (0.0, 0.0)),
+    "normal": (ops.NORMAL, (0.0, 0.0)),
+    "laplace": (ops.LAPLACE, (0.0, 0.0)),
+    "logistic": (ops.LOGISTIC, (0.0, 0.0)),
+    "student_t": (ops.STUDENT_T, (4.0, 0.0)),
+    "mixture": (ops.MIXTURE, (0.3, 0.1)),
+}
+# In the order of what depends on what: the first to disagree is where to look.
+OPERATIONS = (
+    "philox",
+    "uniforms",
+    "normals",
+    "kick",
+    "kick_drift",
+    "force",
+    "refresh_momentum",
+    "kinetic_energy",
+    "log_prior",
+    "prior_difference",
+    "energy_difference",
+    "select",
+    "store",
+    "accumulate_softmax",
+)
+_SHAPES = tuple((chains, size) for size in (1, 31, 1023, 4097) for chains in (1, 3))
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """Where two implementations differ. difference: the largest, absolute; allowed: what rounding explains."""
+
+    operation: str
+    case: str
+    difference: float
+    allowed: float
+
+    def __str__(self) -> str:
+        return f"{self.operation}, {self.case}: off by {self.difference:.3g}, rounding explains {self.allowed:.3g}"
+
+
+def triton_operations() -> Any:
+    """The kernels as an implementation."""
+    return SimpleNamespace(**{name: functools.partial(getattr(ops, name), impl="triton") for name in OPERATIONS})
+
+
+def compare(
+    first: Any,
+    second: Any,
+    operation: str,
+    device: torch.device,
+    *,
+    shapes: Sequence[tuple[int, int]] = _SHAPES,
+    families: Sequence[str] = tuple(FAMILIES),
+    dtype: torch.dtype = torch.float32,
+) -> tuple[int, list[Disagreement]]:
+    """Runs `operation` by both implementations on `device`, and returns the number of cases and those that differ.
+
+    shapes: (C, D). families: of priors. dtype: of the buffers; float64 ones are held to float32's rounding.
+    """
+    count, found = 0, []
+    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, dtype)):
+        count += 1
+        results = [run(implementation) for implementation in (first, second)]
+        for a, b in zip(*results, strict=True):
+            if (difference := _difference(a, b)) > (bound := allowed(b)):
+                found.append(Disagreement(operation, case, difference, bound))
+                break
+    return count, found
+
+
+def _difference(a: Tensor, b: Tensor) -> float:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return float("inf")
+    return float((a.double() - b.double()).abs().nan_to_num(nan=float("inf")).max())
+
+
+def _same_bits(result: Tensor) -> float:
+    return 0.0
+
+
+def _rounded(result: Tensor) -> float:
+    """A few units in the last place of float32, of terms like the largest result."""
+    return 1e-5 * max(1.0, float(result.double().abs().max()))
+
+
+def _summed(result: Tensor) -> float:
+    """Of float64 sums of up to 4,097 terms near 1."""
+    return 1e-9
+
+
+# --- inputs ---
+
+
+class _Inputs:
+    """Random buffers of one shape, made on the CPU so that every device sees the same."""
+
+    def __init__(self, device: torch.device, chains: int, size: int, dtype: torch.dtype) -> None:
+        self.device, self.chains, self.size, self.dtype = device, chains, size, dtype
+        self._generator = torch.Generator().manual_seed(chains * 10_000 + size)
+        self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
+        spread = 1 + torch.rand(chains, 4, generator=self._generator)
+        self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).double().to(device)
+        # a seed with its top bit set, and a step beyond 32 bits, of which the lower ones count
+        self.counter = Counter(2**63 + 12345, 3, torch.tensor([2**32 + 9], device=device))
+
+    def normal(self) -> Tensor:
+        return torch.randn(self.chains, self.size, generator=self._generator).to(self.device, self.dtype)
+
+    def positive(self, *shape: int) -> Tensor:
+        return (0.3 + torch.rand(shape, generator=self._generator)).to(self.device, self.dtype)
+
+    def prior(self, family: str, *, vector: bool = False) -> tuple[Segment, ...]:
+        number, shape = FAMILIES[family]
+        return (Segment(0, self.size, number, self.positive(self.size) if vector else 0.7, shape),)
+
+    def masses(self) -> dict[str, Tensor | None]:
+        return {
+            "no mass": None,
+            "one mass": self.positive(self.size),
+            "masses of its own": self.positive(self.chains, self.size),
+        }
+
+
+class _Scope(NamedTuple):
+    device: torch.device
+    shapes: Sequence[tuple[int, int]]  # (C, D)
+    families: Sequence[str]  # of priors
+    dtype: torch.dtype  # of buffers
+
+    def inputs(self) -> Iterator[_Inputs]:
+        for shape in self.shapes:
+            yield _Inputs(self.device, *shape, self.dtype)
+
+
+_Case = tuple[str, Callable[[Any], tuple[Tensor, ...]], Callable[[Tensor], float]]
+_Cases = Callable[[_Scope], Iterator[_Case]]
+
+
+def _described(inputs: _Inputs, *words: str) -> str:
+    return ", ".join((f"{inputs.chains} x {inputs.size}", *words))
+
+
+# --- cases: description, what to run, what rounding may explain in each result ---
+
+
+def _random(name: str, allowed: Callable[[Tensor], float]) -> _Cases:
+    def cases(scope: _Scope) -> Iterator[_Case]:
+        for inputs in scope.inputs():
+
+            def run(operations: Any, inputs: _Inputs = inputs) -> tuple[Tensor, ...]:
+                result = getattr(operations, name)(inputs.counter, inputs.chains, inputs.size)
+                return result if isinstance(result, tuple) else (result,)
+
+            yield _described(inputs), run, allowed
+
+    return cases
+
+
+def _update(name: str) -> _Cases:
+    """Every shape with noise and each mass; every family, with one scale and with one per element."""
+
+    def cases(scope: _Scope) -> Iterator[_Case]:
+        for inputs in scope.inputs():
+            prior = inputs.prior(scope.families[-1])
+            yield _described(inputs), _updated(name, inputs, prior), _rounded
+            for mass, inverse_mass in inputs.masses().items():
+                options = {"inverse_mass": inverse_mass, "noise": inputs.counter, "fraction": 0.5}
+                yield _described(inputs, "noise", mass), _updated(name, inputs, prior, **options), _rounded
+        for family in scope.families:
+            for vector in (False, True):
+                words = family, "a scale per element" if vector else "one scale"
+                run = _updated(name, inputs, inputs.prior(family, vector=vector))
+                yield _described(inputs, *words), run, _rounded
+
+    return cases
+
+
+def _updated(name: str, inputs: _Inputs, prior: Any, **options: Any) -> Callable[[Any], tuple[Tensor, ...]]:
+    def run(operations: Any) -> tuple[Tensor, ...]:
+        theta, momentum = inputs.theta.clone(), inputs.momentum.clone()
+        moved = (theta, momentum) if name == "kick_drift" else (momentum,)
+        rest = (inputs.grad,) if name == "kick_drift" else (inputs.grad, theta)
+        getattr(operations, name)(*moved, *rest, prior, inputs.coefficients, **options)
+        return theta, momentum
+
+    return run
+
+
+def _force(scope: _Scope) -> Iterator[_Case]:
+    for inputs, prior, words in _priors(scope):
+
+        def run(operations: Any, inputs: _Inputs = inputs, prior: Any = prior) -> tuple[Tensor, ...]:
+            out = torch.full_like(inputs.grad, torch.nan)
+            operations.force(out, inputs.grad, inputs.theta, prior, 1.7)
+            return (out,)
+
+        yield _described(inputs, *words), run, _rounded
+
+
+def _priors(scope: _Scope) -> Iterator[tuple[_Inputs, Any, tuple[str, ...]]]:
+    """One family at every shape; all of them at the last, alone and side by side."""
+    for inputs in scope.inputs():
+        yield inputs, inputs.prior(scope.families[-1]), (scope.families[-1],)
+    for family in scope.families:
+        for vector in (False, True):
+            yield inputs, inputs.prior(family, vector=vector), (family, "a scale per element" if vector else "")
+    if inputs.size > 2 * len(scope.families):
+        bounds = [*(7 * index // 3 for index in range(len(scope.families))), inputs.size]
+        parts = [
+            Segment(start, stop, *_with_scale(family))
+            for start, stop, family in zip(bounds[:-1], bounds[1:], scope.families, strict=True)
+        ]
+        yield inputs, tuple(part for part in parts if part.stop > part.start), ("all families",)
+
+
+def _with_scale(family: str) -> tuple[int, float, tuple[float, float]]:
+    number, shape = FAMILIES[family]
+    return number, 0.7, shape
+
+
+def _kinetic(name: str) -> _Cases:
+    def cases(scope: _Scope) -> Iterator[_Case]:
+        for inputs in scope.inputs():
+            for mass, inverse_mass in inputs.masses().items():
+
+                def run(
+                    operations: Any, inputs: _Inputs = inputs, inverse_mass: Tensor | None = inverse_mass
+                ) -> tuple[Tensor, ...]:
+                    if name == "kinetic_energy":
+                        return (operations.kinetic_energy(inputs.momentum, inverse_mass=inverse_mass),)
+                    momentum = torch.full_like(inputs.momentum, torch.nan)
+                    kinetic = operations.refresh_momentum(momentum, inputs.counter, inverse_mass=inverse_mass)
+                    return momentum, kinetic
+
+                yield _described(inputs, mass), run, _summed if name == "kinetic_energy" else _rounded
+
+    return cases
+
+
+def _prior_sum(name: str) -> _Cases:
+    def cases(scope: _Scope) -> Iterator[_Case]:
+        for inputs, prior, words in _priors(scope):
+
+            def run(operations: Any, inputs: _Inputs = inputs, prior: Any = prior) -> tuple[Tensor, ...]:
+                if name == "log_prior":
+                    return (operations.log_prior(inputs.theta, prior),)
+                if name == "prior_difference":
+                    return (operations.prior_difference(inputs.theta, inputs.grad, prior),)
+                start, end = (inputs.theta, inputs.momentum), (inputs.grad, inputs.theta)
+                mass = inputs.coefficients.new_full((inputs.size,), 0.7).to(inputs.dtype)
+                return (operations.energy_difference(*start, *end, prior, 1.7, inverse_mass=mass),)
+
+            yield _described(inputs, *words), run, _summed
+
+    return cases
+
+
+def _select(scope: _Scope) -> Iterator[_Case]:
+    for inputs in scope.inputs():
+
+        def run(operations: Any, inputs: _Inputs = inputs) -> tuple[Tensor, ...]:
+            target = inputs.theta.clone()
+            mask = torch.arange(inputs.chains, device=inputs.device) % 2 == 0
+            operations.select(target, inputs.grad, mask)
+            return (target,)
+
+        yield _described(inputs), run, _same_bits
+
+
+def _store(scope: _Scope) -> Iterator[_Case]:
+    """Values from 1e-9 to 1e9 of both signs: some overflow, some are subnormal."""
+    for inputs in scope.inputs():
+        for dtype in (torch.float16, torch.float32):
+
+            def run(operations: Any, inputs: _Inputs = inputs, dtype: torch.dtype = dtype) -> tuple[Tensor, ...]:
+                values = inputs.theta * torch.exp(7 * inputs.grad)
+                slot = torch.zeros_like(values, dtype=dtype)
+                counts = torch.tensor([3, 5], device=inputs.device)
+                operations.store(slot, values, counts)
+                return slot, counts
+
+            yield _described(inputs, str(dtype).removeprefix("torch.")), run, _same_bits
+
+
+def _softmax(scope: _Scope) -> Iterator[_Case]:
+    for chains, rows, classes in ((1, 1, 2), (3, 31, 10), (2, 67, 1000)):
+        inputs = _Inputs(scope.device, chains, rows * classes, scope.dtype)
+
+        def run(
+            operations: Any, inputs: _Inputs = inputs, shape: tuple[int, int, int] = (chains, rows, classes)
+        ) -> tuple[Tensor, ...]:
+            logits = 5 * inputs.theta.view(shape)
+            sums, entropies = torch.ones_like(logits, dtype=torch.float64), logits.new_ones(shape[:2]).double()
+            probabilities = torch.empty_like(logits)
+            operations.accumulate_softmax(logits, sums, entropies, probabilities)
+            return probabilities, sums, entropies
+
+        yield f"{chains} x {rows} of {classes} classes", run, _rounded
+
+
+_CASES: dict[str, _Cases] = {
+    "philox": _random("philox", _same_bits),
+    "uniforms": _random("uniforms", _same_bits),
+    "normals": _random("normals", _rounded),
+    "kick": _update("kick"),
+    "kick_drift": _update("kick_drift"),
+    "force": _force,
+    "refresh_momentum": _kinetic("refresh_momentum"),
+    "kinetic_energy": _kinetic("kinetic_energy"),
+    "log_prior": _prior_sum("log_prior"),
+    "prior_difference": _prior_sum("prior_difference"),
+    "energy_difference": _prior_sum("energy_difference"),
+    "select": _select,
+    "store": _store,
+    "accumulate_softmax": _softmax,
+}
