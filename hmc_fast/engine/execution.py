@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..atomic_files import write_json
 from ..cache_folder import cache_folder
+from ..compute.capture import Captured, Graph
 from ..compute.looping import can_compile_loops
 from ..compute.native import native_refusal
 from ..compute.operations import count_operations
@@ -73,8 +74,18 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose(target: Target, num_chains: int, count: int, gradients: int, *, compile: Compile = "auto") -> Choice:
+def choose(
+    target: Target,
+    num_chains: int,
+    count: int,
+    gradients: int,
+    *,
+    compile: Compile = "auto",
+    graph: Graph = False,
+) -> Choice:
     """Chooses for a run of `gradients` gradients on `count` examples each.
+
+    graph: whether steps will be captured. Then replays are timed: eagerly, loop and streams are bound by the host.
 
     Raises:
         UserError: `compile=True` for a model that torch.compile cannot trace.
@@ -87,7 +98,7 @@ def choose(target: Target, num_chains: int, count: int, gradients: int, *, compi
     if num_chains > 1 and target.vmap_refusal:
         reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
 
-    times = _Times(target, num_chains, count)
+    times = _Times(target, num_chains, count, graph)
     best = target.prepared(path="eager")
     if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and len(target.chain_batchings()) > 1:
         ways = [best.prepared(path="eager", chain_batching=way) for way in target.chain_batchings()]
@@ -203,7 +214,8 @@ class _Times:
     """Seconds per micro-batch of all chains for each variant of `target`: read from the file of earlier
     measurements, or measured on demand."""
 
-    def __init__(self, target: Target, num_chains: int, count: int) -> None:
+    def __init__(self, target: Target, num_chains: int, count: int, graph: Graph) -> None:
+        self.graph = graph
         self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
         self.shared = count == target.num_data
         self.key = self._key(target)
@@ -218,13 +230,16 @@ class _Times:
         """A hash of everything that may affect which variant is fastest."""
         cuda = target.device.type == "cuda"
         device = torch.cuda.get_device_name(target.device) if cuda else f"cpu {torch.get_num_threads()}"
-        parts = (target.architecture(), self.size, self.shared, self.num_chains, torch.__version__, device)
+        how = (self.size, self.shared, self.num_chains, bool(self.graph))
+        parts = (target.architecture(), *how, torch.__version__, device)
         return hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
 
     def of(self, variant: Target) -> float:
         if _name(variant) not in self.known:
             theta = variant.example_row().expand(self.num_chains, -1).clone()
-            call = _micro_batch(variant, theta, self.size, shared=self.shared)
+            call: Callable[[], object] = _micro_batch(variant, theta, self.size, shared=self.shared)
+            if self.graph:
+                call = Captured(call, "a gradient", lambda: [theta], "auto", pool=None)
             self.known[_name(variant)] = _median_seconds(call, variant)
         return self.known[_name(variant)]
 

@@ -98,10 +98,10 @@ def run(
         storage = _storage(target, plan, chains, draw_dtype, capacity)
         if saved is None:
             output.check_room(draws * storage.draw_bytes)
-        target, reasons = _prepared(target, sampler, plan, chains, compile, saved)
+        graph = checked_graph(target, graph)
+        target, reasons = _prepared(target, sampler, plan, chains, compile, graph, saved)
         if target.kernels == "auto" and (checked := check_kernels(target, chains)):
             reasons += (checked,)
-        graph = checked_graph(target, graph)
         fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
         if saved is not None:
             output.assert_same_run(saved, fingerprint)
@@ -141,14 +141,20 @@ def _storage(
 
 
 def _prepared(
-    target: Target, sampler: Sampler, plan: Plan, chains: int, compile: Compile, saved: Checkpoint | None
+    target: Target,
+    sampler: Sampler,
+    plan: Plan,
+    chains: int,
+    compile: Compile,
+    graph: Graph,
+    saved: Checkpoint | None,
 ) -> tuple[Target, tuple[str, ...]]:
     """The target, compiled and batched by the rules of `choose` or as in the run to resume, and the reasons."""
     if saved is not None and "path" in saved.fingerprint:
         path, batching = saved.fingerprint["path"], saved.fingerprint.get("chain_batching")
         return target.prepared(path=path, chain_batching=batching), ()
     gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
-    choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile)
+    choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile, graph=graph)
     return choice.target, choice.reasons
 
 

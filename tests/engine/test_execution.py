@@ -192,6 +192,26 @@ def test_chains_are_measured_once_and_the_choice_kept(tmp_path, monkeypatch):
     assert "measured now" in choose(posterior, 3, 40, 10, compile=False).reasons[-1]
 
 
+def test_replays_are_timed_where_steps_will_be_captured(monkeypatch):
+    captured = []
+
+    class Graph:
+        def __init__(self, function, *_, **__):
+            captured.append(function)
+
+        def __call__(self):
+            return captured[-1]()
+
+    monkeypatch.setattr(execution, "_MEASURE_FROM_SECONDS", 0.0)
+    monkeypatch.setattr(execution, "Captured", Graph)
+    posterior = network(n=41)
+    choose(posterior, 3, 41, 10, compile=False)
+    assert captured == []
+    choice = choose(posterior, 3, 41, 10, compile=False, graph="auto")
+    assert len(captured) == 2, "vmap and loop, whose eager times are another entry"
+    assert "measured now" in choice.reasons[-1]
+
+
 class RefusesVmap(nn.Module):
     """In-place writing of a batched value into an unbatched one: vmap has no rule for it."""
 
