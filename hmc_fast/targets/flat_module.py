@@ -8,7 +8,8 @@ slicing would cost.
 import copy
 import fnmatch
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,22 @@ class FlatModel:
     Keeps a copy of the module; the caller's is never modified. Parameters with `requires_grad=False` and buffers
     are constants; tied parameters are counted once. Order: `model.named_parameters()`.
 
+    Args:
+        output: of what the model returns, the tensor to use; None: that tensor, its `logits`, or the first of
+            several.
+
     Attributes:
         names, shapes, sizes: of the parameters, in the order of the buffer. num_params: D.
     """
 
-    def __init__(self, model: nn.Module, device: torch.device | str | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        device: torch.device | str | None = None,
+        output: Callable[[Any], Tensor] | None = None,
+    ) -> None:
         check_model(model)
+        self.output = output
         self.module = copy.deepcopy(model)
         if device is not None:
             self.module.to(device)
@@ -54,7 +65,8 @@ class FlatModel:
             for name, parameter in parameters.items():
                 if parameter.ndim == 4:
                     parameters[name] = parameter.contiguous(memory_format=torch.channels_last)
-        return torch.func.functional_call(self.module, parameters, (x,))
+        returned = torch.func.functional_call(self.module, parameters, (x,))
+        return self.output(returned) if self.output is not None else _tensor(returned)
 
     def allows_channels_last(self, x: Tensor) -> bool:
         """Whether the model accepts kernels in that layout at `x (B, ...)`, traced without computing anything: a
@@ -116,3 +128,20 @@ class FlatModel:
                 + (", ..." if len(self.names) > 8 else "")
             )
         return found
+
+
+def _tensor(returned: Any) -> Tensor:
+    """The outputs among what a model returns. Raises UserError if that is no tensor and has none."""
+    found = returned
+    if isinstance(returned, Mapping):
+        found = returned.get("logits")
+    elif not isinstance(returned, Tensor) and hasattr(returned, "logits"):
+        found = returned.logits
+    elif isinstance(returned, tuple | list) and len(returned):
+        found = returned[0]
+    if isinstance(found, Tensor):
+        return found
+    raise UserError(
+        f"the model returns a {type(returned).__name__}, in which no outputs were found (a tensor, .logits, or the "
+        "first of several): say which with output=lambda returned: ..."
+    )

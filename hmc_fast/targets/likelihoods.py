@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import UserError
@@ -140,7 +140,7 @@ def resolve(likelihood: "str | Likelihood | Callable[[Tensor, Tensor], Tensor]")
     """A likelihood from its name, an object of this module, or a function of `(outputs, y)`.
 
     Raises:
-        UserError: an unknown name.
+        UserError: an unknown name, a loss, a class, or what cannot be called.
     """
     named: dict[str, Likelihood] = {
         "categorical": Categorical(),
@@ -152,4 +152,24 @@ def resolve(likelihood: "str | Likelihood | Callable[[Tensor, Tensor], Tensor]")
         if likelihood not in named:
             raise UserError(f"likelihood {likelihood!r} is unknown: use one of {', '.join(named)} or a callable")
         return named[likelihood]
-    return likelihood if isinstance(likelihood, Likelihood) else Custom(likelihood)
+    is_loss = isinstance(likelihood, nn.modules.loss._Loss) or (
+        getattr(likelihood, "__module__", None) in ("torch.nn.functional", "torch.nn.modules.loss")
+    )
+    if is_loss:
+        name = getattr(likelihood, "__name__", type(likelihood).__name__)
+        raise UserError(
+            f"likelihood {name} is a loss of torch, minus a log likelihood and perhaps averaged: use one of "
+            f"{', '.join(named)}, or a function of (outputs, y) that returns the log likelihood of each example"
+        )
+    if isinstance(likelihood, type):
+        raise UserError(
+            f"likelihood is the class {likelihood.__name__}: give an object, {likelihood.__name__}(...)"
+        )
+    if isinstance(likelihood, Likelihood):
+        return likelihood
+    if not callable(likelihood):
+        raise UserError(
+            f"likelihood is a {type(likelihood).__name__}: use one of {', '.join(named)}, or a function of "
+            "(outputs, y)"
+        )
+    return Custom(likelihood)

@@ -14,8 +14,10 @@ from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
 from .base import Target, digest, positive
+from .examples import as_tensor, examples
 from .flat_module import FlatModel
-from .validation import check_data, check_example, vmap_refusal
+from .probe import check_density
+from .validation import check_data, check_device, check_example, fitting_labels, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -28,7 +30,8 @@ class Posterior(Target):
 
     Args:
         model: any `nn.Module` that maps inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never modified.
-        data: `(X, y)`, `X (N, ...)` float, `y (N,)` (or what the likelihood takes).
+        data: `(X, y)`, `X (N, ...)`, `y (N,)` (or what the likelihood takes): tensors, numpy arrays, data frames or
+            lists, or a torch Dataset of such pairs. They are copied.
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
         prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
@@ -44,16 +47,19 @@ class Posterior(Target):
             gives grouped convolutions, which are slow) and for models that vmap cannot handle, else "vmap";
             `hmc_fast.run` measures before a long run (`engine/execution.py`).
         device: where to sample; None: the device of the model's parameters.
+        output: a function from what the model returns to the tensor that the likelihood takes; None: the tensor
+            itself, its attribute or key `logits`, or the first of several.
 
     Raises:
         UserError: a model without a fixed density (BatchNorm in training mode, active dropout, lazy or non-float
-            parameters), data of mismatched shapes or with NaN or infinities, or an invalid option.
+            parameters; outputs that are random or depend on other examples), data of mismatched shapes or with NaN
+            or infinities, or an invalid option.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        data: tuple[Tensor, Tensor],
+        data: Any,
         likelihood: "str | likelihoods.Likelihood | Callable[[Tensor, Tensor], Tensor]" = "categorical",
         prior: priors.Prior | priors.PerGroup | None = None,
         *,
@@ -62,8 +68,9 @@ class Posterior(Target):
         precision: Precision = "fp32",
         chain_batching: ChainBatching | None = None,
         device: torch.device | str | None = None,
+        output: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        self.flat = FlatModel(model, device)
+        self.flat = FlatModel(model, None if device is None else check_device(device), output)
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
         self.likelihood = likelihoods.resolve(likelihood)
         self.prior = priors.segments(prior if prior is not None else priors.Normal(1.0), self.flat)
@@ -71,8 +78,9 @@ class Posterior(Target):
         check_precision(precision, self.device)
         self.precision: Precision = precision
         self.exact_gradient_pass = precision == "fp32"
-        x, y = data
+        x, y = examples(data)
         check_data(x, y)
+        y = fitting_labels(self.likelihood, y)
         self.x = x.to(self.device, self.dtype if x.is_floating_point() else None)
         self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
         self.num_data = len(x)
@@ -83,6 +91,7 @@ class Posterior(Target):
         self.chain_batching_given = chain_batching is not None
         self._batch_chains("loop")
         check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
+        check_density(self.flat, self.likelihood, self.x, self.y)
         if chain_batching is not None or not convolutional:
             self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y)
         if chain_batching == "vmap" and self.vmap_refusal:
@@ -134,7 +143,7 @@ class Posterior(Target):
             return self
         check_precision(self.precision, device)
         moved = copy.copy(self)
-        moved.flat = FlatModel(self._trainable(), device)
+        moved.flat = FlatModel(self._trainable(), device, self.flat.output)
         moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
         moved.prior = tuple(_move(segment, device) for segment in self.prior)
         moved._batch_chains(self.chain_batching)
@@ -194,7 +203,8 @@ class Posterior(Target):
     def predicts_softmax(self) -> bool:  # a subclass of Categorical may predict otherwise
         return type(self.likelihood) is likelihoods.Categorical
 
-    def inputs(self, x: Tensor) -> Tensor:
+    def inputs(self, x: Any) -> Tensor:
+        x = as_tensor(x, "the test inputs")
         if x.shape[1:] != self.x.shape[1:]:
             raise UserError(
                 f"test inputs have shape {tuple(x.shape[1:])} per example, but the training inputs have "

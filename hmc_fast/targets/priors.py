@@ -151,6 +151,11 @@ class PerGroup:
 
 def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
     """The segment table for `flat`'s buffer: one segment per contiguous run with the same family and shape."""
+    if not isinstance(prior, Prior | PerGroup):
+        what = f"the class {prior.__name__}" if isinstance(prior, type) else f"a {type(prior).__name__}"
+        raise UserError(
+            f"prior is {what}: give one such as hmc_fast.Normal(variance=0.1), or a PerGroup of several"
+        )
     if isinstance(prior, Prior):
         return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape()),)
     owners = [prior.default] * len(flat.names)

@@ -1,5 +1,6 @@
 """Validation before sampling: rejects models without a fixed density, and data that do not fit."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -9,9 +10,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
 
 from ..errors import UserError
-from .likelihoods import Categorical, Likelihood
+from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 
-__all__ = ["check_data", "check_example", "check_model", "vmap_refusal"]
+__all__ = ["check_data", "check_device", "check_example", "check_model", "fitting_labels", "vmap_refusal"]
 
 
 def check_model(model: nn.Module) -> None:
@@ -21,6 +22,14 @@ def check_model(model: nn.Module) -> None:
         UserError: BatchNorm that uses batch statistics, active dropout, a lazy module, parameters that are
             not float32 or float64 (or a mix), or nothing to sample.
     """
+    if not isinstance(model, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+        raise UserError(f"model is {what}: give an object that is a torch.nn.Module, such as torch.nn.Linear(4, 2)")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise UserError(
+            "the model is a TorchScript module, whose parameters cannot be replaced: give the module that it was "
+            "made from"
+        )
     for name, module in model.named_modules():
         where = f"{type(module).__name__} at {name or 'the top level'!r}"
         if isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats):
@@ -49,6 +58,42 @@ def check_model(model: nn.Module) -> None:
         raise UserError(f"{type(model).__name__} has no parameter that requires a gradient: nothing to sample")
     if len({p.dtype for p in parameters.values()}) > 1:
         raise UserError(f"{type(model).__name__} mixes float32 and float64 parameters: call model.float()")
+
+
+def check_device(device: torch.device | str) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        UserError: it is unknown, or not here.
+    """
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all three
+        raise UserError(
+            f"device {str(device)!r} is unknown or not on this machine (CUDA devices: {torch.cuda.device_count()}"
+            "): use 'cpu', or None for the device of the model"
+        ) from error
+
+
+def fitting_labels(likelihood: Likelihood, y: Tensor) -> Tensor:
+    """`y (N,)` as the likelihoods of this package take it: a column `(N, 1)` is flattened, integers are int64.
+
+    Raises:
+        UserError: Bernoulli's labels are not 0 and 1, or there are several columns.
+    """
+    if isinstance(likelihood, Categorical | Bernoulli | Gaussian | HeteroscedasticGaussian):
+        name = type(likelihood).__name__
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            raise UserError(f"y has shape {tuple(y.shape)}: {name} takes one number per example, (N,)")
+        if isinstance(likelihood, Bernoulli) and not bool(((y == 0) | (y == 1)).all()):
+            low, high = y.min().item(), y.max().item()
+            raise UserError(
+                f"labels of a Bernoulli likelihood must be 0 or 1, y ranges over {low:g}..{high:g}: encode them, "
+                "or use 'categorical'"
+            )
+    return y if y.is_floating_point() else y.long()
 
 
 def check_data(x: Tensor, y: Tensor) -> None:
@@ -83,14 +128,34 @@ def check_example(outputs_of: Callable[[Tensor], Tensor], likelihood: Likelihood
         value = likelihood.log_prob(outputs, y[:1])
     except (RuntimeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]
+        cure = "" if x.is_floating_point() else f" (X holds {x.dtype}: layers of real numbers need X.float())"
         raise UserError(
             f"the model with the likelihood {type(likelihood).__name__} fails on an example of shape "
-            f"{tuple(x[:1].shape)}: {reason}"
+            f"{tuple(x[:1].shape)}: {reason}{cure}"
         ) from error
+    if not isinstance(value, Tensor):
+        raise UserError(f"the likelihood returned a {type(value).__name__}: it must return a tensor, (B,)")
     if value.shape != (1,):
         raise UserError(
             f"the likelihood returned shape {tuple(value.shape)} for one example: it must return one log "
             "likelihood per example, (B,)"
+        )
+    if isinstance(likelihood, Categorical):
+        _warn_of_probabilities(outputs_of(x[:8]))
+
+
+def _warn_of_probabilities(outputs: Tensor) -> None:
+    """Of outputs that are probabilities already, softmax makes nearly uniform ones."""
+    sums = outputs.detach().sum(-1)
+    if (
+        outputs.shape[-1] > 1
+        and bool((outputs >= 0).all())
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    ):
+        warnings.warn(
+            "the model's outputs are probabilities (not negative, with sum 1), but the categorical likelihood "
+            "takes logits: remove the model's softmax",
+            stacklevel=4,
         )
 
 
@@ -105,10 +170,11 @@ def _check_labels(y: Tensor, classes: int) -> None:
 def vmap_refusal(
     log_prob: Callable[[Tensor, Tensor, Tensor], Tensor], row: Tensor, x: Tensor, y: Tensor
 ) -> str | None:
-    """Why torch.vmap cannot evaluate two chains at once, or None if it can; tested on one example."""
+    """Why torch.vmap cannot batch the gradient of two chains, or None if it can; tested on two examples."""
     rows = row.expand(2, -1).contiguous()
+    gradient = torch.func.grad(lambda row, x, y: log_prob(row, x, y).sum())
     try:
-        torch.func.vmap(log_prob, in_dims=(0, None, None))(rows, x[:1], y[:1])
+        torch.func.vmap(gradient, in_dims=(0, None, None))(rows, x[:2], y[:2])
     except RuntimeError as error:
         return str(error).strip().split("\n")[0][:160]
     return None
