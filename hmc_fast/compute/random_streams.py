@@ -4,9 +4,12 @@ A random value depends only on (seed, stream, chain, step, element), encoded in 
 (`kernels/reference.py`). It does not depend on block size, number of devices, graph replay or resuming.
 """
 
+import sys
+
 import torch
 from torch import Tensor
 
+from ..arguments import whole_number
 from ..errors import UserError
 from ..kernels import reference
 
@@ -28,7 +31,7 @@ __all__ = [
 
 def check_seed(seed: int) -> int:
     """Returns the seed; UserError if it is not in [0, 2**63)."""
-    if not 0 <= seed < 2**63:
+    if whole_number("seed", seed, least=-sys.maxsize) < 0 or seed >= 2**63:
         raise UserError(f"seed {seed} must lie in [0, 2**63)")
     return seed
 

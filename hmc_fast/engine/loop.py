@@ -26,7 +26,7 @@ from .output import Output
 from .profile import Profile
 from .progress import Progress
 
-__all__ = ["Interrupted", "Loop"]
+__all__ = ["Diverged", "Interrupted", "Loop"]
 
 _CHECKPOINT_INTERVAL = 60.0  # seconds; a checkpoint of a small network takes milliseconds
 # Of one call: Ctrl-C, the checkpoint and the display wait for it.
@@ -35,6 +35,10 @@ _CALL_SECONDS, _CALL_BYTES = 0.1, 2**24
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C; a checkpoint was written if the run has a directory."""
+
+
+class Diverged(UserError):
+    """A chain that cannot go on."""
 
 
 @dataclass
@@ -115,14 +119,21 @@ class Loop:
 
     def _refuse_divergence(self, rows: slice) -> None:
         """Without a Metropolis test to reject it, a state that is not finite never recovers."""
-        if self.sampler.has_metropolis_test or not self.trace.divergent[rows].any():
+        if self.sampler.has_metropolis_test:
             return
-        iteration, chain = np.argwhere(self.trace.divergent[rows])[0]
-        raise UserError(
-            f"chain {chain} of {self.sampler.name} diverged to NaN or infinity at iteration "
-            f"{rows.start + iteration}: use a smaller step size, more friction, or an init from 'model' or trained "
-            "weights"
-        )
+        if self.trace.divergent[rows].any():
+            iteration, chain = np.argwhere(self.trace.divergent[rows])[0]
+            raise Diverged(
+                f"chain {chain} of {self.sampler.name} diverged to NaN or infinity at iteration "
+                f"{rows.start + iteration}: use a smaller step size, more friction, or an init from 'model' or "
+                "trained weights"
+            )
+        if np.isnan(self.trace.log_likelihood[rows]).any():
+            iteration, chain = np.argwhere(np.isnan(self.trace.log_likelihood[rows]))[0]
+            raise Diverged(
+                f"the log likelihood of chain {chain} is NaN at iteration {rows.start + iteration}, where its "
+                "parameters are finite: keep the likelihood defined there (a clamp, or another form of it)"
+            )
 
     def _keep(self, first: int, theta: Tensor) -> None:
         """Of the iterations from `first` on, which ended at `theta (number, C, D)`, those that are to be kept."""

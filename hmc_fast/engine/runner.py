@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import whole_number
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
@@ -18,12 +19,14 @@ from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
+from ..targets.validation import check_device
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .forecast import forecast
 from .kernel_check import check_kernels
-from .loop import Loop
+from .loop import Diverged, Loop
 from .output import Output, OutputFolder
+from .start import refuse_undefined_start
 
 __all__ = ["run"]
 
@@ -83,13 +86,13 @@ def run(
         KeyboardInterrupt: Ctrl-C; with `out`, after writing a checkpoint.
     """
     # All validation happens here, before anything is written.
-    if chains < 1:
-        raise UserError(f"chains {chains} must be at least 1")
+    _check_kinds(target, sampler)
+    chains = whole_number("chains", chains)
     if kernels not in ("auto", "torch"):
         raise UserError(f"kernels {kernels!r} is unknown: use 'auto' or 'torch'")
     check_seed(seed)
     plan = Plan(burn_in, draws, thin)
-    target = target if device is None else target.to(device)
+    target = target if device is None else target.to(check_device(device))
     target = target.with_kernels(kernels)
     with ops.using(target.kernels):
         theta = target.initial(init, chains, seed)
@@ -105,6 +108,8 @@ def run(
         fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
         if saved is not None:
             output.assert_same_run(saved, fingerprint)
+        if saved is None and sampler.batch_size is None:
+            refuse_undefined_start(target, theta)
         predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
 
         state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
@@ -117,10 +122,22 @@ def run(
             print(*reasons, memory, sep="\n", file=sys.stderr)
         try:
             loop.run(progress=progress, profile=profile)
-        except UserError:
+        except UserError as error:
             output.remove_start()
+            if isinstance(error, Diverged):  # minibatches may have met an example only now
+                refuse_undefined_start(target, theta)
             raise
         return _publish(loop, seed)
+
+
+def _check_kinds(target: Any, sampler: Any) -> None:
+    """Raises UserError for a class, for arguments that changed places, and for a bare model."""
+    if not isinstance(target, Target):
+        what = f"the class {target.__name__}" if isinstance(target, type) else f"a {type(target).__name__}"
+        raise UserError(f"target is {what}: give a Posterior or a Density first, then the sampler")
+    if isinstance(sampler, type) or not (hasattr(sampler, "init") and hasattr(sampler, "step")):
+        what = f"the class {sampler.__name__}" if isinstance(sampler, type) else f"a {type(sampler).__name__}"
+        raise UserError(f"sampler is {what}: give an object such as hmc_fast.HMC(step_size=0.01, num_leapfrog=10)")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,51 +9,48 @@ from torch import Tensor
 
 from ..kernels import ops
 from ..targets.likelihoods import Task
-from .predictions import Classification, Regression
+from .predictions import Classification, Raw, Regression
 
-__all__ = ["StreamedAverage", "prediction_shape"]
+__all__ = ["Prediction", "StreamedAverage"]
 
-
-def prediction_shape(predictions: Tensor) -> tuple[int, int, int]:
-    """(C, T, K) of predictions, with K = 1 for one number per point."""
-    chains, points, width = predictions.flatten(2).shape if predictions.ndim > 2 else (*predictions.shape, 1)
-    return chains, points, width
+Prediction = Classification | Raw | Regression
 
 
 class StreamedAverage:
-    """Averages predictions `(C, T, K)` of C chains at T test points.
+    """Averages predictions `(C, T, ...)` of C chains at T test points.
 
-    Classification predictions are class probabilities. Regression predictions are (mean, variance), K = 2; their
-    mean and second moment are averaged. Anything else is averaged as is.
+    Classification predictions `(C, T, K)` are class probabilities. Regression predictions are (mean, variance),
+    `(C, T, 2)`; their mean and second moment are averaged. Those of any shape are averaged as they are.
 
     Args:
-        task: of the likelihood. shape: of one draw's predictions, (C, T, K).
+        task: of the likelihood. shape: of one draw's predictions, (C, T, ...).
         labels: `(T,)` on `device`, for the curve; None leaves it empty. num_draws: S, for the curve.
 
     Attributes:
-        sums: float64 `(C, T, K)`. second: float64 `(C, T)`, sums of entropies (classification) or of variances
-            (regression). curve: float64 `(S, 2 + 2C)`: for each draw, the scores of the average so far over all
-            chains (accuracy and NLL, or RMSE and mean log likelihood), then those of each chain's single draw.
+        sums: float64 `(C, T, ...)`. second: float64 `(C, T)`, sums of entropies (classification) or of variances
+            (regression); else `(C, T, ...)`, of squares. curve: float64 `(S, 2 + 2C)`: for each draw, the scores of
+            the average so far over all chains (accuracy and NLL, or RMSE and mean log likelihood), then those of
+            each chain's single draw.
     """
 
     def __init__(
         self,
         task: Task,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         *,
         labels: Tensor | None = None,
         num_draws: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        num_chains, num_points, _ = shape
+        num_chains = shape[0]
         self.task, self.labels = task, labels
         self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
-        self.second = torch.zeros(num_chains, num_points, dtype=torch.float64, device=device)
+        self.second = torch.zeros(shape if task == "custom" else shape[:2], dtype=torch.float64, device=device)
         self.curve = torch.full((num_draws, 2 + 2 * num_chains), torch.nan, dtype=torch.float64, device=device)
         self.count = 0
 
     def update(self, predictions: Tensor) -> None:
-        """Adds the predictions of one draw of every chain, `(C, T, K)`."""
+        """Adds the predictions of one draw of every chain, `(C, T, ...)`."""
         p = predictions.double()
         if self.task == "classification":
             self.sums += p
@@ -64,6 +61,7 @@ class StreamedAverage:
             self.second += variance
         else:
             self.sums += p
+            self.second += p**2
         self._count(p)
 
     def update_from_logits(self, logits: Tensor) -> Tensor:
@@ -105,9 +103,13 @@ class StreamedAverage:
         log_density = -0.5 * (squares / variance + torch.log(2 * torch.pi * variance))
         return squares.mean(1).sqrt(), log_density.mean(1)
 
-    def result(self) -> Classification | Regression:
+    def result(self) -> Prediction:
         """The average so far."""
         average = (self.sums / self.count).cpu()
+        if self.task == "custom":
+            mean = average.mean(0)
+            variance = (self.second.mean(0) / self.count).cpu() - mean**2
+            return Raw(mean.numpy(), variance.clamp(min=0).sqrt().numpy(), average.numpy())
         second = (self.second.mean(0) / self.count).cpu().numpy()
         if self.task == "regression":
             mean, variance = self._pooled().cpu().unbind(-1)

@@ -1,13 +1,39 @@
 """Predictions of a Bayesian model average and their scores: one class per task.
 
-Scores are means over the test points; entropies are in nats.
+Scores are means over the test points; entropies are in nats. Labels that do not fit predictions raise UserError.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-__all__ = ["Classification", "Regression", "agreement", "expected_calibration_error", "total_variation"]
+from ..errors import UserError
+
+__all__ = ["Classification", "Raw", "Regression", "agreement", "expected_calibration_error", "total_variation"]
+
+
+def _labels(labels: Any, points: int) -> np.ndarray:
+    """`labels (T,)` as an array, of as many points as were predicted; a column `(T, 1)` is flattened.
+
+    Raises:
+        UserError: another shape, which would broadcast.
+    """
+    values = np.asarray(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+    if values.shape == (points, 1):
+        values = values[:, 0]
+    if values.shape != (points,):
+        raise UserError(f"labels have shape {values.shape}, but there are predictions at {points} points")
+    return values
+
+
+def _classes(labels: Any, points: int, num_classes: int) -> np.ndarray:
+    values = _labels(labels, points)
+    if not (values == np.floor(values)).all() or values.min() < 0 or values.max() >= num_classes:
+        raise UserError(
+            f"labels range over {values.min()}..{values.max()}: they must be whole numbers in 0..{num_classes - 1}"
+        )
+    return values.astype(np.int64)
 
 
 def expected_calibration_error(probs: np.ndarray, labels: np.ndarray, num_bins: int = 20) -> float:
@@ -51,20 +77,23 @@ class Classification:
         return np.maximum(total - self.aleatoric, 0.0)
 
     def accuracy(self, labels: np.ndarray) -> float:
-        return float((self.probs.argmax(1) == np.asarray(labels)).mean())
+        return float((self.probs.argmax(1) == self._classes(labels)).mean())
 
     def nll(self, labels: np.ndarray) -> float:
         """Mean negative log probability of the true class."""
-        p = self.probs[np.arange(len(self.probs)), np.asarray(labels, dtype=np.int64)]
+        p = self.probs[np.arange(len(self.probs)), self._classes(labels)]
         return float(-np.log(np.maximum(p, np.finfo(np.float64).tiny)).mean())
 
     def ece(self, labels: np.ndarray, num_bins: int = 20) -> float:
-        return expected_calibration_error(self.probs, np.asarray(labels), num_bins)
+        return expected_calibration_error(self.probs, self._classes(labels), num_bins)
 
     def brier(self, labels: np.ndarray) -> float:
         """Mean squared distance between the probabilities and the one-hot label, in [0, 2]."""
-        hot = np.eye(self.probs.shape[1])[np.asarray(labels, dtype=np.int64)]
+        hot = np.eye(self.probs.shape[1])[self._classes(labels)]
         return float(((self.probs - hot) ** 2).sum(1).mean())
+
+    def _classes(self, labels: Any) -> np.ndarray:
+        return _classes(labels, *self.probs.shape)
 
 
 @dataclass(frozen=True)
@@ -95,9 +124,22 @@ class Regression:
         )
 
     def rmse(self, y: np.ndarray) -> float:
-        return float(np.sqrt(((self.mean - np.asarray(y)) ** 2).mean()))
+        return float(np.sqrt(((self.mean - _labels(y, len(self.mean))) ** 2).mean()))
 
     def log_likelihood(self, y: np.ndarray) -> float:
         """Mean log density of y under the matched Gaussian."""
-        z2 = (np.asarray(y) - self.mean) ** 2 / self.variance
+        z2 = (_labels(y, len(self.mean)) - self.mean) ** 2 / self.variance
         return float((-0.5 * (z2 + np.log(2 * np.pi * self.variance))).mean())
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The outputs of a model whose likelihood is a function of the user's own, averaged over draws.
+
+    Attributes:
+        mean, sd: `(T, ...)`, over draws of all chains. chain_mean: `(C, T, ...)`.
+    """
+
+    mean: np.ndarray
+    sd: np.ndarray
+    chain_mean: np.ndarray

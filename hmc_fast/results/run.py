@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from ..arguments import whole_number
 from ..kernels import ops
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from . import arviz_export, diagnosis
 from .diagnosis import Sentence
 from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
-from .model_average import StreamedAverage, prediction_shape
-from .predictions import Classification, Regression
+from .model_average import Prediction, StreamedAverage
 from .run_diagnostics import RunDiagnostics
 from .trace import Plan, Trace
 
@@ -45,7 +44,7 @@ class Run:
     plan: Plan
     seed: int
     draws: np.ndarray
-    test: Classification | Regression | None
+    test: Prediction | None
     curve: np.ndarray | None
     function_draws: np.ndarray
     history: Trace
@@ -87,7 +86,7 @@ class Run:
         """One sentence per problem, with its number and a remedy; a single sentence if there is none."""
         return diagnosis.sentences(self.diagnostics.evidence())
 
-    def predict(self, inputs: Tensor, *, batch_size: int = 1024) -> Classification | Regression:
+    def predict(self, inputs: Any, *, batch_size: int = 1024) -> Prediction:
         """The predictions at `inputs (T, ...)` averaged over all draws; memory grows with `batch_size`, not with
         the number of draws.
 
@@ -95,9 +94,9 @@ class Run:
             UserError: the target is a bare density, which has no predictions.
         """
         target = self.target
-        inputs = target.inputs(inputs)
+        inputs, batch_size = target.inputs(inputs), whole_number("batch_size", batch_size)
         one = target.predict(target.initial("model", 1, 0), inputs[:1])
-        shape = (self.num_chains, len(inputs), prediction_shape(one)[2])
+        shape = (self.num_chains, len(inputs), *one.shape[2:])
         average = StreamedAverage(target.task, shape, device=target.device)
         previous = np.empty(0)
         with ops.using(target.kernels):

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..targets.base import Target
-from .model_average import StreamedAverage, prediction_shape
+from .model_average import StreamedAverage
 
 __all__ = ["StreamedPredictions"]
 
@@ -29,18 +29,20 @@ class StreamedPredictions:
     def __init__(
         self, target: Target, test: "Tensor | tuple[Tensor, Tensor]", num_chains: int, num_draws: int
     ) -> None:
-        inputs, labels = test if isinstance(test, tuple) else (test, None)
+        inputs, labels = test if isinstance(test, tuple | list) and len(test) == 2 else (test, None)
         self.target, self.inputs = target, target.inputs(inputs)
-        width = prediction_shape(target.predict(target.initial("model", 1, 0), self.inputs[:1]))[2]
+        event = target.predict(target.initial("model", 1, 0), self.inputs[:1]).shape[2:]
         if labels is not None:
-            _check_labels(labels, len(inputs), width if target.task == "classification" else None)
-            labels = labels.to(target.device)
-        shape = (num_chains, len(inputs), width)
+            labels = target.labels(labels, len(self.inputs))
+            if target.task == "classification":
+                _check_classes(labels, event[0])
+        shape = (num_chains, len(self.inputs), *event)
         self.average = StreamedAverage(target.task, shape, labels=labels, num_draws=num_draws, device=target.device)
-        count = min(_MAX_FUNCTION_VALUES, len(inputs) * (width if target.task == "classification" else 1))
+        # Of a regression the means alone.
+        count = min(_MAX_FUNCTION_VALUES, len(self.inputs) * (1 if target.task == "regression" else event.numel()))
         self._values = np.empty((num_chains, num_draws, count), np.float32)
         self._recent: list[Tensor] = []  # `(C, Q)` each: the latest values, not yet on the host
-        self._last = torch.empty(0)  # `(C, T, K)`: predictions of the latest draw
+        self._last = torch.empty(0)  # `(C, T, ...)`: predictions of the latest draw
 
     @property
     def nbytes(self) -> int:
@@ -57,7 +59,7 @@ class StreamedPredictions:
         else:
             self._last = self.target.predict(theta, self.inputs)
             self.average.update(self._last)
-        values = self._last if self.average.task == "classification" else self._last[..., :1]
+        values = self._last[..., :1] if self.average.task == "regression" else self._last
         values = values.flatten(1)[:, : self._values.shape[2]]
         self._recent.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
         if len(self._recent) == _FUNCTION_WINDOW:
@@ -100,10 +102,7 @@ class StreamedPredictions:
         self._values[:, :count] = tensors["function_values"].numpy()
 
 
-def _check_labels(labels: Tensor, num_inputs: int, num_classes: int | None) -> None:
-    if len(labels) != num_inputs:
-        raise UserError(f"there are {num_inputs} test inputs but {len(labels)} test labels: the numbers must match")
-    if num_classes is not None:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= num_classes:
-            raise UserError(f"test labels range over {low}..{high}: they must be in 0..{num_classes - 1}")
+def _check_classes(labels: Tensor, num_classes: int) -> None:
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise UserError(f"test labels range over {low}..{high}: they must be in 0..{num_classes - 1}")

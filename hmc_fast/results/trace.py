@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..arguments import whole_number
 from ..samplers.protocol import Info, Sampler
 
 if TYPE_CHECKING:
@@ -37,8 +37,7 @@ class Plan:
             ("draws", self.draws, 1),
             ("thin", self.thin, 1),
         ):
-            if value < least:
-                raise UserError(f"{name} {value} must be at least {least}")
+            whole_number(name, value, least=least)
 
     def kept_iterations(self, sampler: Sampler) -> list[int]:
         """The iterations whose draws are stored: every thin-th of those the sampler keeps."""

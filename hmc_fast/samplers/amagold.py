@@ -25,6 +25,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..arguments import positive, whole_number
 from ..compute.random_streams import NOISE, PERMUTATION
 from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
@@ -33,7 +34,7 @@ from ..dynamics.metropolis import metropolis_test
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .metropolis_chain import Chain
 from .protocol import Clock, Info, Sampler, buffers
 
@@ -90,10 +91,10 @@ class AMAGOLD(Sampler):
     ) -> None:
         if not (math.isfinite(friction) and friction >= 0):
             raise UserError(f"friction {friction} must be finite and not negative")
-        if batch_size is not None and batch_size < 0:
-            raise UserError(f"batch size {batch_size} must be positive, or 0 for the full data")
-        if num_leapfrog is not None and num_leapfrog < 1:
-            raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
+        if batch_size is not None:
+            whole_number("batch size", batch_size, least=0)
+        if num_leapfrog is not None:
+            whole_number("number of leapfrog steps", num_leapfrog)
         self.step_size, self.friction = positive("step size", step_size), friction
         self.batch_size, self.num_leapfrog, self.inverse_mass = batch_size or None, num_leapfrog, inverse_mass
 

@@ -24,6 +24,7 @@ import math
 import torch
 from torch import Tensor
 
+from ..arguments import positive, whole_number
 from ..compute.random_streams import ACCEPT, MOMENTUM
 from ..dynamics.gradient_step import Graph
 from ..dynamics.integrators import LEAPFROG
@@ -31,7 +32,7 @@ from ..dynamics.metropolis import MetropolisTest, metropolis_test
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .metropolis_chain import GradientChain, refuse_batch
 from .protocol import Info, Sampler
 
@@ -89,8 +90,7 @@ class GHMC(Sampler):
         inverse_mass: Tensor | None = None,
     ) -> None:
         self.step_size, self.friction = positive("step size", step_size), positive("friction", friction)
-        if num_leapfrog < 1:
-            raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
+        whole_number("number of leapfrog steps", num_leapfrog)
         if acceptance_drift is not None and not 0 < acceptance_drift < 2:
             raise UserError(f"acceptance drift {acceptance_drift} must lie between 0 and 2, or be None")
         self.num_leapfrog, self.acceptance_drift, self.inverse_mass = num_leapfrog, acceptance_drift, inverse_mass

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..adaptation import EnergyVariance, Moments, Windows, diagonal_inverse_mass
+from ..arguments import positive
 from ..compute.random_streams import MOMENTUM
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import Graph
@@ -30,7 +31,7 @@ from ..dynamics.isokinetic import check_dimension, isokinetic_kick, normalise, r
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
 from .protocol import Info
 

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..arguments import positive, whole_number
 from ..compute.random_streams import MOMENTUM, NOISE, check_seed
 from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
@@ -25,7 +26,7 @@ from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .protocol import Clock, Info, buffers
 
 __all__ = ["MinibatchChain", "MinibatchSampler", "check_friction"]
@@ -52,10 +53,10 @@ class MinibatchSampler(ABC):
         schedule: Schedule | None = None,
     ) -> None:
         positive("step size", step_size)
-        if batch_size is not None and batch_size < 0:
-            raise UserError(f"batch size {batch_size} must be positive, or 0 for the full data")
-        if steps_per_iteration is not None and steps_per_iteration < 1:
-            raise UserError(f"steps per iteration {steps_per_iteration} must be at least 1")
+        if batch_size is not None:
+            whole_number("batch size", batch_size, least=0)
+        if steps_per_iteration is not None:
+            whole_number("steps per iteration", steps_per_iteration)
         self.step_size, self.batch_size = step_size, batch_size or None
         self.steps_per_iteration, self.schedule = steps_per_iteration, schedule
 

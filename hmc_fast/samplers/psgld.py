@@ -21,12 +21,13 @@ eps. By default G therefore adapts during burn-in only. Afterwards it is a const
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
 from .protocol import Info
 

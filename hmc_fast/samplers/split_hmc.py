@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..arguments import positive, whole_number
 from ..compute.capture import Graph, Pool, graph_pool
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep
@@ -34,7 +35,7 @@ from ..dynamics.metropolis import metropolis_test
 from ..dynamics.minibatches import permutation
 from ..errors import UserError
 from ..kernels import ops
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .metropolis_chain import Chain, refuse_batch
 from .protocol import Info, Sampler
 
@@ -122,8 +123,7 @@ class SplitHMC(Sampler):
             num_leapfrog = whole_steps(positive("trajectory length", trajectory_length) / step_size)
         elif num_leapfrog is None or trajectory_length is not None:
             raise UserError("SplitHMC needs either trajectory_length or num_leapfrog, but not both")
-        if num_leapfrog < 1:
-            raise UserError(f"number of leapfrog steps {num_leapfrog} must be at least 1")
+        whole_number("number of leapfrog steps", num_leapfrog)
         self.num_splits, self.trajectory_length, self.num_leapfrog = num_splits, trajectory_length, num_leapfrog
 
     def init(

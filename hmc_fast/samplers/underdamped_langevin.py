@@ -25,12 +25,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import Graph
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
 from .protocol import Info
 

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from ..adaptation import WarmUp, find_step_size, mean_over_groups
+from ..arguments import positive, whole_number
 from ..compute.capture import Graph
 from ..compute.random_streams import JITTER, host_uniform, host_uniforms
 from ..dynamics.integrators import Integrator, whole_steps
 from ..errors import UserError
-from ..targets.base import Target, positive
+from ..targets.base import Target
 from .metropolis_chain import GradientChain
 
 __all__ = [
@@ -63,8 +64,8 @@ class TrajectoryLength:
             raise UserError(f"{self.owner} needs either trajectory_length or num_leapfrog, but not both")
         if self.trajectory_length is not None:
             positive("trajectory length", self.trajectory_length)
-        if self.num_leapfrog is not None and self.num_leapfrog < 1:
-            raise UserError(f"number of leapfrog steps {self.num_leapfrog} must be at least 1")
+        if self.num_leapfrog is not None:
+            whole_number("number of leapfrog steps", self.num_leapfrog)
         if not 0 <= self.jitter < 1:
             raise UserError(f"jitter {self.jitter} must lie in [0, 1)")
 

@@ -9,12 +9,12 @@ table.
 
 import copy
 import hashlib
-import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +30,7 @@ from .likelihoods import Task
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Target", "digest", "positive"]
+__all__ = ["Target", "digest"]
 
 
 class Target(ABC):
@@ -203,6 +203,14 @@ class Target(ABC):
         """
         self._predicts_nothing()
 
+    def labels(self, y: Any, num_inputs: int) -> Tensor:
+        """Labels `(T,)` on the target's device, as its likelihood takes them.
+
+        Raises:
+            UserError: their number or kind does not fit.
+        """
+        self._predicts_nothing()
+
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`, in full precision."""
         self._predicts_nothing()
@@ -229,14 +237,16 @@ class Target(ABC):
 
     # --- initial states ---
 
-    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
+    def initial(self, init: Any, num_chains: int, seed: int) -> Tensor:
         """Initial states, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the module's own
-        values for every chain), or a tensor `(D,)` or `(C, D)`. "default" is "prior", or "uniform" for a bare
-        density, which has no prior.
+        values for every chain), a tensor `(D,)` or `(C, D)`, or a module's `state_dict()`. "default" is "prior", or
+        "uniform" for a bare density, which has no prior.
 
         Raises:
             UserError: an unknown name, a wrong shape, or values that are not finite.
         """
+        if isinstance(init, np.ndarray):
+            init = torch.from_numpy(init)
         if isinstance(init, Tensor):
             if init.shape not in ((self.num_params,), (num_chains, self.num_params)):
                 raise UserError(
@@ -247,25 +257,19 @@ class Target(ABC):
                 raise UserError("init contains NaN or infinite values: chains must start at finite parameters")
             rows = init.to(self.device, self.dtype)
             return rows.expand(num_chains, self.num_params).clone()
-        if init == "default":
+        if isinstance(init, str) and init == "default":
             init = self.default_init
-        if init in ("prior", "uniform"):
+        if isinstance(init, str) and init in ("prior", "uniform"):
             step = torch.zeros(1, dtype=torch.int64)
             uniform = ops.uniforms(Counter(seed, INITIAL, step), num_chains, self.num_params)
             if init == "uniform":
                 return (4 * uniform - 2).to(self.device, self.dtype)
             second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
             return priors.sample(self.prior, uniform, second).to(self.device, self.dtype)
-        raise UserError(f"init {init!r} is unknown: use 'prior', 'uniform', 'model' or a tensor")
+        shown = repr(init) if isinstance(init, str) else f"({type(init).__name__})"
+        raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model' or a tensor")
 
 
 def digest(tensor: Tensor) -> str:
     """A hash of the tensor's values, sixteen hexadecimal digits."""
     return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
-
-
-def positive(name: str, value: float) -> float:
-    """Returns the value if it is positive and finite; otherwise UserError."""
-    if not (math.isfinite(value) and value > 0):
-        raise UserError(f"{name} {value} must be a positive number")
-    return value

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..arguments import positive, whole_number
 from ..compute.gradient import GradientPass
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
-from .base import Target, positive
+from .base import Target
+from .validation import check_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,12 +41,15 @@ class Density(Target):
         device: torch.device | str = "cpu",
     ) -> None:
         self.default_init, self.default_draw_dtype = "uniform", dtype
-        if dim < 1:
-            raise UserError(f"dim {dim} must be at least 1")
+        if not callable(fn):
+            raise UserError(
+                f"fn is a {type(fn).__name__}: give a function of theta (dim,) that returns the log density"
+            )
+        dim, device = whole_number("dim", dim), check_device(device)
         self.fn, self.num_params, self.num_data = fn, dim, 1
         self.prior = (Segment(0, dim, ops.FLAT),)
         self.temperature = positive("temperature", temperature)
-        self.dtype, self.device = dtype, torch.device(device)
+        self.dtype, self.device = dtype, device
         with torch.enable_grad():
             value = fn(torch.zeros(dim, dtype=dtype, device=device, requires_grad=True))
         if not isinstance(value, Tensor) or value.shape != ():

@@ -124,7 +124,7 @@ class HeteroscedasticGaussian:
 
 @dataclass(frozen=True)
 class Custom:
-    """Any function `(outputs, y) -> (B,)`; predictions are the model's raw outputs, averaged."""
+    """Any function `(outputs, y) -> (B,)`; predictions are the model's raw outputs, of any shape."""
 
     function: Callable[[Tensor, Tensor], Tensor]
     task: Task = "custom"

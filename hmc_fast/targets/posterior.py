@@ -1,19 +1,20 @@
 """The posterior of a torch model's parameters given data (see `base.py` for the interface)."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from ..arguments import positive, whole_number
 from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
 from ..compute.program import Path
 from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
-from .base import Target, digest, positive
+from .base import Target, digest
 from .examples import as_tensor, examples
 from .flat_module import FlatModel
 from .probe import check_density
@@ -84,8 +85,8 @@ class Posterior(Target):
         self.x = x.to(self.device, self.dtype if x.is_floating_point() else None)
         self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
         self.num_data = len(x)
-        if micro_batch_size is not None and micro_batch_size < 1:
-            raise UserError(f"micro batch size {micro_batch_size} must be at least 1")
+        if micro_batch_size is not None:
+            micro_batch_size = whole_number("micro batch size", micro_batch_size)
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
         self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
         self.chain_batching_given = chain_batching is not None
@@ -93,7 +94,8 @@ class Posterior(Target):
         check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
         check_density(self.flat, self.likelihood, self.x, self.y)
         if chain_batching is not None or not convolutional:
-            self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y)
+            slowly = chain_batching is not None  # the user's word stands
+            self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y, slowly=slowly)
         if chain_batching == "vmap" and self.vmap_refusal:
             raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
         self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
@@ -212,6 +214,12 @@ class Posterior(Target):
             )
         return x.to(self.device, self.dtype if x.is_floating_point() else None)
 
+    def labels(self, y: Any, num_inputs: int) -> Tensor:
+        y = fitting_labels(self.likelihood, as_tensor(y, "the test labels"))
+        if len(y) != num_inputs:
+            raise UserError(f"there are {num_inputs} test inputs but {len(y)} test labels: the numbers must match")
+        return y.to(self.device)
+
     def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad(), arithmetic("fp32", self.device):
             if self.chain_batching == "vmap":
@@ -233,7 +241,9 @@ class Posterior(Target):
 
     # --- initial states ---
 
-    def initial(self, init: "str | Tensor", num_chains: int, seed: int) -> Tensor:
+    def initial(self, init: Any, num_chains: int, seed: int) -> Tensor:
+        if isinstance(init, Mapping):
+            init = self.flat.flatten(init)
         if isinstance(init, str) and init == "model":
             return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
         return super().initial(init, num_chains, seed)

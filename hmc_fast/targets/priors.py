@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..arguments import positive
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
@@ -42,8 +43,7 @@ class Prior:
     variance: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.variance) and self.variance > 0):
-            raise UserError(f"prior variance {self.variance} must be a positive number")
+        positive("prior variance", self.variance)
 
     def family(self) -> int:
         raise NotImplementedError
@@ -94,7 +94,7 @@ class StudentT(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.degrees_of_freedom > 2:
+        if not positive("degrees of freedom", self.degrees_of_freedom) > 2:
             raise UserError(
                 f"degrees of freedom {self.degrees_of_freedom} give an infinite variance: use more than 2"
             )
@@ -123,8 +123,7 @@ class Mixture(Prior):
         super().__post_init__()
         if not 0 < self.weight < 1:
             raise UserError(f"mixture weight {self.weight} must lie strictly between 0 and 1")
-        if not (math.isfinite(self.ratio) and self.ratio > 0):
-            raise UserError(f"mixture ratio {self.ratio} must be a positive number")
+        positive("mixture ratio", self.ratio)
 
     def family(self) -> int:
         return ops.MIXTURE

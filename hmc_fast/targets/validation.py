@@ -1,7 +1,8 @@
 """Validation before sampling: rejects models without a fixed density, and data that do not fit."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -168,13 +169,31 @@ def _check_labels(y: Tensor, classes: int) -> None:
 
 
 def vmap_refusal(
-    log_prob: Callable[[Tensor, Tensor, Tensor], Tensor], row: Tensor, x: Tensor, y: Tensor
+    log_prob: Callable[[Tensor, Tensor, Tensor], Tensor], row: Tensor, x: Tensor, y: Tensor, *, slowly: bool
 ) -> str | None:
-    """Why torch.vmap cannot batch the gradient of two chains, or None if it can; tested on two examples."""
-    rows = row.expand(2, -1).contiguous()
-    gradient = torch.func.grad(lambda row, x, y: log_prob(row, x, y).sum())
+    """Why torch.vmap cannot batch two chains, or None if it can; values and gradients of two examples are tried.
+
+    slowly: operations without a batching rule, which vmap runs once per chain, are no reason.
+    """
+    rows = row.expand(2, -1).clone().requires_grad_()
     try:
-        torch.func.vmap(gradient, in_dims=(0, None, None))(rows, x[:2], y[:2])
+        with _fallback(slowly):
+            for grad in (False, True):
+                with torch.set_grad_enabled(grad):
+                    values = torch.func.vmap(log_prob, in_dims=(0, None, None))(rows, x[:2], y[:2])
+            torch.autograd.grad(values.sum(), rows)
     except RuntimeError as error:
         return str(error).strip().split("\n")[0][:160]
     return None
+
+
+@contextmanager
+def _fallback(allowed: bool) -> Iterator[None]:
+    """Whether vmap may run what has no batching rule in a loop, with a warning for each operation."""
+    functorch = torch._C._functorch
+    before = functorch._is_vmap_fallback_enabled()
+    functorch._set_vmap_fallback_enabled(allowed)
+    try:
+        yield
+    finally:
+        functorch._set_vmap_fallback_enabled(before)
