@@ -15,7 +15,7 @@ import torch
 from ..atomic_files import write_json, written_atomically
 from ..errors import UserError
 from .diagnostics import ess_bulk, rhat
-from .predictions import Classification, Regression
+from .predictions import Classification, Raw, Regression
 from .run import Run
 
 __all__ = ["describe_environment", "metrics", "write_predictions", "write_scores"]
@@ -43,6 +43,8 @@ def _tested(run: Run) -> tuple[Classification | Regression, np.ndarray]:
     """The average over the test inputs, and its curve."""
     if run.test is None or run.curve is None:
         raise UserError("a run without test inputs has no scores: pass test to hmc_fast.run")
+    if isinstance(run.test, Raw):
+        raise UserError("a likelihood of your own has no scores: use run.test, its raw predictions")
     return run.test, run.curve
 
 

@@ -148,7 +148,7 @@ class PerGroup:
     fan_in: bool = False
 
 
-def segments(prior: Prior | PerGroup, flat: FlatModel) -> tuple[Segment, ...]:
+def segments(prior: object, flat: FlatModel) -> tuple[Segment, ...]:
     """The segment table for `flat`'s buffer: one segment per contiguous run with the same family and shape."""
     if not isinstance(prior, Prior | PerGroup):
         what = f"the class {prior.__name__}" if isinstance(prior, type) else f"a {type(prior).__name__}"

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussi
 __all__ = ["check_data", "check_device", "check_example", "check_model", "fitting_labels", "vmap_refusal"]
 
 
-def check_model(model: nn.Module) -> None:
+def check_model(model: object) -> None:
     """Rejects models without a fixed density; the message names a fix.
 
     Raises:
@@ -190,7 +191,7 @@ def vmap_refusal(
 @contextmanager
 def _fallback(allowed: bool) -> Iterator[None]:
     """Whether vmap may run what has no batching rule in a loop, with a warning for each operation."""
-    functorch = torch._C._functorch
+    functorch: Any = torch._C._functorch  # torch has no public switch
     before = functorch._is_vmap_fallback_enabled()
     functorch._set_vmap_fallback_enabled(allowed)
     try:
