@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from . import batches
+from .batches import Inputs
 from .compilation import compile_function
 from .precision import Precision, arithmetic
 
@@ -40,7 +42,7 @@ class GradientPass:
     """Gradients of `log_prob`, summed over examples, eager or compiled.
 
     Args:
-        log_prob: `(row (D,), x (B, ...), y (B, ...)) -> (B,)`.
+        log_prob: `(row (D,), x (B, ...), y (B, ...)) -> (B,)`; x may be a dict or tuple of tensors.
         micro_batch_size: examples per forward and backward pass.
         precision: of the gradient; see `precision.py`.
         half_vectors: when compiled; see `compile_function`.
@@ -48,7 +50,7 @@ class GradientPass:
 
     def __init__(
         self,
-        log_prob: Callable[[Tensor, Tensor, Tensor], Tensor],
+        log_prob: Callable[[Tensor, Any, Tensor], Tensor],
         chain_batching: ChainBatching,
         *,
         micro_batch_size: int,
@@ -64,7 +66,7 @@ class GradientPass:
     def __call__(
         self,
         theta: Tensor,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         grad: Tensor,
         log_lik: Tensor,
@@ -78,25 +80,26 @@ class GradientPass:
         compiled: through `torch.compile`, one function per shape. An incomplete last micro-batch is too rare to be
         worth its own compilation and stays eager.
         """
-        count = len(x) if indices is None else indices.shape[1]
+        count = len(y) if indices is None else indices.shape[1]
         size = min(count, self.micro_batch_size)
         traced = torch.compiler.is_compiling()  # as part of a larger function, in float32: no precision flag to set
         with nullcontext() if traced else arithmetic(self.precision, theta.device):
             for start in range(0, count, size):
-                micro_x, micro_y, micro_log_lik, chosen = x, y, log_lik, indices
+                micro_y, micro_log_lik, chosen = y, log_lik, indices
+                micro_x: Any = x
                 if size < count:
                     part = slice(start, min(start + size, count))
                     micro_log_lik = log_lik[:, part]
                     if indices is None:
-                        micro_x, micro_y = x[part], y[part]
+                        micro_x, micro_y = batches.rows(x, part), y[part]
                     else:
                         chosen = indices[:, part]
                 if chosen is not None:
-                    micro_x, micro_y = x[chosen], y[chosen]  # (C, B, ...)
+                    micro_x, micro_y = batches.rows(x, chosen), y[chosen]  # (C, B, ...)
                 how = _Pass(
                     batched=self.chain_batching == "vmap",
                     shared=indices is None,
-                    scale=len(x) / count,
+                    scale=len(y) / count,
                     accumulate=start > 0,
                 )
                 run = self._traced if traced else self._eager
@@ -104,24 +107,24 @@ class GradientPass:
                     run = self._specialised
                 self._chains(run, how, theta, micro_x, micro_y, grad, micro_log_lik)
 
-    def log_likelihood(self, theta: Tensor, x: Tensor, y: Tensor, log_lik: Tensor) -> None:
+    def log_likelihood(self, theta: Tensor, x: Inputs, y: Tensor, log_lik: Tensor) -> None:
         """Writes each example's value, `(C, N)`, in full precision and without a gradient."""
         function = self.log_prob
         if self.chain_batching == "vmap":
             function = _over_chains(function, shared=True)
         with torch.no_grad(), arithmetic("fp32", theta.device):
-            for start in range(0, len(x), self.micro_batch_size):
+            for start in range(0, len(y), self.micro_batch_size):
                 part = slice(start, start + self.micro_batch_size)
                 if self.chain_batching == "vmap":
-                    log_lik[:, part] = function(theta, x[part], y[part])
+                    log_lik[:, part] = function(theta, batches.rows(x, part), y[part])
                 else:
                     for chain, row in enumerate(theta):
-                        log_lik[chain, part] = function(row, x[part], y[part])
+                        log_lik[chain, part] = function(row, batches.rows(x, part), y[part])
 
     def functional(self, *, batched: bool, shared: bool, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
         """`(theta, x, y) -> (gradient, values)` without autograd's tape, so that it can be traced as one graph."""
 
-        def total(row: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        def total(row: Tensor, x: Any, y: Tensor) -> tuple[Tensor, Tensor]:
             values = self.log_prob(row, x, y)
             return values.sum() * scale, values
 
@@ -133,7 +136,7 @@ class GradientPass:
         run: Callable[..., None],
         how: _Pass,
         theta: Tensor,
-        x: Tensor,
+        x: Inputs,
         y: Tensor,
         grad: Tensor,
         log_lik: Tensor,
@@ -145,7 +148,7 @@ class GradientPass:
         alone = how._replace(shared=True)
         current = torch.cuda.current_stream(theta.device) if self.chain_batching == "streams" else None
         for chain in range(len(theta)):
-            own_x, own_y = (x, y) if how.shared else (x[chain], y[chain])
+            own_x, own_y = (x, y) if how.shared else (batches.rows(x, chain), y[chain])
             with nullcontext() if current is None else self._branch(chain, current):
                 run(alone, theta[chain], own_x, own_y, grad[chain], log_lik[chain])
         if current is not None:
@@ -160,7 +163,7 @@ class GradientPass:
         stream.wait_stream(current)
         return torch.cuda.stream(stream)
 
-    def _eager(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+    def _eager(self, how: _Pass, theta: Tensor, x: Inputs, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
         # Autograd, not torch.func.grad, which takes up to twice as long in eager mode (ResNet-20, 2 cores).
         with torch.enable_grad():
             rows = theta.detach().requires_grad_()
@@ -169,15 +172,15 @@ class GradientPass:
             (gradient,) = torch.autograd.grad(values.sum() * how.scale, rows)
         _write(how, grad, log_lik, gradient, values.detach())
 
-    def _traced(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+    def _traced(self, how: _Pass, theta: Tensor, x: Inputs, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
         function = self.functional(batched=how.batched, shared=how.shared, scale=how.scale)
         _write(how, grad, log_lik, *function(theta, x, y))
 
-    def _specialised(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
-        key = (how, theta.shape, x.shape, log_lik.stride())
+    def _specialised(self, how: _Pass, theta: Tensor, x: Inputs, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+        key = (how, theta.shape, repr(batches.shapes(x)), y.shape, log_lik.stride())
         if key not in self._compiled:
 
-            def run(theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
+            def run(theta: Tensor, x: Inputs, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
                 self._traced(how, theta, x, y, grad, log_lik)
 
             self._compiled[key] = compile_function(run, cpu=not theta.is_cuda, half_vectors=self.half_vectors)

@@ -154,6 +154,7 @@ def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.G
     posterior.flat.set_weights(network, theta[0])
     deviation = posterior.prior[0].scale
     assert isinstance(deviation, float)
+    assert isinstance(posterior.x, torch.Tensor)
     data = torch.utils.data.TensorDataset(posterior.x, posterior.y)
     fitted = Laplace(
         network,

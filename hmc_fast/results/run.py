@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..arguments import whole_number
+from ..compute.batches import count, rows
 from ..kernels import ops
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
@@ -95,8 +96,8 @@ class Run:
         """
         target = self.target
         inputs, batch_size = target.inputs(inputs), whole_number("batch_size", batch_size)
-        one = target.predict(target.initial("model", 1, 0), inputs[:1])
-        shape = (self.num_chains, len(inputs), *one.shape[2:])
+        one = target.predict(target.initial("model", 1, 0), rows(inputs, slice(1)))
+        shape = (self.num_chains, count(inputs), *one.shape[2:])
         average = StreamedAverage(target.task, shape, device=target.device)
         previous = np.empty(0)
         with ops.using(target.kernels):

@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..compute.batches import count as count_of
+from ..compute.batches import rows
 from ..errors import UserError
 from ..targets.base import Target
 from .model_average import StreamedAverage
@@ -29,17 +31,18 @@ class StreamedPredictions:
     def __init__(
         self, target: Target, test: "Tensor | tuple[Tensor, Tensor]", num_chains: int, num_draws: int
     ) -> None:
-        inputs, labels = test if isinstance(test, tuple | list) and len(test) == 2 else (test, None)
+        inputs, labels = test if isinstance(test, tuple) and len(test) == 2 else (test, None)
         self.target, self.inputs = target, target.inputs(inputs)
-        event = target.predict(target.initial("model", 1, 0), self.inputs[:1]).shape[2:]
+        event = target.predict(target.initial("model", 1, 0), rows(self.inputs, slice(1))).shape[2:]
+        points = count_of(self.inputs)
         if labels is not None:
-            labels = target.labels(labels, len(self.inputs))
+            labels = target.labels(labels, points)
             if target.task == "classification":
                 _check_classes(labels, event[0])
-        shape = (num_chains, len(self.inputs), *event)
+        shape = (num_chains, points, *event)
         self.average = StreamedAverage(target.task, shape, labels=labels, num_draws=num_draws, device=target.device)
         # Of a regression the means alone.
-        count = min(_MAX_FUNCTION_VALUES, len(self.inputs) * (1 if target.task == "regression" else event.numel()))
+        count = min(_MAX_FUNCTION_VALUES, points * (1 if target.task == "regression" else event.numel()))
         self._values = np.empty((num_chains, num_draws, count), np.float32)
         self._recent: list[Tensor] = []  # `(C, Q)` each: the latest values, not yet on the host
         self._last = torch.empty(0)  # `(C, T, ...)`: predictions of the latest draw

@@ -195,7 +195,7 @@ class Target(ABC):
         """Whether predictions are the softmax of `logits`."""
         return False
 
-    def inputs(self, x: Tensor) -> Tensor:
+    def inputs(self, x: Any) -> Any:
         """Inputs `(T, ...)` on the target's device and in its dtype.
 
         Raises:
@@ -211,15 +211,15 @@ class Target(ABC):
         """
         self._predicts_nothing()
 
-    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+    def outputs(self, theta: Tensor, x: Any) -> Tensor:
         """Model outputs `(C, B, ...)` of every chain at the inputs `x (B, ...)`, in full precision."""
         self._predicts_nothing()
 
-    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
+    def logits(self, theta: Tensor, x: Any) -> Tensor:
         """Model outputs `(C, T, K)` of every chain, computed in micro-batches."""
         self._predicts_nothing()
 
-    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+    def predict(self, theta: Tensor, x: Any, *, batch_size: int | None = None) -> Tensor:
         """Predictions `(C, T, K)` of every chain, from the likelihood's `predict`.
 
         batch_size: inputs per pass; None: `micro_batch_size`.

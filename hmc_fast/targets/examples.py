@@ -1,5 +1,6 @@
 """Whatever holds a user's data, as tensors of our own: what is done to the original later changes no run."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
+from ..compute.batches import Inputs, named, rows
 from ..errors import UserError
 
-__all__ = ["as_tensor", "examples"]
+__all__ = ["as_inputs", "as_tensor", "examples"]
 
 
-def examples(data: Any) -> tuple[Tensor, Tensor]:
+def examples(data: Any) -> tuple[Inputs, Tensor]:
     """X `(N, ...)` and y `(N, ...)`, copied, from a pair of tensors, arrays, data frames or lists, or from a torch
     Dataset whose examples are such pairs.
 
@@ -28,7 +30,16 @@ def examples(data: Any) -> tuple[Tensor, Tensor]:
     if not isinstance(data, tuple | list) or len(data) != 2:
         found = f"{len(data)} things" if isinstance(data, tuple | list) else f"a {type(data).__name__}"
         raise UserError(f"data is {found}: give a pair (X, y), or a torch Dataset")
-    return as_tensor(data[0], "X"), as_tensor(data[1], "y")
+    return as_inputs(data[0], "X"), as_tensor(data[1], "y")
+
+
+def as_inputs(values: Any, name: str) -> Inputs:
+    """`as_tensor`, or one of each in a mapping, or in a tuple of tensors or arrays."""
+    if isinstance(values, Mapping):
+        return {str(key): as_tensor(value, f"{name}[{key!r}]") for key, value in values.items()}
+    if isinstance(values, tuple) and values and all(isinstance(value, Tensor | np.ndarray) for value in values):
+        return tuple(as_tensor(value, f"{name}[{index}]") for index, value in enumerate(values))
+    return as_tensor(values, name)
 
 
 def as_tensor(values: Any, name: str) -> Tensor:
@@ -55,20 +66,16 @@ def as_tensor(values: Any, name: str) -> Tensor:
     return torch.from_numpy(array.astype(array.dtype.newbyteorder("="), copy=True))
 
 
-def _collated(data: "Dataset[Any]") -> tuple[Tensor, Tensor]:
+def _collated(data: "Dataset[Any]") -> tuple[Inputs, Tensor]:
     count = len(data)  # type: ignore[arg-type]
     if count == 0:
         raise UserError("the Dataset is empty: it must contain at least one example")
     first = data[0]
     if not isinstance(first, tuple | list) or len(first) != 2:
         raise UserError(f"the Dataset's examples are a {type(first).__name__}: they must be pairs (x, y)")
-    try:
-        x, y = default_collate([(as_tensor_or_number(a), as_tensor_or_number(b)) for a, b in _items(data, count)])
-    except (RuntimeError, TypeError) as error:
-        reason = str(error).split("\n")[0]
-        raise UserError(f"the Dataset's examples do not stack ({reason}): give them equal shapes") from error
-    again = as_tensor_or_number(data[0][0])
-    if not torch.equal(torch.as_tensor(again), x[0]):
+    x, y = _stacked([data[index] for index in range(count)])
+    again, _ = _stacked([data[0]])
+    if any(not torch.equal(a, b) for a, b in zip(_leaves(again), _leaves(rows(x, slice(1))), strict=True)):
         raise UserError(
             "the Dataset's first example was another the second time: a posterior is conditioned on fixed data, so "
             "take its random transforms (augmentation) out"
@@ -76,9 +83,16 @@ def _collated(data: "Dataset[Any]") -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _items(data: "Dataset[Any]", count: int) -> Any:
-    return (data[index] for index in range(count))
+def _stacked(pairs: list[Any]) -> tuple[Inputs, Tensor]:
+    try:
+        x, y = default_collate(pairs)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"the Dataset's examples do not stack ({reason}): they must be tensors, arrays or numbers, of one shape"
+        ) from error
+    return as_inputs(tuple(x) if isinstance(x, list) else x, "X"), as_tensor(y, "y")
 
 
-def as_tensor_or_number(value: Any) -> Any:
-    return value if isinstance(value, int | float) else as_tensor(value, "an example of the Dataset")
+def _leaves(x: Inputs) -> list[Tensor]:
+    return [tensor for _, tensor in named(x)]

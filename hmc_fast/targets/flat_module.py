@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compute import batches
+from ..compute.batches import Inputs
 from ..errors import UserError
 from .validation import check_model
 
@@ -55,7 +57,7 @@ class FlatModel:
         self.initial = self.flatten(dict(named)).clone()  # (D,) the module's own values
         self.module.requires_grad_(False)
 
-    def __call__(self, row: Tensor, x: Tensor, *, channels_last: bool = False) -> Tensor:
+    def __call__(self, row: Tensor, x: Inputs, *, channels_last: bool = False) -> Tensor:
         """Outputs of the model with the parameters `row (D,)` at the inputs `x (B, ...)`.
 
         channels_last: pass convolution kernels in that layout, which the other operations then follow.
@@ -65,10 +67,11 @@ class FlatModel:
             for name, parameter in parameters.items():
                 if parameter.ndim == 4:
                     parameters[name] = parameter.contiguous(memory_format=torch.channels_last)
-        returned = torch.func.functional_call(self.module, parameters, (x,))
+        args = () if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
+        returned = torch.func.functional_call(self.module, parameters, args, x if isinstance(x, dict) else {})
         return self.output(returned) if self.output is not None else _tensor(returned)
 
-    def allows_channels_last(self, x: Tensor) -> bool:
+    def allows_channels_last(self, x: Inputs) -> bool:
         """Whether the model accepts kernels in that layout at `x (B, ...)`, traced without computing anything: a
         `view` of a convolution's output, for example, raises."""
         if all(len(shape) != 4 for shape in self.shapes):
@@ -76,7 +79,7 @@ class FlatModel:
         from torch._subclasses.fake_tensor import FakeTensorMode
 
         mode = FakeTensorMode(allow_non_fake_inputs=True)
-        row, x = mode.from_tensor(self.initial), mode.from_tensor(x)
+        row, x = mode.from_tensor(self.initial), batches.each(x, mode.from_tensor)
         try:
             with mode:
                 torch.func.grad(lambda row: self(row, x, channels_last=True).sum())(row)

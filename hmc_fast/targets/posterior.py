@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import positive, whole_number
+from ..compute import batches
+from ..compute.batches import Inputs
 from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
 from ..compute.program import Path
@@ -15,7 +17,7 @@ from ..errors import UserError
 from ..kernels.ops import Segment
 from . import likelihoods, priors
 from .base import Target, digest
-from .examples import as_tensor, examples
+from .examples import as_inputs, as_tensor, examples
 from .flat_module import FlatModel
 from .probe import check_density
 from .validation import check_data, check_device, check_example, fitting_labels, vmap_refusal
@@ -32,7 +34,8 @@ class Posterior(Target):
     Args:
         model: any `nn.Module` that maps inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never modified.
         data: `(X, y)`, `X (N, ...)`, `y (N,)` (or what the likelihood takes): tensors, numpy arrays, data frames or
-            lists, or a torch Dataset of such pairs. They are copied.
+            lists, or a torch Dataset of such pairs. They are copied. X may be a dict of such, which the model takes
+            as keyword arguments, or a tuple, as positional ones.
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
         prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
@@ -82,9 +85,9 @@ class Posterior(Target):
         x, y = examples(data)
         check_data(x, y)
         y = fitting_labels(self.likelihood, y)
-        self.x = x.to(self.device, self.dtype if x.is_floating_point() else None)
+        self.x: Inputs = batches.to(x, self.device, self.dtype)
         self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
-        self.num_data = len(x)
+        self.num_data = len(y)
         if micro_batch_size is not None:
             micro_batch_size = whole_number("micro batch size", micro_batch_size)
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
@@ -111,7 +114,9 @@ class Posterior(Target):
         # Once the compiler has fused the operations between oneDNN's convolutions, these are faster with channels
         # last in memory (ResNet-20, batches of 128, 2 cores: .61 of the time; no difference in eager mode).
         alone = self.device.type == "cpu" and chain_batching == "loop"
-        self._channels_last = self.compiled and alone and self.flat.allows_channels_last(self.x[:2])
+        self._channels_last = (
+            self.compiled and alone and self.flat.allows_channels_last(batches.rows(self.x, slice(2)))
+        )
         # Channels are then what fills a vector. Time of 8 lanes over that of 16, where the CPU has them: ResNet-20
         # with 8 to 32 channels .78, with 16 to 64 1.07; LeNet-5 (6 and 16) .97.
         channels = [m.out_channels for m in self.flat.module.modules() if isinstance(m, nn.modules.conv._ConvNd)]
@@ -132,7 +137,7 @@ class Posterior(Target):
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
 
-    def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    def _log_prob(self, row: Tensor, x: Inputs, y: Tensor) -> Tensor:
         outputs = self.flat(row, x, channels_last=self._channels_last and torch.compiler.is_compiling())
         # .to: under autocast, too, log likelihoods are computed in the dtype of the parameters
         return self.likelihood.log_prob(outputs.to(self.dtype), y)
@@ -146,7 +151,8 @@ class Posterior(Target):
         check_precision(self.precision, device)
         moved = copy.copy(self)
         moved.flat = FlatModel(self._trainable(), device, self.flat.output)
-        moved.device, moved.x, moved.y = device, self.x.to(device), self.y.to(device)
+        moved.device, moved.y = device, self.y.to(device)
+        moved.x = batches.to(self.x, device, self.dtype)
         moved.prior = tuple(_move(segment, device) for segment in self.prior)
         moved._batch_chains(self.chain_batching)
         return moved
@@ -171,11 +177,11 @@ class Posterior(Target):
 
     def architecture(self) -> tuple[Any, ...]:
         shapes = [tuple(shape) for shape in self.flat.shapes]
-        return repr(self.flat.module), shapes, tuple(self.x.shape[1:]), self.precision
+        return repr(self.flat.module), shapes, batches.shapes(self.x), self.precision
 
     def first_examples(self, count: int) -> "Self":
         part = copy.copy(self)
-        part.x, part.y, part.num_data = self.x[:count], self.y[:count], count
+        part.x, part.y, part.num_data = batches.rows(self.x, slice(count)), self.y[:count], count
         return part
 
     def example_row(self) -> Tensor:
@@ -183,17 +189,20 @@ class Posterior(Target):
 
     def gradient_function(self) -> Callable[[Tensor], object]:
         gradient = self._gradient.functional(batched=False, shared=True, scale=1.0)
-        return lambda row: gradient(row, self.x[:1], self.y[:1])
+        return lambda row: gradient(row, batches.rows(self.x, slice(1)), self.y[:1])
 
     def single_pass(self, num_chains: int, count: int) -> bool:
         return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
 
     @property
     def nbytes(self) -> int:
-        return self.x.nbytes + self.y.nbytes
+        return sum(tensor.nbytes for _, tensor in batches.named(self.x)) + self.y.nbytes
 
     def fingerprint(self) -> dict[str, Any]:
-        return {**super().fingerprint(), "data": digest(self.x) + digest(self.y)}
+        return {
+            **super().fingerprint(),
+            "data": "".join(digest(t) for t in (*(t for _, t in batches.named(self.x)), self.y)),
+        }
 
     # --- predictions ---
 
@@ -205,14 +214,12 @@ class Posterior(Target):
     def predicts_softmax(self) -> bool:  # a subclass of Categorical may predict otherwise
         return type(self.likelihood) is likelihoods.Categorical
 
-    def inputs(self, x: Any) -> Tensor:
-        x = as_tensor(x, "the test inputs")
-        if x.shape[1:] != self.x.shape[1:]:
-            raise UserError(
-                f"test inputs have shape {tuple(x.shape[1:])} per example, but the training inputs have "
-                f"{tuple(self.x.shape[1:])}"
-            )
-        return x.to(self.device, self.dtype if x.is_floating_point() else None)
+    def inputs(self, x: Any) -> Any:
+        x = as_inputs(x, "the test inputs")
+        found, expected = batches.shapes(x), batches.shapes(self.x)
+        if found != expected:
+            raise UserError(f"test inputs have shape {found} per example, but the training inputs have {expected}")
+        return batches.to(x, self.device, self.dtype)
 
     def labels(self, y: Any, num_inputs: int) -> Tensor:
         y = fitting_labels(self.likelihood, as_tensor(y, "the test labels"))
@@ -220,18 +227,18 @@ class Posterior(Target):
             raise UserError(f"there are {num_inputs} test inputs but {len(y)} test labels: the numbers must match")
         return y.to(self.device)
 
-    def outputs(self, theta: Tensor, x: Tensor) -> Tensor:
+    def outputs(self, theta: Tensor, x: Inputs) -> Tensor:
         with torch.no_grad(), arithmetic("fp32", self.device):
             if self.chain_batching == "vmap":
                 return torch.func.vmap(self.flat, in_dims=(0, None))(theta, x)
             return torch.stack([self.flat(row, x) for row in theta])
 
-    def logits(self, theta: Tensor, x: Tensor) -> Tensor:
-        return torch.cat([self.outputs(theta, chunk) for chunk in x.split(self.micro_batch_size)], dim=1)
+    def logits(self, theta: Tensor, x: Inputs) -> Tensor:
+        return torch.cat([self.outputs(theta, chunk) for chunk in batches.chunks(x, self.micro_batch_size)], dim=1)
 
-    def predict(self, theta: Tensor, x: Tensor, *, batch_size: int | None = None) -> Tensor:
+    def predict(self, theta: Tensor, x: Inputs, *, batch_size: int | None = None) -> Tensor:
         parts = []
-        for chunk in x.split(batch_size or self.micro_batch_size):
+        for chunk in batches.chunks(x, batch_size or self.micro_batch_size):
             outputs = self.outputs(theta, chunk)
             parts.append(torch.func.vmap(self.likelihood.predict)(outputs))
         return torch.cat(parts, dim=1)

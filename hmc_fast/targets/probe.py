@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ..compute.batches import Inputs, rows
 from ..compute.precision import arithmetic
 from ..errors import UserError
 from .flat_module import FlatModel
@@ -21,14 +22,15 @@ _ROWS = 3
 _SAME, _ALONE, _ALONE_IN_HALF_PRECISION = 1e-6, 1e-3, 5e-2
 
 
-def check_density(flat: FlatModel, likelihood: Likelihood, x: Tensor, y: Tensor) -> None:
+def check_density(flat: FlatModel, likelihood: Likelihood, x: Inputs, y: Tensor) -> None:
     """Evaluates a few examples together, again, and one of them alone, at parameters away from the initial ones,
     where a layer that starts at 0 would hide the others.
 
     Raises:
         UserError: a value that is random, that depends on earlier calls or on other examples; names the module.
     """
-    x, y = x[:_ROWS], y[:_ROWS]
+    x, y = rows(x, slice(_ROWS)), y[:_ROWS]
+    first = rows(x, slice(1))
     noise = torch.randn(flat.num_params, generator=torch.Generator().manual_seed(0), dtype=flat.dtype)
     row = flat.initial + 0.1 * noise.to(flat.device)
     with torch.no_grad(), arithmetic("fp32", flat.device), _generators_kept(flat.device):
@@ -44,17 +46,17 @@ def check_density(flat: FlatModel, likelihood: Likelihood, x: Tensor, y: Tensor)
                 "keeps a state, so the posterior has no fixed density: call model.eval(), or take it out (a "
                 "functional dropout needs training=self.training)"
             )
-        if len(x) == 1:
+        if len(y) == 1:
             return
-        alone = flat(row, x[:1])
-        if len(together) != len(x) or _differ(together[:1], alone, _tolerance(flat)):
+        alone = flat(row, first)
+        if len(together) != len(y) or _differ(together[:1], alone, _tolerance(flat)):
             raise UserError(
-                f"{_where(flat, row, x, x[:1])} makes the output for one example depend on the others in its "
+                f"{_where(flat, row, x, first)} makes the output for one example depend on the others in its "
                 "batch, so the likelihood is no product over examples: normalise within each example (such as "
                 "x.mean(-1, keepdim=True)) or by constants"
             )
         value, single = likelihood.log_prob(together, y), likelihood.log_prob(alone, y[:1])
-        if value.shape != (len(x),) or _differ(value[:1], single, _tolerance(flat)):
+        if value.shape != (len(y),) or _differ(value[:1], single, _tolerance(flat)):
             raise UserError(
                 f"the likelihood's value for one example depends on the others in its batch: outputs of shape "
                 f"{tuple(together.shape)} and y of shape {tuple(y.shape)} broadcast: give both the same shape, for "
@@ -94,7 +96,7 @@ def _generators_kept(device: torch.device) -> Iterator[None]:
 # --- which module it is ---
 
 
-def _where(flat: FlatModel, row: Tensor, first: Tensor, second: Tensor) -> str:
+def _where(flat: FlatModel, row: Tensor, first: Inputs, second: Inputs) -> str:
     """The innermost module that gives the first example other outputs for equal inputs, in two passes."""
     for (name, given, result), (_, other_given, other) in zip(
         _calls(flat, row, first), _calls(flat, row, second), strict=False
@@ -110,18 +112,22 @@ def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
     )
 
 
-def _calls(flat: FlatModel, row: Tensor, x: Tensor) -> list[tuple[str, list[Tensor], list[Tensor]]]:
+def _calls(flat: FlatModel, row: Tensor, x: Inputs) -> list[tuple[str, list[Tensor], list[Tensor]]]:
     """Every call of a module, innermost first: its name, and the tensors that it was given and that it returned."""
     found: list[tuple[str, list[Tensor], list[Tensor]]] = []
     hooks = []
     for name, module in flat.module.named_modules():
 
-        def note(module: Any, given: Any, result: Any, name: str = name) -> None:
+        def note(module: Any, given: Any, options: Any, result: Any, name: str = name) -> None:
             found.append(
-                (f"{type(module).__name__} at {name or 'the top level'!r}", _tensors(given), _tensors(result))
+                (
+                    f"{type(module).__name__} at {name or 'the top level'!r}",
+                    _tensors((given, options)),
+                    _tensors(result),
+                )
             )
 
-        hooks.append(module.register_forward_hook(note))
+        hooks.append(module.register_forward_hook(note, with_kwargs=True))
     try:
         flat(row, x)
     finally:

@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import UninitializedParameter
 
+from ..compute.batches import Inputs, named, rows, shapes
 from ..errors import UserError
 from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 
@@ -98,23 +99,25 @@ def fitting_labels(likelihood: Likelihood, y: Tensor) -> Tensor:
     return y if y.is_floating_point() else y.long()
 
 
-def check_data(x: Tensor, y: Tensor) -> None:
+def check_data(x: Inputs, y: Tensor) -> None:
     """Rejects data that are empty, differ in length, or contain NaN or infinities.
 
     Raises:
         UserError: naming the problem and the row.
     """
-    if len(x) == 0:
+    tensors = [*named(x), ("y", y)]
+    if len(tensors) == 1 or any(values.ndim == 0 or len(values) == 0 for _, values in tensors):
         raise UserError("the data are empty: X must contain at least one example")
-    if len(x) != len(y):
-        raise UserError(f"X has {len(x)} examples but y has {len(y)}: the numbers must match")
-    for name, values in (("X", x), ("y", y)):
+    for name, values in tensors[:-1]:
+        if len(values) != len(y):
+            raise UserError(f"{name} has {len(values)} examples but y has {len(y)}: the numbers must match")
+    for name, values in tensors:
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
             row = int(torch.nonzero(~torch.isfinite(values).flatten(1 if values.ndim > 1 else 0))[0, 0])
             raise UserError(f"{name} contains NaN or infinity in row {row}: remove or impute it")
 
 
-def check_example(outputs_of: Callable[[Tensor], Tensor], likelihood: Likelihood, x: Tensor, y: Tensor) -> None:
+def check_example(outputs_of: Callable[[Any], Tensor], likelihood: Likelihood, x: Inputs, y: Tensor) -> None:
     """Rejects data that the model or the likelihood cannot process, tried on the first example, and labels outside
     the model's classes.
 
@@ -124,16 +127,18 @@ def check_example(outputs_of: Callable[[Tensor], Tensor], likelihood: Likelihood
         UserError: quoting torch's message.
     """
     try:
-        outputs = outputs_of(x[:1])
+        outputs = outputs_of(rows(x, slice(1)))
         if isinstance(likelihood, Categorical):
             _check_labels(y, outputs.shape[-1])  # first: on a GPU an out-of-range label kills the CUDA context
         value = likelihood.log_prob(outputs, y[:1])
     except (RuntimeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]
-        cure = "" if x.is_floating_point() else f" (X holds {x.dtype}: layers of real numbers need X.float())"
+        cure = ""
+        if isinstance(x, Tensor) and not x.is_floating_point():
+            cure = f" (X holds {x.dtype}: layers of real numbers need X.float())"
         raise UserError(
             f"the model with the likelihood {type(likelihood).__name__} fails on an example of shape "
-            f"{tuple(x[:1].shape)}: {reason}{cure}"
+            f"{shapes(x)}: {reason}{cure}"
         ) from error
     if not isinstance(value, Tensor):
         raise UserError(f"the likelihood returned a {type(value).__name__}: it must return a tensor, (B,)")
@@ -143,7 +148,7 @@ def check_example(outputs_of: Callable[[Tensor], Tensor], likelihood: Likelihood
             "likelihood per example, (B,)"
         )
     if isinstance(likelihood, Categorical):
-        _warn_of_probabilities(outputs_of(x[:8]))
+        _warn_of_probabilities(outputs_of(rows(x, slice(8))))
 
 
 def _warn_of_probabilities(outputs: Tensor) -> None:
@@ -170,19 +175,19 @@ def _check_labels(y: Tensor, classes: int) -> None:
 
 
 def vmap_refusal(
-    log_prob: Callable[[Tensor, Tensor, Tensor], Tensor], row: Tensor, x: Tensor, y: Tensor, *, slowly: bool
+    log_prob: Callable[[Tensor, Any, Tensor], Tensor], row: Tensor, x: Inputs, y: Tensor, *, slowly: bool
 ) -> str | None:
     """Why torch.vmap cannot batch two chains, or None if it can; values and gradients of two examples are tried.
 
     slowly: operations without a batching rule, which vmap runs once per chain, are no reason.
     """
-    rows = row.expand(2, -1).clone().requires_grad_()
+    both = row.expand(2, -1).clone().requires_grad_()
     try:
         with _fallback(slowly):
             for grad in (False, True):
                 with torch.set_grad_enabled(grad):
-                    values = torch.func.vmap(log_prob, in_dims=(0, None, None))(rows, x[:2], y[:2])
-            torch.autograd.grad(values.sum(), rows)
+                    values = torch.func.vmap(log_prob, in_dims=(0, None, None))(both, rows(x, slice(2)), y[:2])
+            torch.autograd.grad(values.sum(), both)
     except RuntimeError as error:
         return str(error).strip().split("\n")[0][:160]
     return None

@@ -66,7 +66,7 @@ X, Y = data(dtype=torch.float32)
         ({"data": (X, Y.float())}, "fails on an example|labels must be integers"),
         (
             {"data": (X[:, :2], Y)},
-            r"the model with the likelihood Categorical fails on an example of shape \(1, 2\)",
+            r"the model with the likelihood Categorical fails on an example of shape \(2,\)",
         ),
         ({"temperature": 0.0}, "temperature 0.0 must be a positive number"),
         ({"temperature": float("inf")}, "temperature inf"),
