@@ -19,7 +19,7 @@ from . import likelihoods, priors
 from .base import Target, digest
 from .examples import as_inputs, as_tensor, examples
 from .flat_module import FlatModel
-from .probe import check_density
+from .probe import check_density, generators_kept
 from .validation import check_data, check_device, check_example, fitting_labels, vmap_refusal
 
 if TYPE_CHECKING:
@@ -94,8 +94,9 @@ class Posterior(Target):
         self.micro_batch_size = micro_batch_size or _micro_batch_size(self.device, convolutional)
         self.chain_batching_given = chain_batching is not None
         self._batch_chains("loop")
-        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
-        check_density(self.flat, self.likelihood, self.x, self.y)
+        with generators_kept(self.device):
+            check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
+            check_density(self.flat, self.likelihood, self.x, self.y)
         if chain_batching is not None or not convolutional:
             slowly = chain_batching is not None  # the user's word stands
             self.vmap_refusal = vmap_refusal(self._log_prob, self.flat.initial, self.x, self.y, slowly=slowly)

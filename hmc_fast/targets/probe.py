@@ -14,7 +14,7 @@ from ..errors import UserError
 from .flat_module import FlatModel
 from .likelihoods import Likelihood
 
-__all__ = ["check_density"]
+__all__ = ["check_density", "generators_kept"]
 
 _ROWS = 3
 # Relative to the largest output. The same pass twice has the same bits on a CPU; a GPU may add in another order.
@@ -33,7 +33,7 @@ def check_density(flat: FlatModel, likelihood: Likelihood, x: Inputs, y: Tensor)
     first = rows(x, slice(1))
     noise = torch.randn(flat.num_params, generator=torch.Generator().manual_seed(0), dtype=flat.dtype)
     row = flat.initial + 0.1 * noise.to(flat.device)
-    with torch.no_grad(), arithmetic("fp32", flat.device), _generators_kept(flat.device):
+    with torch.no_grad(), arithmetic("fp32", flat.device):
         before = {name: buffer.clone() for name, buffer in flat.module.named_buffers()}
         together = flat(row, x)
         if not bool(torch.isfinite(together).all()):
@@ -87,8 +87,8 @@ def _differ(first: Tensor, second: Tensor, tolerance: float) -> bool:
 
 
 @contextmanager
-def _generators_kept(device: torch.device) -> Iterator[None]:
-    """Torch's generators, from which a random model draws."""
+def generators_kept(device: torch.device) -> Iterator[None]:
+    """Torch's generators, from which a model draws if it is random, are left as found."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
