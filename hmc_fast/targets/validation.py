@@ -182,14 +182,18 @@ def vmap_refusal(
     slowly: operations without a batching rule, which vmap runs once per chain, are no reason.
     """
     both = row.expand(2, -1).clone().requires_grad_()
+    own = torch.arange(min(2, len(y)), device=y.device).expand(2, -1)  # the chains' minibatches
     try:
         with _fallback(slowly):
-            for grad in (False, True):
-                with torch.set_grad_enabled(grad):
-                    values = torch.func.vmap(log_prob, in_dims=(0, None, None))(both, rows(x, slice(2)), y[:2])
-            torch.autograd.grad(values.sum(), both)
+            with torch.no_grad():
+                torch.func.vmap(log_prob, in_dims=(0, None, None))(both, rows(x, slice(2)), y[:2])
+            with torch.enable_grad():
+                values = torch.func.vmap(log_prob)(both, rows(x, own), y[own])
+                torch.autograd.grad(values.sum(), both)
     except RuntimeError as error:
-        return str(error).strip().split("\n")[0][:160]
+        reason = str(error).strip().split("\n")[0][:160]
+        operation, _, rest = reason.partition(" hit the vmap fallback")
+        return f"no batching rule for {operation}" if rest else reason
     return None
 
 
