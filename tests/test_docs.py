@@ -1,4 +1,4 @@
-"""The worked example of docs/protocol.md is a sampler: it samples the right distribution, compiled or not."""
+"""What the pages in docs/ show works: the sampler of protocol.md samples the right distribution, compiled or not."""
 
 import importlib
 import re
@@ -42,3 +42,15 @@ def test_the_example_of_the_protocol_page_compiles_and_resumes(tmp_path, monkeyp
     np.testing.assert_allclose(plain.draws, compiled.draws, rtol=1e-4, atol=1e-5)
     again = sample(posterior, sampler, compile=True, out=tmp_path / "run", resume=True, **options)
     assert np.array_equal(again.draws, compiled.draws)
+
+
+def test_the_examples_of_the_page_on_models_and_data_run(capsys):
+    text = (PAGE.parent / "models_and_data.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict = {}
+    for block in code:
+        exec(block, names)
+    shown = capsys.readouterr().out
+    for printed in re.findall(r"print\(.*\)  # (.*)", text):
+        assert printed in shown
+    assert len(code) == 5
