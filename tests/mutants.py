@@ -652,6 +652,14 @@ mutate(
     ("        os.replace(temporary, path)\n", "        temporary.rename(path.with_suffix('.new'))\n"),
 )
 mutate(
+    "hmc_fast/results/draw_precision.py",
+    "results/test_draw_precision.py",
+    ("rows = rows - self.origin", "rows -= self.origin"),
+    ("_SPACING_OVER_SPREAD * sd", "sd"),
+    ("self.largest + _REACH * sd", "self.largest"),
+    ("magnitude.clamp(min=2.0**-14)", "magnitude"),
+)
+mutate(
     "hmc_fast/targets/probe.py",
     "test_drop_in.py",
     ("flat.initial + 0.1 * noise", "flat.initial + 0.0 * noise"),

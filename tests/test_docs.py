@@ -1,4 +1,4 @@
-"""What the pages in docs/ show works: the sampler of protocol.md samples the right distribution, compiled or not."""
+"""What the pages in docs/ show works, and the sampler of protocol.md samples the right distribution."""
 
 import importlib
 import re

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 from ..errors import UserError
-from ..results.draw_store import DrawStore
 from ..samplers.protocol import State, buffers
 from ..targets.base import Target
 
@@ -21,20 +20,25 @@ def human(count: float) -> str:
     return f"{count:.1f} TiB"
 
 
-def forecast(target: Target, state: State, store: DrawStore, average_bytes: int) -> str:
-    """One line on the memory allocated for the whole run; activations, bounded by `micro_batch_size`, are extra."""
-    chains = sum(tensor.nbytes for tensor in buffers(state))
+def forecast(
+    target: Target, state: State, average_bytes: int, *, draws: int, capacity: int, draw_bytes: int, on_disk: bool
+) -> str:
+    """One line on the memory allocated for the whole run; activations, bounded by `micro_batch_size`, are extra.
+
+    draw_bytes: of one draw of all chains.
+    """
+    chains, ring = sum(tensor.nbytes for tensor in buffers(state)), capacity * draw_bytes
     parts = [
         f"chains {human(chains)}",
-        f"ring of {store.capacity} draws {human(store.ring.nbytes)}",
+        f"ring of {capacity} draws {human(ring)}",
         f"data {human(target.nbytes)}",
         f"averages {human(average_bytes)}",
     ]
-    where = "on disk" if store.path is not None else "in host memory"
-    total = chains + store.ring.nbytes + target.nbytes + average_bytes
+    where = "on disk" if on_disk else "in host memory"
+    total = chains + ring + target.nbytes + average_bytes
     return (
         f"memory on {target.device}: {human(total)} ({', '.join(parts)}) and activations; "
-        f"all draws {where}: {human(store.nbytes)}"
+        f"all draws {where}: {human(draws * draw_bytes)}"
     )
 
 

@@ -7,6 +7,7 @@ Where a trajectory takes microseconds, one call makes several iterations, unless
 import math
 import time
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError
+from ..results.draw_precision import Spread
 from ..results.draw_store import DrawStore
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
@@ -47,6 +49,8 @@ class Loop:
 
     Attributes:
         kept: the iterations whose draws are stored; the last of them is the last of the run.
+        store: of draws; None until their dtype is known, at the latest when the first is kept.
+        spread: of the second half of burn-in, from which that dtype follows; None if it was given.
         trace: of all iterations; the first `iteration` rows are filled.
         predictions: at the test inputs; None without test inputs.
         fingerprint: what determines the draws; goes into the checkpoint.
@@ -57,7 +61,9 @@ class Loop:
     state: Any
     plan: Plan
     kept: list[int]
-    store: DrawStore
+    store: DrawStore | None
+    open_store: Callable[[torch.dtype], DrawStore]
+    spread: Spread | None
     trace: Trace
     predictions: StreamedPredictions | None
     output: Output
@@ -85,7 +91,7 @@ class Loop:
                         last_checkpoint = time.monotonic()
         finally:
             bar.close()
-        self.store.flush()
+        self.draws_so_far.flush()
 
     def _advance(self, bar: Progress, number: int) -> None:
         """`number` iterations."""
@@ -100,7 +106,9 @@ class Loop:
         rows = slice(first, first + number)
         self.trace.record(rows, info)
         self._refuse_divergence(rows)
-        self._keep(first, theta)
+        if warming_up and self.spread is not None and first + number > self.plan.burn_in // 2:
+            self.spread.add(theta[max(0, self.plan.burn_in // 2 - first) :])
+        self._keep(first, theta, bar)
         seconds = time.perf_counter() - begin
         self.trace.seconds[rows] = seconds / number
         self.iteration += number
@@ -135,13 +143,27 @@ class Loop:
                 "parameters are finite: keep the likelihood defined there (a clamp, or another form of it)"
             )
 
-    def _keep(self, first: int, theta: Tensor) -> None:
+    @property
+    def draws_so_far(self) -> DrawStore:
+        assert self.store is not None, "no draw was kept yet"
+        return self.store
+
+    def _open_store(self, bar: Progress) -> DrawStore:
+        """In half precision where that holds the draws."""
+        refusal = None if self.spread is None else self.spread.refusal()
+        if refusal is None:
+            return self.open_store(torch.float16)
+        bar.say(f"draws are stored in {str(self.target.dtype).removeprefix('torch.')}: {refusal}")
+        return self.open_store(self.target.dtype)
+
+    def _keep(self, first: int, theta: Tensor, bar: Progress) -> None:
         """Of the iterations from `first` on, which ended at `theta (number, C, D)`, those that are to be kept."""
         begin, end = bisect_left(self.kept, first), bisect_left(self.kept, first + len(theta))
         if begin == end:
             return
         kept = np.asarray(self.kept[begin:end])
         theta = theta[torch.from_numpy(kept - first)] if len(kept) < len(theta) else theta
+        self.store = self.store or self._open_store(bar)
         self.store.push(theta)
         if self.predictions is not None:
             before = self.kept[begin - 1] if begin else -1
@@ -173,19 +195,33 @@ class Loop:
     def function_values(self) -> np.ndarray:
         """Predicted values of each draw, float32 `(C, S, Q)`; Q = 0 without test inputs."""
         if self.predictions is None:
-            return np.empty((len(self.state.theta), self.store.count, 0), np.float32)
+            return np.empty((len(self.state.theta), self.draws_so_far.count, 0), np.float32)
         return self.predictions.function_values()
+
+    def rounding_effect(self) -> float:
+        """By how much storing the last state changes its predictions at the test inputs: probabilities, or the mean
+        in units of the predictive standard deviation. 0 without test inputs."""
+        theta, dtype = self.state.theta, self.draws_so_far.ring.dtype
+        if self.predictions is None or dtype == theta.dtype:
+            return 0.0
+        largest = torch.finfo(dtype).max
+        stored = theta.clamp(-largest, largest).to(dtype).to(theta.dtype)
+        return self.predictions.change(theta, stored)
 
     # --- checkpoint ---
 
     def save(self) -> None:
         """Writes the checkpoint, if the run has a directory."""
-        self.store.flush()
         tensors = checkpoint.saved_state(self.state) | self.trace[: self.iteration].tensors()
-        tensors["store.counts"] = self.store.counts
+        numbers = {"iteration": self.iteration, "draws": 0, "draw_bytes": 0}
+        if self.store is not None:
+            self.store.flush()
+            tensors["store.counts"] = self.store.counts
+            numbers |= {"draws": self.store.count, "draw_bytes": self.store.ring.element_size()}
+        if self.spread is not None:
+            tensors |= {f"spread.{name}": tensor for name, tensor in self.spread.state_dict().items()}
         if self.predictions is not None:
             tensors |= self.predictions.tensors()
-        numbers = {"iteration": self.iteration, "draws": self.store.count}
         self.output.write_checkpoint(checkpoint.Checkpoint(tensors, numbers, self.fingerprint))
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -193,6 +229,12 @@ class Loop:
         checkpoint.restore_state(self.state, saved)
         self.iteration = saved.numbers["iteration"]
         self.trace.restore(saved.tensors)
-        self.store.counts.copy_(saved.tensors["store.counts"])
+        if self.store is not None:
+            self.store.counts.copy_(saved.tensors["store.counts"])
+        if self.spread is not None:
+            prefix = "spread."
+            self.spread.load_state_dict(
+                {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
+            )
         if self.predictions is not None:
             self.predictions.restore(saved.tensors)

@@ -47,6 +47,13 @@ class Progress:
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())
             print(f"{phase} {self._done}/{self._total}  {shown}", file=sys.stderr, flush=True)
 
+    def say(self, line: str) -> None:
+        """Prints a line of its own."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        elif self._enabled:
+            print(line, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         if self._bar is not None:
             self._bar.close()

@@ -3,7 +3,7 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
 from ..kernels import ops
+from ..results.draw_precision import Spread
 from ..results.draw_store import DrawStore, bytes_per_draw, parse_capacity
 from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
@@ -42,7 +43,7 @@ def run(
     seed: int = 0,
     init: "str | Tensor" = "default",
     test: "Tensor | tuple[Tensor, Tensor] | None" = None,
-    draw_dtype: torch.dtype | None = None,
+    draw_dtype: "torch.dtype | Literal['auto']" = "auto",
     capacity: "int | str | None" = None,
     out: "str | Path | None" = None,
     resume: bool = False,
@@ -64,9 +65,9 @@ def run(
         init: initial states: "prior", "uniform", "model" or a tensor, see `Target.initial`. "default": draws from
             the prior, or uniform in (-2, 2) for a bare density, which has no prior.
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
-        draw_dtype: of stored draws, torch.float16, float32 or float64; None: float16, or for a bare density its own
-            dtype, because its few coordinates may lie many standard deviations from 0. The chain itself always
-            keeps full precision.
+        draw_dtype: of stored draws, torch.float16, float32 or float64. "auto": float16 where the second half of
+            burn-in shows that it holds every coordinate's spread (`results/draw_precision.py`), else the target's
+            dtype; for a bare density its own. The chain itself always keeps full precision.
         capacity: of the ring buffer on the device, in draws (64) or bytes ("512MB"). It does not affect results.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps everything in memory.
         resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
@@ -98,14 +99,14 @@ def run(
         theta = target.initial(init, chains, seed)
         output = Output() if out is None else OutputFolder(Path(out))
         saved = output.read_checkpoint() if resume else None
-        storage = _storage(target, plan, chains, draw_dtype, capacity)
+        storage = _storage(target, plan, chains, draw_dtype, capacity, saved)
         if saved is None:
-            output.check_room(draws * storage.draw_bytes)
+            output.check_room(draws * storage.draw_bytes(storage.dtype or target.dtype))
         graph = checked_graph(target, graph)
         target, reasons = _prepared(target, sampler, plan, chains, compile, graph, saved)
         if target.kernels == "auto" and (checked := check_kernels(target, chains)):
             reasons += (checked,)
-        fingerprint = _fingerprint(target, sampler, plan, theta, seed, storage.dtype)
+        fingerprint = _fingerprint(target, sampler, plan, theta, seed, draw_dtype)
         if saved is not None:
             output.assert_same_run(saved, fingerprint)
         if saved is None and sampler.batch_size is None:
@@ -118,7 +119,15 @@ def run(
             output.write_config(config)
         loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
         if progress:
-            memory = forecast(target, state, loop.store, 0 if predictions is None else predictions.nbytes)
+            memory = forecast(
+                target,
+                state,
+                0 if predictions is None else predictions.nbytes,
+                draws=draws,
+                capacity=storage.capacity(storage.dtype),
+                draw_bytes=storage.draw_bytes(storage.dtype),
+                on_disk=out is not None,
+            )
             print(*reasons, memory, sep="\n", file=sys.stderr)
         try:
             loop.run(progress=progress, profile=profile)
@@ -142,19 +151,41 @@ def _check_kinds(target: Any, sampler: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """How draws are stored. capacity: draws in the ring. draw_bytes: bytes per draw of all chains."""
+    """How draws of `shape (C, D)` are stored. dtype: None until burn-in has shown which."""
 
-    dtype: torch.dtype
-    capacity: int
-    draw_bytes: int
+    dtype: torch.dtype | None
+    shape: tuple[int, int]
+    wanted: "int | str | None"  # capacity of the ring, in the user's words
+    draws: int
+
+    def draw_bytes(self, dtype: torch.dtype | None) -> int:
+        """Of one draw of all chains; half precision while it is not known."""
+        return bytes_per_draw(*self.shape, dtype or torch.float16)
+
+    def capacity(self, dtype: torch.dtype | None) -> int:
+        return parse_capacity(self.wanted, self.draw_bytes(dtype), self.draws)
 
 
 def _storage(
-    target: Target, plan: Plan, chains: int, dtype: torch.dtype | None, capacity: "int | str | None"
+    target: Target,
+    plan: Plan,
+    chains: int,
+    draw_dtype: "torch.dtype | str",
+    capacity: "int | str | None",
+    saved: Checkpoint | None,
 ) -> _Storage:
-    dtype = dtype or target.default_draw_dtype
-    draw_bytes = bytes_per_draw(chains, target.num_params, dtype)
-    return _Storage(dtype, parse_capacity(capacity, draw_bytes, plan.draws), draw_bytes)
+    """Raises UserError for an unknown dtype or a capacity that is less than one draw."""
+    if draw_dtype == "auto":
+        dtype = target.default_draw_dtype
+        if saved is not None and saved.numbers["draw_bytes"]:
+            dtype = torch.float16 if saved.numbers["draw_bytes"] == 2 else target.dtype
+    elif isinstance(draw_dtype, torch.dtype):
+        dtype = draw_dtype
+    else:
+        raise UserError(f"draw_dtype {draw_dtype!r} is unknown: use 'auto', torch.float16, float32 or float64")
+    storage = _Storage(dtype, (chains, target.num_params), capacity, plan.draws)
+    storage.capacity(dtype or target.dtype)
+    return storage
 
 
 def _prepared(
@@ -176,7 +207,7 @@ def _prepared(
 
 
 def _fingerprint(
-    target: Target, sampler: Sampler, plan: Plan, theta: Tensor, seed: int, draw_dtype: torch.dtype
+    target: Target, sampler: Sampler, plan: Plan, theta: Tensor, seed: int, draw_dtype: "torch.dtype | str"
 ) -> dict[str, Any]:
     """Everything that determines the draws: a run resumes only from a checkpoint with the same fingerprint."""
     settings = {
@@ -208,16 +239,21 @@ def _open(
 ) -> Loop:
     """The loop at its first iteration, or at the iteration of the checkpoint."""
     chains, kept = len(state.theta), plan.kept_iterations(sampler)
-    store = DrawStore(
-        plan.draws,
-        chains,
-        target.num_params,
-        capacity=storage.capacity,
-        dtype=storage.dtype,
-        device=target.device,
-        path=output.draws_path,
-        count=0 if saved is None else saved.numbers["draws"],
-    )
+
+    def open_store(dtype: torch.dtype, count: int = 0) -> DrawStore:
+        return DrawStore(
+            plan.draws,
+            chains,
+            target.num_params,
+            capacity=storage.capacity(dtype),
+            dtype=dtype,
+            device=target.device,
+            path=output.draws_path,
+            count=count,
+        )
+
+    known = storage.dtype is not None
+    store = open_store(storage.dtype, 0 if saved is None else saved.numbers["draws"]) if storage.dtype else None
     loop = Loop(
         target=target,
         sampler=sampler,
@@ -225,6 +261,8 @@ def _open(
         plan=plan,
         kept=kept,
         store=store,
+        open_store=open_store,
+        spread=None if known else Spread(state.theta),
         trace=Trace.empty(kept[-1] + 1, chains),
         predictions=predictions,
         output=output,
@@ -244,11 +282,12 @@ def _publish(loop: Loop, seed: int) -> Run:
         sampler=loop.sampler,
         plan=loop.plan,
         seed=seed,
-        draws=loop.output.publish(loop.trace, loop.plan.burn_in, loop.store.draws()),
+        draws=loop.output.publish(loop.trace, loop.plan.burn_in, loop.draws_so_far.draws()),
         test=None if predictions is None else predictions.average.result(),
         curve=None if predictions is None else predictions.average.curve.cpu().numpy(),
         function_draws=loop.function_values(),
         history=loop.trace,
-        rounding=(int(loop.store.counts[0]), int(loop.store.counts[1])),
+        rounding=(int(loop.draws_so_far.counts[0]), int(loop.draws_so_far.counts[1])),
+        rounding_effect=loop.rounding_effect(),
         seconds=loop.seconds,
     )

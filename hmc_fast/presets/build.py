@@ -48,7 +48,7 @@ def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> 
         seed=settings.seed,
         init=init,
         test=(dataset.x_test, dataset.y_test),
-        draw_dtype=getattr(torch, settings.draw_dtype),
+        draw_dtype="auto" if settings.draw_dtype == "auto" else getattr(torch, settings.draw_dtype),
         capacity=settings.capacity,
         out=directory,
         resume=settings.resume,

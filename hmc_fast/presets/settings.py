@@ -99,7 +99,9 @@ class SampleSettings:
         topic=_COMPUTING,
         affects_draws=False,
     )
-    draw_dtype: Literal["float16", "float32"] = setting("float16", "Precision of stored draws.", topic=_COMPUTING)
+    draw_dtype: Literal["auto", "float16", "float32"] = setting(
+        "auto", "Precision of stored draws; auto: float16 where it holds every weight's spread.", topic=_COMPUTING
+    )
     profile: bool = setting(
         False,
         "Write a torch profiler trace of a few iterations (profile.json) and print the five largest costs.",

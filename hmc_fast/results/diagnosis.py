@@ -16,6 +16,7 @@ __all__ = ["Evidence", "Sentence", "sentences"]
 
 _RHAT, _RHAT_BAD = 1.01, 1.05
 _ESS_PER_CHAIN = 100
+_ROUNDING_EFFECT = 1e-2  # of one draw; float16 weights near 1 give some 1e-3, which averages out over draws
 _FEWEST_DRAWS = 4  # fewer leave a half-chain without a variance
 
 
@@ -40,7 +41,8 @@ class Evidence:
         burn-in. acceptance_rate, e_bfmi `(C,)`: None without a Metropolis test. kinetic_temperature: `(C, S)`, 2 K
         / D; None without a momentum. function: `(C, S, Q)`, Q = 0 without test inputs. test_score: `(C, S)`, log
         likelihood per test example of single draws; None without test labels. weight_rhat: `(D,)`, plain split
-        R-hat.
+        R-hat. overflowed: stored values beyond draw_dtype, clamped. lost: share of parameters whose spread is
+        within its rounding. rounding_effect: largest change of a prediction by rounding.
     """
 
     potential: np.ndarray
@@ -52,6 +54,10 @@ class Evidence:
     function: np.ndarray
     test_score: np.ndarray | None
     weight_rhat: np.ndarray
+    draw_dtype: str = "float32"
+    overflowed: int = 0
+    lost: float = 0.0
+    rounding_effect: float = 0.0
 
     @cached_property
     def function_rhat(self) -> np.ndarray:
@@ -74,6 +80,7 @@ def sentences(run: Evidence) -> list[Sentence]:
         *_kinetic_temperature(run),
         *_predictions(run),
     ]
+    found += _rounding(run)
     notes = [*_weights(run)]
     if run.function.shape[2] == 0:
         found, notes = found + notes, []
@@ -202,6 +209,20 @@ def _predictions(run: Evidence) -> Iterator[str]:
                 f"R-hat of the test log likelihood of single draws is {value:.2f}, above {_RHAT_BAD}: take more "
                 "draws."
             )
+
+
+def _rounding(run: Evidence) -> Iterator[str]:
+    """What storing the draws in draw_dtype has done to them."""
+    cure = "use draw_dtype=torch.float32"
+    if run.overflowed:
+        yield f"{run.overflowed:,} stored values are beyond {run.draw_dtype} and were clamped: {cure}."
+    if run.lost:
+        yield f"{run.lost:.0%} of the parameters lost their spread when rounded to {run.draw_dtype}: {cure}."
+    if run.rounding_effect > _ROUNDING_EFFECT:
+        yield (
+            f"Rounding the draws to {run.draw_dtype} changes predictions by up to {run.rounding_effect:.2g}, so "
+            f"run.predict differs from run.test: {cure}."
+        )
 
 
 def _weights(run: Evidence) -> Iterator[str]:

@@ -38,6 +38,7 @@ class Run:
         function_draws: float32 `(C, S, Q)`, predictions of each draw at the first test points.
         history: the trace as arrays, one per column.
         rounding: how many values overflowed, and how many became subnormal, in the stored draws.
+        rounding_effect: the largest change of a prediction that storing the last state makes, see `Loop`.
     """
 
     target: Target
@@ -51,6 +52,7 @@ class Run:
     history: Trace
     rounding: tuple[int, int]
     seconds: float
+    rounding_effect: float = 0.0
 
     @property
     def num_chains(self) -> int:

@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..kernels import ops
 from .diagnosis import Evidence
 from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat
+from .draw_precision import lost_coordinates
 from .predictions import Classification
 from .trace import Trace
 
@@ -119,6 +120,10 @@ class RunDiagnostics:
             function=self.run.function_draws,
             test_score=self.test_log_likelihood,
             weight_rhat=per_parameter(plain_rhat, self.run.draws),
+            draw_dtype=str(self.run.draws.dtype),
+            overflowed=self.run.rounding[0],
+            lost=lost_coordinates(self.run.draws) if sampling.accepted.any() else 0.0,
+            rounding_effect=self.run.rounding_effect,
         )
 
     @property

@@ -165,6 +165,8 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         "draws_bytes": int(run.draws.nbytes),
         "draws_overflowed": run.rounding[0],
         "draws_subnormal": run.rounding[1],
+        "draws_dtype": str(run.draws.dtype),
+        "rounding_effect": run.rounding_effect,
         "peak_memory_bytes": _peak_memory(run.target.device),
         "device": str(run.target.device),
         "sampler": run.sampler.name,

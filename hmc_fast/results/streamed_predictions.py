@@ -14,6 +14,7 @@ __all__ = ["StreamedPredictions"]
 
 # Function values kept per draw for R-hat and ESS: enough test points to represent the rest.
 _MAX_FUNCTION_VALUES = 1000
+_MAX_CHANGES = 256  # test points at which the effect of rounding is measured
 _FUNCTION_WINDOW = 64  # draws whose function values are buffered on the device
 
 
@@ -67,6 +68,15 @@ class StreamedPredictions:
         self._recent.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
         if len(self._recent) == _FUNCTION_WINDOW:
             self._collect()
+
+    def change(self, theta: Tensor, other: Tensor) -> float:
+        """The largest change of a prediction from `theta` to `other (C, D)`, at the first test points."""
+        inputs = rows(self.inputs, slice(_MAX_CHANGES))
+        first, second = (self.target.predict(draw, inputs).double() for draw in (theta, other))
+        difference = (first - second).abs()
+        if self.average.task == "regression":
+            difference = difference[..., 0] / first[..., 1].sqrt()
+        return float(difference.max())
 
     def _collect(self) -> None:
         """Moves function values to the host: once per window, so that no iteration waits for its predictions."""

@@ -46,7 +46,8 @@ class Target(ABC):
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
-        default_init: what "default" means to `initial`. default_draw_dtype: of stored draws.
+        default_init: what "default" means to `initial`. default_draw_dtype: of stored
+            draws; None: half precision where burn-in shows that it holds them.
     """
 
     num_params: int
@@ -62,7 +63,7 @@ class Target(ABC):
     vmap_refusal: str | None = None
     micro_batch_size: int = sys.maxsize
     default_init: str = "prior"
-    default_draw_dtype: torch.dtype = torch.float16
+    default_draw_dtype: torch.dtype | None = None
 
     # --- the density ---
 

@@ -1,28 +1,16 @@
 """Interrupted runs: resumed to the very same draws, refused with other settings, damage named."""
 
-import os
 import signal
 
 import numpy as np
 import pandas as pd
 import pytest
+from interruption import interrupt_at
 
 import hmc_fast
 from cases import RUNS, go
 from hmc_fast.engine import checkpoint
 from hmc_fast.engine.loop import Interrupted
-
-
-def interrupt_at(monkeypatch, iteration):
-    """Makes Ctrl-C arrive during one iteration."""
-    real = hmc_fast.engine.runner.Loop._advance
-
-    def iterate(self, bar, number):
-        if self.iteration <= iteration < self.iteration + number:
-            os.kill(os.getpid(), signal.SIGINT)
-        real(self, bar, number)
-
-    monkeypatch.setattr(hmc_fast.engine.runner.Loop, "_advance", iterate)
 
 
 @pytest.mark.parametrize("sampler", RUNS)
