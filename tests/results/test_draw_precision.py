@@ -34,7 +34,8 @@ def test_spacing_is_that_of_float16():
         (100.0, 1.0, None),  # spacing 1/16
         (1000.0, 0.1, "3 of 3 coordinates would be rounded"),
         (0.0, 1e-8, "3 of 3 coordinates would be rounded"),  # among the subnormal numbers
-        (0.0, 3e4, "3 might overflow"),
+        (20.0, 0.05, "3 of 3 coordinates would be rounded"),  # spacing 1/64
+        (0.0, 1e4, "3 might overflow"),  # nothing is beyond yet
         (3e5, 1e4, "3 might overflow"),
         (1.0, 0.0, "3 of 3 coordinates would be rounded"),
     ],
