@@ -1,5 +1,6 @@
 """Whether a model and a likelihood are a density: the same value every time, one example's from itself alone."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +13,7 @@ from ..compute.batches import Inputs, rows
 from ..compute.precision import arithmetic
 from ..errors import UserError
 from .flat_module import FlatModel
-from .likelihoods import Likelihood
+from .likelihoods import Categorical, Likelihood
 
 __all__ = ["check_density", "generators_kept"]
 
@@ -46,6 +47,8 @@ def check_density(flat: FlatModel, likelihood: Likelihood, x: Inputs, y: Tensor)
                 "keeps a state, so the posterior has no fixed density: call model.eval(), or take it out (a "
                 "functional dropout needs training=self.training)"
             )
+        if isinstance(likelihood, Categorical):
+            _warn_of_probabilities(together)
         if len(y) == 1:
             return
         alone = flat(row, first)
@@ -62,6 +65,21 @@ def check_density(flat: FlatModel, likelihood: Likelihood, x: Inputs, y: Tensor)
                 f"{tuple(together.shape)} and y of shape {tuple(y.shape)} broadcast: give both the same shape, for "
                 "example outputs.squeeze(-1)"
             )
+
+
+def _warn_of_probabilities(outputs: Tensor) -> None:
+    """Of outputs that are probabilities already, softmax makes nearly uniform ones."""
+    sums = outputs.detach().sum(-1)
+    if (
+        outputs.shape[-1] > 1
+        and bool((outputs >= 0).all())
+        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+    ):
+        warnings.warn(
+            "the model's outputs are probabilities (not negative, with sum 1), but the categorical likelihood "
+            "takes logits: remove the model's softmax",
+            stacklevel=4,
+        )
 
 
 def _refuse_written_buffers(flat: FlatModel, before: dict[str, Tensor]) -> None:

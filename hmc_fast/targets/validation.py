@@ -1,6 +1,5 @@
 """Validation before sampling: rejects models without a fixed density, and data that do not fit."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -146,23 +145,6 @@ def check_example(outputs_of: Callable[[Any], Tensor], likelihood: Likelihood, x
         raise UserError(
             f"the likelihood returned shape {tuple(value.shape)} for one example: it must return one log "
             "likelihood per example, (B,)"
-        )
-    if isinstance(likelihood, Categorical):
-        _warn_of_probabilities(outputs_of(rows(x, slice(8))))
-
-
-def _warn_of_probabilities(outputs: Tensor) -> None:
-    """Of outputs that are probabilities already, softmax makes nearly uniform ones."""
-    sums = outputs.detach().sum(-1)
-    if (
-        outputs.shape[-1] > 1
-        and bool((outputs >= 0).all())
-        and torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
-    ):
-        warnings.warn(
-            "the model's outputs are probabilities (not negative, with sum 1), but the categorical likelihood "
-            "takes logits: remove the model's softmax",
-            stacklevel=4,
         )
 
 
