@@ -166,7 +166,8 @@ class GradientPass:
             rows = theta.detach().requires_grad_()
             function = _over_chains(self.log_prob, shared=how.shared) if how.batched else self.log_prob
             values = function(rows, x, y)
-            (gradient,) = torch.autograd.grad(values.sum() * how.scale, rows)
+            # Weighted where autograd begins: the gradient of their scaled sum, with three launches fewer.
+            (gradient,) = torch.autograd.grad(values, rows, torch.full_like(values, how.scale))
         _write(how, grad, log_lik, gradient, values.detach())
 
     def _traced(self, how: _Pass, theta: Tensor, x: Tensor, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
