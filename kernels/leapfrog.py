@@ -34,7 +34,7 @@ _DECAY = tl.constexpr(DECAY)
 _NOISE = tl.constexpr(NOISE)
 
 
-@triton.jit(do_not_specialize=["key0", "key1", "stream"])
+@triton.jit(do_not_specialize=["first_quad", "key0", "key1", "stream"])
 def _kick_kernel(
     # pointers
     theta_ptr,  # (C, D), written if DRIFT

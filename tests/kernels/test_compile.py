@@ -88,7 +88,6 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
         False,
     ),
 }
-SCALARS = ("key0", "key1", "stream")
 
 
 def compile_variant(
@@ -114,7 +113,7 @@ def compile_variant(
             fixed[(i,)] = ({"BLOCK": block} | constants).get(name)
             continue
         signature[name] = pointers.get(name) or parameter.annotation_type or "i32"
-        integer = signature[name] == "i32" and name not in SCALARS
+        integer = signature[name] == "i32" and not parameter.do_not_specialize
         if name in pointers or (integer and aligned):
             attributes[(i,)] = [["tt.divisibility", 16]]
     source = ASTSource(fn=function, signature=signature, constexprs=fixed, attrs=attributes)
