@@ -16,6 +16,7 @@ HMC's.
 
 from collections.abc import Callable
 from functools import partial
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -54,7 +55,7 @@ class AdjustedMCLMCState(AdaptiveChain):
         unit_of_length = float(target.num_params**0.5)
         super().__init__(sampler, target, theta, seed, graph, warm_up_iterations, unit_of_length=unit_of_length)
         self.kinetic_change = torch.zeros_like(self.origin.kinetic_energy)
-        self.trajectory = IsokineticTrajectory(self, graph)
+        self.trajectory = IsokineticTrajectory(proxy(self), graph)  # a cycle would keep the graphs in memory
 
 
 class IsokineticTrajectory:

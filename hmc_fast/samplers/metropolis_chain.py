@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -70,12 +71,12 @@ class Chain:
     def call(self, function: Callable[[Any], Any]) -> Any:
         """`function(self)` by the target's path, or captured. For work done once per iteration."""
         if function not in self._calls:
-            work = partial(function, self)
+            work = partial(function, proxy(self))  # a cycle would keep graphs in memory after their chain
             if self._graph is False:
                 self._calls[function] = program(self.target, work, *self.log_lik.shape)
             else:
                 name = f"{function.__name__!r} of an iteration"
-                self._calls[function] = Captured(work, name, lambda: buffers(self), self._graph, self._pool)
+                self._calls[function] = Captured(work, name, partial(buffers, proxy(self)), self._graph, self._pool)
         return self._calls[function]()
 
     def iterate(self, function: Callable[[Any], tuple[Tensor, ...]], *, often: bool = True) -> tuple[Tensor, ...]:
@@ -95,10 +96,11 @@ class Chain:
     ) -> Callable[[], tuple[Tensor, ...]]:
         """Returns theta, too."""
         if function not in self._calls:
+            chain = proxy(self)
 
             def work() -> tuple[Tensor, ...]:
-                figures = function(self)
-                return (self.theta.clone(), *figures)
+                figures = function(chain)
+                return (chain.theta.clone(), *figures)
 
             self._calls[function] = whole(self.target, work, *self.log_lik.shape, often=often)
         return self._calls[function]

@@ -11,7 +11,9 @@ There is no Metropolis test, so a chain that diverges to NaN or infinity is lost
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -118,7 +120,7 @@ class MinibatchChain:
         self.set_coefficients()
         step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
         self._repeats = Repeats()
-        self._steps = whole(target, lambda: repeat(step, self._repeats), num_chains, batch_size)
+        self._steps = whole(target, partial(repeat, step, self._repeats), num_chains, batch_size)
 
     @property
     def grad(self) -> Tensor:
@@ -185,22 +187,23 @@ class MinibatchChain:
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
         target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
+        chain, sampler = proxy(self), self._sampler  # a cycle would keep the graph in memory after its chain
         if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
             target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
-            if self._sampler.schedule is not None:
-                self.set_coefficients()
+            if sampler.schedule is not None:
+                chain.set_coefficients()
             if batch is scratch.indices:
-                self._minibatches.read(self.steps.on_device, batch)
+                chain._minibatches.read(chain.steps.on_device, batch)
 
         def gradient() -> None:
-            target.log_likelihood_and_grad(self.theta, scratch.grad, log_lik, batch)
+            target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)
 
         def update() -> None:
-            self._sampler.update(self)
+            sampler.update(chain)
             scratch.log_lik_sum.add_(log_lik.double().mean(1) * target.num_data)
-            self.steps.on_device.add_(1)
+            chain.steps.on_device.add_(1)
 
         written = [self.theta, *buffers(self)]
         return GradientStep(target, gradient, update, written, count=log_lik.shape[1], prepare=prepare, graph=graph)
