@@ -168,5 +168,5 @@ def _update(
                 momentum.shape[1], stride, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
                 FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK,
-                num_warps=launch.NUM_WARPS, **launch.UNFUSED,
+                num_warps=launch.NUM_WARPS if step is None else launch.NOISE_WARPS, **launch.UNFUSED,
             )  # fmt: skip
