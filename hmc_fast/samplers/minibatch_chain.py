@@ -148,14 +148,16 @@ class MinibatchChain:
     def set_coefficients(self) -> None:
         """Computed on the device from the step counter; nothing is read back, so a captured step may do it."""
         sampler, step = self._sampler, self.steps.on_device
-        # torch.full, not torch.tensor: a copy from the host would wait for the device
-        step_size = torch.full_like(step, sampler.step_size, dtype=torch.float64)
-        explores = torch.zeros_like(step, dtype=torch.bool)
-        if sampler.schedule is not None:
+        if sampler.schedule is None:
+            self.step_size.fill_(sampler.step_size)
+            explores = torch.zeros_like(step, dtype=torch.bool)
+        else:
             steps = sampler.gradients_per_iteration(self.target)
-            step_size *= sampler.schedule.multiplier(step, steps) ** sampler.step_size_power
+            multiplier = sampler.schedule.multiplier(step, steps)
+            if sampler.step_size_power != 1:
+                multiplier = multiplier**sampler.step_size_power
+            self.step_size.copy_(sampler.step_size * multiplier)
             explores = sampler.schedule.explores(step, steps)
-        self.step_size.copy_(step_size)
         sampler.coefficients(self, self.step_size, explores).write(self.coefficients, self.target.temperature)
 
     def advance(self, batch: Tensor | None = None) -> Info:
@@ -202,7 +204,7 @@ class MinibatchChain:
 
         def update() -> None:
             sampler.update(chain)
-            scratch.log_lik_sum.add_(log_lik.double().mean(1) * target.num_data)
+            scratch.log_lik_sum.add_(log_lik.mean(1, dtype=torch.float64), alpha=target.num_data)
             chain.steps.on_device.add_(1)
 
         written = [self.theta, *buffers(self)]
