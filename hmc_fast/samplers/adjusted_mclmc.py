@@ -199,8 +199,7 @@ class AdjustedMCLMC(Sampler):
     def test(self, state: AdjustedMCLMCState) -> tuple[Tensor, ...]:
         """theta = theta' with probability min(1, exp(-dH))."""
         energy_error = self.energy_error(state)
-        test = metropolis_test(energy_error, state.uniform(), self.acceptance)
-        test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
+        test = metropolis_test(energy_error, state.uniform(), self.acceptance, untested=state.untested)
         state.take(test.accepted)
         # NaN: the momentum has a fixed length, so there is no kinetic energy to report
         return state.outcome(energy_error, test, torch.full_like(energy_error, torch.nan))

@@ -59,7 +59,7 @@ def test_the_ends_of_an_iteration(launched):
     sampler = SAMPLERS["hmc"]()
     state = sampler.init(posterior, posterior.initial("prior", 3, 0), seed=1)
     ends = launched(lambda: sampler.begin(state)), launched(lambda: sampler.test(state))
-    assert sum(map(len, ends)) <= 51, ends
+    assert sum(map(len, ends)) <= 43, ends
 
 
 SCHEDULE = hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
