@@ -5,25 +5,26 @@ Counted on the CPU, where torch dispatches the same operations; fused kernels wh
 
 import pytest
 import torch
+from torch.overrides import TorchFunctionMode
 
 import hmc_fast
 from cases import SAMPLERS, classifier
 from gpu_assurance import launches
-from hmc_fast.kernels import ops
 
 
-@pytest.fixture
-def launched(monkeypatch):
-    """The names of what a function launches."""
+class Pretend(TorchFunctionMode):
+    """Tensors say that they are on a GPU."""
 
-    def names(function):
-        with monkeypatch.context() as patch, launches.Counted() as counted:
-            patch.setattr(ops, "_use_triton", lambda tensor, impl: True)
-            with launches.kernels(lambda kernel, name, *_: counted.names.append(name)):
-                function()
-        return counted.names
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return True if func == torch.Tensor.is_cuda.__get__ else func(*args, **(kwargs or {}))
 
-    return names
+
+def launched(function):
+    """The names of what it launches."""
+    counted = launches.Counted()
+    with counted, Pretend(), launches.kernels(lambda kernel, name, *_: counted.names.append(name)):
+        function()
+    return counted.names
 
 
 def gradient(posterior, theta, indices=None):
@@ -44,7 +45,7 @@ def alone(posterior, rows):
 
 
 @pytest.mark.parametrize(("way", "passes"), [("vmap", 1), ("loop", 3)])
-def test_the_tail_of_a_gradient(launched, way, passes):
+def test_the_tail_of_a_gradient(way, passes):
     """The weights of the examples, autograd's concatenation, the two results written."""
     posterior = classifier()[0].prepared(path="eager", chain_batching=way)
     theta = posterior.initial("prior", 3, 0)
@@ -54,7 +55,7 @@ def test_the_tail_of_a_gradient(launched, way, passes):
     assert len(whole) / passes - (len(model) - 1) <= 4, whole
 
 
-def test_the_ends_of_an_iteration(launched):
+def test_the_ends_of_an_iteration():
     posterior = classifier()[0]
     sampler = SAMPLERS["hmc"]()
     state = sampler.init(posterior, posterior.initial("prior", 3, 0), seed=1)
@@ -66,7 +67,7 @@ SCHEDULE = hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
 
 
 @pytest.mark.parametrize(("schedule", "allowed"), [(None, 8), (SCHEDULE, 31)], ids=["constant", "cyclical"])
-def test_a_minibatch_step(launched, schedule, allowed):
+def test_a_minibatch_step(schedule, allowed):
     """Beside its gradient: the schedule, the indices, the update, the log likelihood's sum, the clock."""
     posterior = classifier()[0]
     theta, counts = posterior.initial("prior", 3, 0), []
