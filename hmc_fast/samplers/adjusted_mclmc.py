@@ -16,7 +16,6 @@ HMC's.
 
 from collections.abc import Callable
 from functools import partial
-from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .metropolis_chain import refuse_batch
-from .protocol import Info, Sampler
+from .protocol import Info, Sampler, held
 from .window_adaptation import GUESSED_LEAPFROG, AdaptiveChain, TrajectoryLength, check_target_acceptance
 
 __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]
@@ -55,7 +54,7 @@ class AdjustedMCLMCState(AdaptiveChain):
         unit_of_length = float(target.num_params**0.5)
         super().__init__(sampler, target, theta, seed, graph, warm_up_iterations, unit_of_length=unit_of_length)
         self.kinetic_change = torch.zeros_like(self.origin.kinetic_energy)
-        self.trajectory = IsokineticTrajectory(proxy(self), graph)  # a cycle would keep the graphs in memory
+        self.trajectory = IsokineticTrajectory(held(self, target.device), graph)
 
 
 class IsokineticTrajectory:

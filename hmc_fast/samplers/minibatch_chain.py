@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
-from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -28,7 +27,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target, positive
-from .protocol import Clock, Info, buffers
+from .protocol import Clock, Info, buffers, held
 
 __all__ = ["MinibatchChain", "MinibatchSampler", "check_friction"]
 
@@ -189,7 +188,7 @@ class MinibatchChain:
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
         target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
-        chain, sampler = proxy(self), self._sampler  # a cycle would keep the graph in memory after its chain
+        chain, sampler = held(self, target.device), self._sampler
         if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
             target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 

@@ -11,6 +11,7 @@ import torch
 
 from cases import SAMPLERS, classifier
 from hmc_fast.dynamics.gradient_step import GradientStep
+from hmc_fast.samplers import adjusted_mclmc, metropolis_chain, minibatch_chain
 from hmc_fast.samplers.metropolis_chain import Chain
 from hmc_fast.samplers.protocol import buffers
 
@@ -39,6 +40,8 @@ def units(monkeypatch):
         steps.append(weakref.ref(self))
 
     monkeypatch.setattr(GradientStep, "__init__", init)
+    for module in (adjusted_mclmc, metropolis_chain, minibatch_chain):  # as on a GPU
+        monkeypatch.setattr(module, "held", lambda state, device: weakref.proxy(state))
     call = Chain.call
     monkeypatch.setattr(Chain, "call", lambda self, function: watched(lambda: call(self, function), buffers(self)))
     gc.freeze()
