@@ -142,8 +142,8 @@ def buffers(state: Any) -> list[Tensor]:
 
 
 def held(state: Any, device: torch.device) -> Any:
-    """`state`, for its own steps to refer to: on a GPU weakly, so that its graphs and their memory are freed with it,
-    not by the cyclic collector. On a CPU steps may be compiled, and no weak reference can be traced."""
+    """`state`, for its own steps to refer to: on a GPU weakly, so that its graphs and their memory are freed with
+    it, not by the cyclic collector. On a CPU steps may be compiled, and no weak reference can be traced."""
     return state if device.type == "cpu" else proxy(state)
 
 
