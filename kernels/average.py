@@ -17,7 +17,7 @@ from torch import Tensor
 from . import launch
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def _average_kernel(
     # pointers
     logits_ptr,  # (R, K)

@@ -25,7 +25,7 @@ from .prior import FLAT, Segment
 _FLAT = tl.constexpr(FLAT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_quad", "first_partial", "num_partials"])
 def _energy_kernel(
     # pointers; a term of the sum is skipped if its pointer is None
     theta_ptr,  # (C, D): log p(theta), unless new_theta_ptr asks for the difference

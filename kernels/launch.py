@@ -18,6 +18,8 @@ from .reference import Counter
 # Elements per program and warps of the update kernels: 8 elements per thread, two 16-byte loads per float32
 # buffer. Unmeasured: to be swept by benchmarks/bench_kernels.py.
 BLOCK, NUM_WARPS = 1024, 4
+# With noise, 4 elements per thread: 8 take 80 to 104 registers where rows are not aligned, 4 take 48.
+NOISE_WARPS = 8
 # Products and sums are rounded one by one, as in the twins: which of them the compiler would fuse depends on the
 # block size.
 UNFUSED = {"enable_fp_fusion": False}

@@ -34,7 +34,7 @@ _DECAY = tl.constexpr(DECAY)
 _NOISE = tl.constexpr(NOISE)
 
 
-@triton.jit(do_not_specialize=["key0", "key1", "stream"])
+@triton.jit(do_not_specialize=["first_quad", "key0", "key1", "stream"])
 def _kick_kernel(
     # pointers
     theta_ptr,  # (C, D), written if DRIFT
@@ -168,5 +168,5 @@ def _update(
                 momentum.shape[1], stride, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
                 FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK,
-                num_warps=launch.NUM_WARPS, **launch.UNFUSED,
+                num_warps=launch.NUM_WARPS if step is None else launch.NOISE_WARPS, **launch.UNFUSED,
             )  # fmt: skip

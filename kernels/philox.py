@@ -21,11 +21,32 @@ def _unit(bits):
 
 
 @triton.jit
+def _cos_sin(angle):
+    """Cosine and sine of angles in (0, 2 pi), float32, to 1e-7.
+
+    `tl.cos` would also reduce huge arguments, which costs a stack and registers even where there are none.
+    """
+    quarter = (angle * 0.6366197723675814 + 0.5).to(tl.int32)  # the nearest multiple of pi / 2
+    turns = quarter.to(tl.float32)
+    x = (angle - turns * 1.5703125) - turns * 4.838267948966e-4  # pi / 2 in two parts; the first product is exact
+    square = x * x
+    # minimax polynomials on [-pi/4, pi/4], from Cephes (sinf.c)
+    tail = -1.6666654611e-1 + square * (8.3321608736e-3 + square * -1.9515295891e-4)
+    sine = x + x * square * tail
+    tail = 4.166664568298827e-2 + square * (-1.388731625493765e-3 + square * 2.443315711809948e-5)
+    cosine = 1.0 - 0.5 * square + square * square * tail
+    odd = (quarter & 1) != 0
+    real, imaginary = tl.where(odd, sine, cosine), tl.where(odd, cosine, sine)
+    real = tl.where(((quarter + 1) & 2) != 0, -real, real)
+    return real, tl.where((quarter & 2) != 0, -imaginary, imaginary)
+
+
+@triton.jit
 def _pair(bits0, bits1):
     """Box-Muller: two words -> two standard normals, float32."""
     radius = tl.sqrt(-2.0 * tl.log(_unit(bits0)))
-    angle = _unit(bits1) * 6.283185307179586
-    return radius * tl.cos(angle), radius * tl.sin(angle)
+    cosine, sine = _cos_sin(_unit(bits1) * 6.283185307179586)
+    return radius * cosine, radius * sine
 
 
 @triton.jit

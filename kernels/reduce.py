@@ -18,7 +18,7 @@ BLOCK, NUM_WARPS = 2048, 8
 _FINISH_BLOCK = 2048
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_partials"])
 def _finish_kernel(
     # pointers
     partials_ptr,  # (C, P) float64

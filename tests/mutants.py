@@ -276,7 +276,8 @@ mutate(
     ("accepted = uniform < torch.exp(-safe)", "accepted = uniform < torch.exp(-safe / 2)"),
     ("torch.exp(-safe.clamp_min(0))", "torch.exp(-safe)"),
     ("safe = torch.where(finite, energy_error, torch.inf)", "safe = torch.where(finite, energy_error, -torch.inf)"),
-    ("~finite | (safe > DIVERGENCE_THRESHOLD)", "~finite"),
+    ("safe > DIVERGENCE_THRESHOLD", "safe == torch.inf"),
+    ("accepted | (untested & finite)", "accepted | untested"),
     ("(new_log_lik.double() - log_lik.double()).sum(1)", "(new_log_lik.sum(1) - log_lik.sum(1)).double()"),
 )
 
@@ -581,13 +582,13 @@ DISTRIBUTION = "samplers/test_stationary_distributions.py"
 mutate(
     "hmc_fast/samplers/minibatch_chain.py",
     PROTOCOL + " " + DISTRIBUTION,
-    ("** sampler.step_size_power", ""),
+    ("multiplier**sampler.step_size_power", "multiplier"),
     (
-        "log_lik.double().mean(1) * target.num_data)\n            self.steps",
-        "log_lik.double().sum(1))\n            self.steps",
+        "log_lik.mean(1, dtype=torch.float64), alpha=target.num_data)",
+        "log_lik.sum(1, dtype=torch.float64))",
         "samplers/test_minibatch_chain.py",
     ),
-    ("            self.steps.on_device.add_(1)\n", ""),
+    ("            chain.steps.on_device.add_(1)\n", ""),
 )
 mutate(
     "hmc_fast/samplers/sghmc.py",

@@ -37,7 +37,7 @@ class EnergyVariance:
     def restart(self, step_size: float) -> None:
         """Forgets the past and restarts at `step_size`."""
         self.state.zero_()
-        self.state[_STEP] = step_size
+        self.state[_STEP].fill_(step_size)  # assigned, it would be copied from the host, which waits for the device
 
     def update(self, energy_error: Tensor, counts: Tensor) -> None:
         """Adapts to one step's `energy_error (C,)`, in the chains where `counts (C,)` is true. If one of them is

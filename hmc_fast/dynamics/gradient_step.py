@@ -74,33 +74,36 @@ class GradientStep:
         graph: Graph = False,
         pool: Pool | None = None,
     ) -> None:
-        self._parts = [part for part in (prepare, gradient, update) if part is not None]
-        self._captured: Captured | None = None
-        if graph is not False and target.device.type == "cuda":
-            self._captured = Captured(self._run, "a leapfrog step", lambda: buffers, graph, pool)
+        parts = [part for part in (prepare, gradient, update) if part is not None]
         if target.single_pass(len(buffers[0]), count):
-            parts = tuple(self._parts)
 
             def together() -> None:
                 for part in parts:
                     part()
 
-            self._parts = [program(target, together, len(buffers[0]), count)]
+            prepared: list[Callable[[], object]] = [program(target, together, len(buffers[0]), count)]
         else:
-            self._parts = [
-                part if part is gradient else program(target, part, len(buffers[0]), count) for part in self._parts
+            prepared = [
+                part if part is gradient else program(target, part, len(buffers[0]), count) for part in parts
             ]
+
+        @torch.no_grad()
+        def run() -> None:
+            for part in prepared:
+                part()
+
+        self._run = run
+        self._captured: Captured | None = None
+        if (
+            graph is not False and target.device.type == "cuda"
+        ):  # not of a method: no cycle keeps the graph in memory
+            self._captured = Captured(run, "a leapfrog step", lambda: buffers, graph, pool)
 
     def __call__(self) -> None:
         if self._captured is None or is_recording():
             self._run()
         else:
             self._captured()
-
-    @torch.no_grad()
-    def _run(self) -> None:
-        for part in self._parts:
-            part()
 
 
 class _Watch(WatchingMode):

@@ -46,7 +46,9 @@ def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
     return (new_log_lik.double() - log_lik.double()).sum(1)
 
 
-def metropolis_test(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio") -> MetropolisTest:
+def metropolis_test(
+    energy_error: Tensor, uniform: Tensor, rule: Acceptance = "log_ratio", *, untested: Tensor | None = None
+) -> MetropolisTest:
     """Whether each chain accepts its proposal.
 
     Args:
@@ -55,8 +57,9 @@ def metropolis_test(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "l
         rule: "log_ratio" tests log u < -dH. "density_ratio" is the textbook form
             u < p(new) N(m_new) / (p(old) N(m_old)). Densities would under- or overflow, so the ratio is computed
             as exp of a difference of logarithms: the same test, up to rounding.
+        untested: bool, `(1,)`: where true, every finite dH is accepted.
     """
-    finite = torch.isfinite(energy_error)
+    finite = energy_error.abs() < torch.inf
     safe = torch.where(finite, energy_error, torch.inf)
     accept_prob = torch.exp(-safe.clamp_min(0))
     uniform = uniform.double()
@@ -64,4 +67,6 @@ def metropolis_test(energy_error: Tensor, uniform: Tensor, rule: Acceptance = "l
         accepted = torch.log(uniform) < -safe
     else:
         accepted = uniform < torch.exp(-safe)
-    return MetropolisTest(accepted & finite, accept_prob, ~finite | (safe > DIVERGENCE_THRESHOLD))
+    if untested is not None:
+        accepted = accepted | (untested & finite)
+    return MetropolisTest(accepted, accept_prob, safe > DIVERGENCE_THRESHOLD)

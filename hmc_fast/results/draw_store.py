@@ -27,7 +27,7 @@ def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
     """Bytes of one stored draw of all chains. Raises UserError for an unsupported dtype."""
     if dtype not in _NUMPY:
         raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16, float32 or float64")
-    return num_chains * num_params * torch.empty(0, dtype=dtype).element_size()
+    return num_chains * num_params * dtype.itemsize
 
 
 def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int) -> int:

@@ -29,7 +29,7 @@ from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .metropolis_chain import refuse_batch
-from .protocol import Info, Sampler
+from .protocol import Info, Sampler, held
 from .window_adaptation import GUESSED_LEAPFROG, AdaptiveChain, TrajectoryLength, check_target_acceptance
 
 __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]
@@ -54,7 +54,7 @@ class AdjustedMCLMCState(AdaptiveChain):
         unit_of_length = float(target.num_params**0.5)
         super().__init__(sampler, target, theta, seed, graph, warm_up_iterations, unit_of_length=unit_of_length)
         self.kinetic_change = torch.zeros_like(self.origin.kinetic_energy)
-        self.trajectory = IsokineticTrajectory(self, graph)
+        self.trajectory = IsokineticTrajectory(held(self, target.device), graph)
 
 
 class IsokineticTrajectory:
@@ -198,8 +198,7 @@ class AdjustedMCLMC(Sampler):
     def test(self, state: AdjustedMCLMCState) -> tuple[Tensor, ...]:
         """theta = theta' with probability min(1, exp(-dH))."""
         energy_error = self.energy_error(state)
-        test = metropolis_test(energy_error, state.uniform(), self.acceptance)
-        test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
+        test = metropolis_test(energy_error, state.uniform(), self.acceptance, untested=state.untested)
         state.take(test.accepted)
         # NaN: the momentum has a fixed length, so there is no kinetic energy to report
         return state.outcome(energy_error, test, torch.full_like(energy_error, torch.nan))

@@ -152,7 +152,7 @@ class AMAGOLD(Sampler):
         """Half a drift, a minibatch gradient, the kick and its contribution to rho, half a drift."""
         target, new, steps, rho = state.target, state.proposal, state.steps.on_device, state.rho
         theta, momentum, grad, c, eps = new.theta, new.momentum, new.grad, state.coefficients, self.step_size
-        log_lik = theta.new_empty(len(theta), batch_size)
+        log_lik, seed = theta.new_empty(len(theta), batch_size), state.seed
         force, before = torch.empty_like(theta), torch.empty_like(theta)
         indices = torch.zeros(len(theta), batch_size, dtype=torch.int64, device=target.device)
 
@@ -162,7 +162,7 @@ class AMAGOLD(Sampler):
         def first_half() -> None:
             theta.add_(velocity(momentum), alpha=eps / 2)
             if self.batch_size is not None:  # independent draws, with replacement
-                words, *_ = ops.philox(Counter(state.seed, PERMUTATION, steps), *indices.shape)
+                words, *_ = ops.philox(Counter(seed, PERMUTATION, steps), *indices.shape)
                 indices.copy_(words * target.num_data >> 32)
 
         def gradient() -> None:
@@ -171,7 +171,7 @@ class AMAGOLD(Sampler):
         def second_half() -> None:
             target.force(theta, grad, force)
             before.copy_(momentum)
-            noise = Counter(state.seed, NOISE, steps)
+            noise = Counter(seed, NOISE, steps)
             ops.kick_drift(theta, momentum, grad, target.prior, c, inverse_mass=self.inverse_mass, noise=noise)
             rho.sub_((force * velocity(before + momentum)).double().sum(1) * (eps / 2))
             steps.add_(1)

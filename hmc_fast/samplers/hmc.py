@@ -18,7 +18,6 @@ would wait for the longest, and a trajectory would not be a fixed sequence of ca
 the same resonances.
 """
 
-import torch
 from torch import Tensor
 
 from ..dynamics.gradient_step import Graph
@@ -157,8 +156,7 @@ class HMC(Sampler):
     def test(self, state: HMCState) -> tuple[Tensor, ...]:
         """theta = theta' with probability min(1, exp(-dH))."""
         energy_error = state.energy_error(state.inverse_mass)
-        test = metropolis_test(energy_error, state.uniform(), self.acceptance)
-        test = test._replace(accepted=torch.where(state.untested, torch.isfinite(energy_error), test.accepted))
+        test = metropolis_test(energy_error, state.uniform(), self.acceptance, untested=state.untested)
         kinetic_energy = ops.kinetic_energy(state.proposal.momentum, inverse_mass=state.inverse_mass)
         state.take(test.accepted)
         return state.outcome(energy_error, test, kinetic_energy)

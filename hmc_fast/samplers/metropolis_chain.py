@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock, buffers
+from .protocol import Clock, buffers, held
 
 __all__ = ["Chain", "GradientChain", "refuse_batch"]
 
@@ -70,12 +70,14 @@ class Chain:
     def call(self, function: Callable[[Any], Any]) -> Any:
         """`function(self)` by the target's path, or captured. For work done once per iteration."""
         if function not in self._calls:
-            work = partial(function, self)
+            work = partial(function, held(self, self.target.device))
             if self._graph is False:
                 self._calls[function] = program(self.target, work, *self.log_lik.shape)
             else:
                 name = f"{function.__name__!r} of an iteration"
-                self._calls[function] = Captured(work, name, lambda: buffers(self), self._graph, self._pool)
+                self._calls[function] = Captured(
+                    work, name, partial(buffers, held(self, self.target.device)), self._graph, self._pool
+                )
         return self._calls[function]()
 
     def iterate(self, function: Callable[[Any], tuple[Tensor, ...]], *, often: bool = True) -> tuple[Tensor, ...]:
@@ -95,10 +97,11 @@ class Chain:
     ) -> Callable[[], tuple[Tensor, ...]]:
         """Returns theta, too."""
         if function not in self._calls:
+            chain = held(self, self.target.device)
 
             def work() -> tuple[Tensor, ...]:
-                figures = function(self)
-                return (self.theta.clone(), *figures)
+                figures = function(chain)
+                return (chain.theta.clone(), *figures)
 
             self._calls[function] = whole(self.target, work, *self.log_lik.shape, often=often)
         return self._calls[function]

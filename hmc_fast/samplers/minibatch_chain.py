@@ -11,6 +11,7 @@ There is no Metropolis test, so a chain that diverges to NaN or infinity is lost
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -27,7 +28,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock, Info, buffers
+from .protocol import Clock, Info, buffers, held
 
 __all__ = ["MinibatchChain", "MinibatchSampler", "check_friction"]
 
@@ -119,7 +120,7 @@ class MinibatchChain:
         self.set_coefficients()
         step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
         self._repeats = Repeats()
-        self._steps = whole(target, lambda: repeat(step, self._repeats), num_chains, batch_size)
+        self._steps = whole(target, partial(repeat, step, self._repeats), num_chains, batch_size)
 
     @property
     def grad(self) -> Tensor:
@@ -147,14 +148,16 @@ class MinibatchChain:
     def set_coefficients(self) -> None:
         """Computed on the device from the step counter; nothing is read back, so a captured step may do it."""
         sampler, step = self._sampler, self.steps.on_device
-        # torch.full, not torch.tensor: a copy from the host would wait for the device
-        step_size = torch.full_like(step, sampler.step_size, dtype=torch.float64)
-        explores = torch.zeros_like(step, dtype=torch.bool)
-        if sampler.schedule is not None:
+        if sampler.schedule is None:
+            self.step_size.fill_(sampler.step_size)
+            explores = torch.zeros_like(step, dtype=torch.bool)
+        else:
             steps = sampler.gradients_per_iteration(self.target)
-            step_size *= sampler.schedule.multiplier(step, steps) ** sampler.step_size_power
+            multiplier = sampler.schedule.multiplier(step, steps)
+            if sampler.step_size_power != 1:
+                multiplier = multiplier**sampler.step_size_power
+            self.step_size.copy_(sampler.step_size * multiplier)
             explores = sampler.schedule.explores(step, steps)
-        self.step_size.copy_(step_size)
         sampler.coefficients(self, self.step_size, explores).write(self.coefficients, self.target.temperature)
 
     def advance(self, batch: Tensor | None = None) -> Info:
@@ -186,22 +189,23 @@ class MinibatchChain:
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
         target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
+        chain, sampler = held(self, target.device), self._sampler
         if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
             target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
-            if self._sampler.schedule is not None:
-                self.set_coefficients()
+            if sampler.schedule is not None:
+                chain.set_coefficients()
             if batch is scratch.indices:
-                self._minibatches.read(self.steps.on_device, batch)
+                chain._minibatches.read(chain.steps.on_device, batch)
 
         def gradient() -> None:
-            target.log_likelihood_and_grad(self.theta, scratch.grad, log_lik, batch)
+            target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)
 
         def update() -> None:
-            self._sampler.update(self)
-            scratch.log_lik_sum.add_(log_lik.double().mean(1) * target.num_data)
-            self.steps.on_device.add_(1)
+            sampler.update(chain)
+            scratch.log_lik_sum.add_(log_lik.mean(1, dtype=torch.float64), alpha=target.num_data)
+            chain.steps.on_device.add_(1)
 
         written = [self.theta, *buffers(self)]
         return GradientStep(target, gradient, update, written, count=log_lik.shape[1], prepare=prepare, graph=graph)

@@ -8,6 +8,7 @@ level deeper, in dataclasses, and are not stored. Info is output only and never 
 import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
+from weakref import proxy
 
 import torch
 from torch import Tensor
@@ -15,7 +16,7 @@ from torch import Tensor
 from ..dynamics.gradient_step import Graph
 from ..targets.base import Target
 
-__all__ = ["Clock", "Info", "Sampler", "State", "buffers", "restore", "state_tensors"]
+__all__ = ["Clock", "Info", "Sampler", "State", "buffers", "held", "restore", "state_tensors"]
 
 
 class Info(NamedTuple):
@@ -138,6 +139,12 @@ def buffers(state: Any) -> list[Tensor]:
         if dataclasses.is_dataclass(value):
             found += [tensor for tensor in vars(value).values() if isinstance(tensor, Tensor)]
     return found
+
+
+def held(state: Any, device: torch.device) -> Any:
+    """`state`, for its own steps to refer to: on a GPU weakly, so that its graphs and their memory are freed with
+    it, not by the cyclic collector. On a CPU steps may be compiled, and no weak reference can be traced."""
+    return state if device.type == "cpu" else proxy(state)
 
 
 def _parts(state: Any) -> Iterator[tuple[str, Any]]:

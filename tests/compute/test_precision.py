@@ -1,11 +1,14 @@
 """Low precision: for the gradient alone, with exact energies."""
 
+import inspect
+
 import pytest
 import torch
 
 import hmc_fast
 from cases import data, network
 from hmc_fast.compute import precision
+from hmc_fast.compute.compilation import compile_function
 
 MATMUL, CUDNN = torch.backends.cuda.matmul, torch.backends.cudnn
 NEWER = [part for part in (MATMUL, getattr(CUDNN, "conv", None)) if hasattr(part, "fp32_precision")]
@@ -23,12 +26,14 @@ def flags():
     return found
 
 
-@pytest.fixture(params=["torch's", "older", *(["newer", "generic"] if NEWER else [])])
+@pytest.fixture(params=["torch's", "older", "older, off", *(["newer", "generic"] if NEWER else [])])
 def users_setting(request):
     """What a user may have set before, and by which of torch's flags."""
     before, older = [part.fp32_precision for part in NEWER], (MATMUL.allow_tf32, CUDNN.allow_tf32)
     if request.param == "older":
         MATMUL.allow_tf32 = True
+    if request.param == "older, off":
+        MATMUL.allow_tf32 = CUDNN.allow_tf32 = False
     if request.param == "newer":
         MATMUL.fp32_precision = "tf32"
     if request.param == "generic":
@@ -41,14 +46,43 @@ def users_setting(request):
         part.fp32_precision = value
 
 
+def hopper(monkeypatch):
+    """As far as torch is asked, there is an H100. Whatever it then warns of is an error (pyproject.toml)."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (9, 0))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda *_, **__: True)
+
+
 @pytest.mark.parametrize("name", ["fp32", "tf32", "bf16"])
-def test_float32_flags_hold_inside_and_are_restored(name, users_setting):
+def test_float32_flags_hold_inside_and_are_restored(name, users_setting, monkeypatch):
+    hopper(monkeypatch)
     before = flags()
-    with precision._flags(name):
+    with precision.arithmetic(name, torch.device("cuda")):
         assert flags() == [name == "tf32"] * 2 + ["tf32" if name == "tf32" else "ieee"] * len(NEWER)
         assert CUDNN.deterministic
     assert flags() == before
     assert not CUDNN.deterministic
+
+
+@pytest.mark.slow
+def test_compiling_for_a_gpu_warns_of_nothing(users_setting, monkeypatch, tmp_path):
+    """Inductor remarks on float32 products that could be TF32, once per process, when it compiles one for a GPU."""
+    from torch._inductor import compile_fx
+
+    asked, remark = [], inspect.unwrap(compile_fx._warn_tf32_disabled)
+
+    def on_hopper():
+        with monkeypatch.context() as patch:
+            hopper(patch)
+            asked.append(remark())
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # what is found in a cache is not compiled
+    monkeypatch.setattr(compile_fx, "is_tf32_warning_applicable", lambda graph: True)  # a CPU's products are not
+    monkeypatch.setattr(compile_fx, "_warn_tf32_disabled", on_hopper)
+    product = compile_function(lambda x: x @ x.T, cpu=False)
+    with precision._flags("fp32"):
+        product(torch.ones(3, 4))
+    assert asked
 
 
 def test_low_precision_is_for_the_gradient_alone():

@@ -17,6 +17,11 @@ def test_what_is_not_finite_is_rejected_and_diverges():
         assert accepted.tolist() == [False] * 6 + [True]
         assert divergent.tolist() == [True, True, True, True, True, False, False]
         assert prob.tolist() == pytest.approx([0, 0, 0, 0, 0, 0, 1.0])
+        for untested, expected in ((True, [False] * 3 + [True] * 4), (False, [False] * 6 + [True])):
+            outcome = metropolis.metropolis_test(
+                energy, torch.full((7,), 1e-7), rule, untested=torch.tensor([untested])
+            )
+            assert outcome.accepted.tolist() == expected
 
 
 def test_both_rules_agree_and_have_the_right_frequency():
