@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import jax_peers  # noqa: F401  settings of jax, which it reads when first imported
 import numpy as np
 
 CHAINS, ADAPTATION, DRAWS = 4, 300, 300
@@ -63,7 +64,6 @@ def ours(seed: int) -> Start:
 def blackjax(seed: int) -> Start:
     import blackjax
     import jax
-    import jax_peers  # noqa: F401  settings of jax
     from densities import eight_schools
 
     begin = time.perf_counter()
@@ -92,7 +92,6 @@ def blackjax(seed: int) -> Start:
 
 def numpyro(seed: int) -> Start:
     import jax
-    import jax_peers  # noqa: F401  settings of jax
     import numpyro
     from densities import EFFECTS, ERRORS
     from numpyro import distributions

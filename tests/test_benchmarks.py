@@ -1,7 +1,9 @@
 """What the timing suites do with what they measured: comparison of peers, rows of the table, the busy share."""
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -16,6 +18,8 @@ import mission
 import tidy
 import torch
 from peers import Peer
+
+FOLDER = Path(bench_steps.__file__).parent
 
 
 def peer(factor):
@@ -79,6 +83,16 @@ def test_rows_of_the_json_are_appended_to_the_table(tmp_path, monkeypatch):
     assert list(table["provider"]) == ["ours", "floor"] * 2
     assert set(table["median"]) == {2.0}
     assert set(table["time"]) == {"2026-11-28T06:00:00+00:00"}
+
+
+def test_jax_finds_its_settings_when_first_imported():
+    """Else it takes most of a GPU's memory, and multiplies float32 matrices in TF32."""
+    code = (
+        "import os, sys, bench_ess, bench_steps, start_run; assert 'jax' not in sys.modules; "
+        "print(*(os.environ[n] for n in ('XLA_PYTHON_CLIENT_PREALLOCATE', 'JAX_DEFAULT_MATMUL_PRECISION')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=FOLDER, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["false", "highest"]
 
 
 def test_means_that_differ_are_named():

@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,7 @@ def test_a_suite_that_is_stopped_leaves_what_it_measured(tmp_path):
     ) as suite:
         for line in suite.stdout:
             if "against N, ours, 2,000" in line:
+                time.sleep(0.3)  # within the next test
                 suite.send_signal(signal.SIGINT)
     rows = [row for entry in json.loads(written.read_text())["benchmarks"] for row in entry["extra_info"]["rows"]]
     assert [row["size"] for row in rows[:2]] == [500, 2000]
