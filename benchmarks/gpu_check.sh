@@ -24,7 +24,8 @@ DATA=${DATA:-data}
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd) || exit 1
 stage=${1:-}
 out=${2:-$root/benchmarks/results/gpu}
-total=570 # seconds for a stage
+total=${GPU_CHECK_SECONDS:-570} # for a stage
+grace=10                        # seconds from SIGINT to SIGKILL
 workers=$(($(nproc) < 8 ? $(nproc) : 8))
 case $stage in
   correctness | speed | peers | mission) ;;
@@ -67,7 +68,8 @@ part() { # NAME LIMIT COMMAND...
     status=-1
     verdict="not run: out of time"
   else
-    timeout -s INT -k 10 "$limit" "$@" 2>&1 | tee "$out/$name.log"
+    # --foreground: without it the signal comes twice, and a second SIGINT stops a run before its checkpoint
+    timeout --foreground -s INT -k "$grace" "$limit" "$@" 2>&1 | tee "$out/$name.log"
     status=${PIPESTATUS[0]}
     case $status in
       0) verdict=ok ;;
@@ -128,10 +130,11 @@ case $stage in
     ;;
   mission)
     run=$out/fashion-resnet20
+    grace=30 # the iteration under way is finished, then the checkpoint is written
     if [ -f "$run/config.json" ] && [ ! -f "$run/metrics.json" ]; then
-      part mission 540 "$PYTHON" -m hmc_fast.sample --resume --out "$run" --data-dir "$DATA" --profile
+      part mission 520 "$PYTHON" -m hmc_fast.sample --resume --out "$run" --data-dir "$DATA" --profile
     elif [ ! -f "$run/metrics.json" ]; then
-      part mission 540 "$PYTHON" -m hmc_fast.sample fashion-resnet20 --out "$run" --data-dir "$DATA" --profile \
+      part mission 520 "$PYTHON" -m hmc_fast.sample fashion-resnet20 --out "$run" --data-dir "$DATA" --profile \
         "${small[@]}"
     fi
     part summary 20 "$PYTHON" benchmarks/mission.py "$run"

@@ -127,3 +127,24 @@ def test_a_suite_that_is_stopped_leaves_what_it_measured(tmp_path):
     assert [row["size"] for row in rows[:2]] == [500, 2000]
     assert len(rows) < 15
     assert suite.returncode == 2
+
+
+# In place of Python: all goes well, but a run takes longer than it may. Its child lives on if only the run itself, and
+# not all of its process group, is interrupted: `timeout` signals a group a second time.
+SLOW = """#!/usr/bin/env bash
+[ "$2" = hmc_fast.sample ] || exit 0
+trap 'echo interrupted' INT
+sleep 7 && echo "child finished"
+exit 130
+"""
+
+
+@pytest.mark.slow
+def test_a_part_that_exceeds_its_limit_is_interrupted_once(tmp_path):
+    (tmp_path / "python").write_text(SLOW)
+    (tmp_path / "python").chmod(0o755)
+    done = check("mission", tmp_path / "out", PYTHON=tmp_path / "python", GPU_CHECK_SECONDS=5)
+    assert (tmp_path / "out" / "mission.log").read_text().splitlines() == ["interrupted", "child finished"]
+    assert "mission                  stopped after 5 s" in done.stdout
+    assert "summary                  not run: out of time" in done.stdout
+    assert done.returncode == 1
