@@ -129,7 +129,7 @@ def test_a_suite_that_is_stopped_leaves_what_it_measured(tmp_path):
     assert suite.returncode == 2
 
 
-# In place of Python: all goes well, but a run takes longer than it may. Its child lives on if only the run itself, and
+# In place of Python: all goes well, but a run takes longer than it may. Its child lives on if only the run itself,
 # not all of its process group, is interrupted: `timeout` signals a group a second time.
 SLOW = """#!/usr/bin/env bash
 [ "$2" = hmc_fast.sample ] || exit 0
