@@ -8,6 +8,7 @@ from a timer: here from a clock that every replayed sample moves on by what was 
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from common import Record, Row, commit, compute_device, device_name, versions
@@ -41,10 +42,6 @@ def pytest_configure(config: pytest.Config) -> None:
     # is stopped would end in a traceback. The first line holds inside pytest's own hooks, the second outside.
     config.addinivalue_line("filterwarnings", "ignore::pytest_benchmark.logger.PytestBenchmarkWarning")
     warnings.filterwarnings("ignore", category=PytestBenchmarkWarning)
-    if config.getoption("benchmark_columns", None) is None:  # the means of a shared machine say little
-        config.option.benchmark_columns = ["median", "min", "max", "rounds"]
-    # Warnings are errors in this project: this one would end a session that timed nothing in a traceback.
-    warnings.filterwarnings("default", "Not saving anything")
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
@@ -105,7 +102,7 @@ def sentence(row: Row) -> str:
 class Live:
     """Prints what was measured as soon as it was: of a run that is cut off this remains."""
 
-    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+    def __init__(self, terminal: Any) -> None:
         self.terminal = terminal
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
