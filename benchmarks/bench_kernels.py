@@ -232,6 +232,6 @@ def test_kernel(operation: Operation, size: int, provider: str, bandwidth: float
             torch.cuda.empty_cache()
     floor = 1e6 * operation.bytes_per_element * size / bandwidth
     rows = measured_rows(operation, provider, size, samples)
-    if provider == "torch":
+    if provider == chosen_providers(operation, size)[0]:
         rows.append(row("kernels", operation.name, "floor", size, "time", "us", floor))
     record(f"kernels: {operation.name}, {size:.0e}", samples, rows)
