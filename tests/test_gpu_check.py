@@ -48,11 +48,11 @@ if not SCRIPT.exists():
     pytest.skip("the benchmarks are not part of the installed package", allow_module_level=True)
 
 
-def check(*arguments, **environment):
+def check(*arguments, command=("bash",), **environment):
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     clean |= {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        ["bash", str(SCRIPT), *map(str, arguments)],
+        [*command, str(SCRIPT), *map(str, arguments)],
         env=clean | {name: str(value) for name, value in environment.items()},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -143,7 +143,10 @@ exit 130
 def test_a_part_that_exceeds_its_limit_is_interrupted_once(tmp_path):
     (tmp_path / "python").write_text(SLOW)
     (tmp_path / "python").chmod(0o755)
-    done = check("mission", tmp_path / "out", PYTHON=tmp_path / "python", GPU_CHECK_SECONDS=5)
+    # a script that was started in the background ignores SIGINT; `timeout` lets its commands receive it
+    in_background = ("bash", "-c", 'trap \'\' INT; exec bash "$0" "$@"')
+    environment = {"PYTHON": tmp_path / "python", "GPU_CHECK_SECONDS": 5}
+    done = check("mission", tmp_path / "out", command=in_background, **environment)
     assert (tmp_path / "out" / "mission.log").read_text().splitlines() == ["interrupted", "child finished"]
     assert "mission                  stopped after 5 s" in done.stdout
     assert "summary                  not run: out of time" in done.stdout
