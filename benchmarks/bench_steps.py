@@ -162,7 +162,7 @@ def timed(name: str, providers: tuple[str, ...], rounds: int) -> Timed:
 def test_step(  # type: ignore[no-untyped-def]
     case: str, provider: str, providers, rounds, matrix_rate: float, aside: list[Row], record: Record
 ) -> None:
-    found = timed(case, providers, rounds or (3 if case == "ResNet-20 full batch" else 7))
+    found = timed(case, providers, rounds or (3 if case == "ResNet-20 full batch" else 5))
     new = functools.partial(row, "steps", found.name, provider, CASES[case].chains)
     if provider in found.absent:
         pytest.skip(f"not installed, so not compared: {found.absent[provider]} (pip install -e '.[peers]')")

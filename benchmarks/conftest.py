@@ -31,7 +31,7 @@ CLOCK = Clock()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--rounds", type=int, help="samples of each provider (default: 3 to 7, each suite's own)")
+    parser.addoption("--rounds", type=int, help="samples of each provider (default: 3 or 5, each suite's own)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
