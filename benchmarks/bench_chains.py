@@ -1,55 +1,51 @@
-"""Chains on one device: the cost of C chains beside C times that of one, by each way of batching them.
+"""Chains on one device: the cost of C chains by each way of batching them.
 
-python benchmarks/bench_chains.py --out DIR
+pytest benchmarks/bench_chains.py
 """
 
-import argparse
-from pathlib import Path
+import functools
 
 import torch
 import workloads
-from common import Table, interleaved, quantiles, say
+from common import Record, cases, compute_device, interleaved, row
 from ours import ours
 
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    table = Table(arguments.out, "chains", device)
-    ways = ["vmap", "loop"] + (["streams"] if cuda else [])
-    cases = [(workloads.digits(), (1, 2, 4, 8, 16, 64)), (workloads.lenet(128), (1, 2, 4, 8))]
-    if cuda:
-        cases.append((workloads.resnet(), (1, 2, 4, 8)))
-    for work, counts in cases:
-        say(f"\n{work.name}: ms per leapfrog step of all chains, and as a fraction of C times one chain")
-        single = 0.0
-        for chains in counts:
-            calls = {}
-            for way in ways:
-                if not cuda and chains > 4 and way == ("loop" if "digits" in work.name else "vmap"):
-                    continue  # the slower way takes minutes on a CPU
-                peer = ours(
-                    work,
-                    device,
-                    chains=chains,
-                    chain_batching=way,  # type: ignore[arg-type]
-                    path="loop" if "digits" in work.name and way == "vmap" else "eager",
-                    graph=cuda,
-                )
-                calls[f"{way}, compiled" if "digits" in work.name and way == "vmap" else way] = peer.step
-            samples = interleaved(calls, device, rounds=arguments.rounds, seconds=0.2)
-            times = {way: quantiles([1e3 * v / work.num_leapfrog for v in taken]) for way, taken in samples.items()}
-            single = single or min(median for median, _, _ in times.values())
-            parts = []
-            for way, values in times.items():
-                table.add(work.name, f"ours {way}", chains, "time", "ms", *values, samples=arguments.rounds)
-                parts.append(f"{way} {values[0]:9.3f} ({values[0] / (chains * single):.2f})")
-            say(f"  C = {chains:3d}   " + "   ".join(parts))
+CUDA = torch.cuda.is_available()
+WORKLOADS = {"digits": workloads.digits, "LeNet-5": lambda: workloads.lenet(128), "ResNet-20": workloads.resnet}
+COUNTS = {"digits": (1, 2, 4, 8, 16, 64), "LeNet-5": (1, 2, 4, 8)} | ({"ResNet-20": (1, 2, 4, 8)} if CUDA else {})
+CASES = {f"{workload} x {count}": (workload, count) for workload, counts in COUNTS.items() for count in counts}
 
 
-if __name__ == "__main__":
-    main()
+def ways(workload: str, chains: int) -> list[str]:
+    if CUDA:
+        return ["vmap", "loop", "streams"]
+    if chains > 4:  # the slower way takes minutes on a CPU
+        return ["vmap"] if workload == "digits" else ["loop"]
+    return ["vmap", "loop"]
+
+
+@functools.lru_cache(maxsize=1)
+def timed(case: str, ways: tuple[str, ...], rounds: int) -> tuple[str, dict[str, list[float]]]:
+    """The workload's name; of each way, seconds per leapfrog step of all chains, one number per round."""
+    workload, chains = CASES[case]
+    work, device = WORKLOADS[workload](), compute_device()
+    calls = {}
+    for way in ways:
+        options = {"chain_batching": way, "path": "loop" if is_compiled(case, way) else "eager"}
+        # one iteration a call: ten of 64 chains take half a minute on a CPU
+        calls[way] = ours(work, device, chains=chains, graph=CUDA, iterations=1, **options).step  # type: ignore[arg-type]
+    samples = interleaved(calls, device, rounds=rounds, seconds=0.2)
+    return work.name, {way: [t / work.num_leapfrog for t in taken] for way, taken in samples.items()}
+
+
+def is_compiled(case: str, way: str) -> bool:
+    return case.startswith("digits") and way == "vmap"
+
+
+@cases({name: ways(*case) for name, case in CASES.items()})
+def test_chains(case: str, provider: str, providers, rounds, record: Record) -> None:  # type: ignore[no-untyped-def]
+    name, found = timed(case, providers, rounds or 3)
+    seconds, chains = found[provider], CASES[case][1]
+    label = f"ours {provider}" + (", compiled" if is_compiled(case, provider) else "")
+    rows = [row("chains", name, label, chains, "time", "ms", [1e3 * t for t in seconds])]
+    record(f"chains: {name}, {chains} chains", seconds, rows)

@@ -1,6 +1,6 @@
 """Effective draws in function space, per second and per gradient, beside blackjax: same posterior, same settings.
 
-    python benchmarks/bench_ess.py --out DIR [--only rows] [--rounds 3]
+    pytest benchmarks -k ess
 
 Logistic regression on 1,000 rows; logistic regression and an MLP on scikit-learn's handwritten digits. Neither
 library adapts: both get the same step size, number of leapfrog steps, chains and iterations, and start from the
@@ -10,7 +10,8 @@ untimed round comes first: it compiles and burns in.
 Rank-normalised bulk ESS, median over class probabilities at 50 test points.
 """
 
-import argparse
+import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -19,10 +20,11 @@ from typing import Any
 
 import jax_peers
 import numpy as np
+import pytest
 import torch
 import workloads
-from common import Table, missing_peer, quantiles, say
-from torch import Tensor, nn
+from common import Record, cases, compute_device, ratios, row
+from torch import Tensor
 from workloads import Workload
 
 import hmc_fast
@@ -46,23 +48,27 @@ class Case:
         return CHAINS * DRAWS * self.work.num_leapfrog
 
 
-def cases() -> list[Case]:
-    digits, logistic = load("digits", Path("data")), workloads.logistic()
-    inputs = torch.randn(50, logistic.x.shape[1], generator=torch.Generator().manual_seed(1))
+def logistic() -> Case:
+    work = workloads.logistic()
+    inputs = torch.randn(50, work.x.shape[1], generator=torch.Generator().manual_seed(1))
+    # Steps of a third of a posterior deviation, a trajectory of about a quarter of a period.
+    return Case(replace(work, num_leapfrog=5), inputs)
 
-    def on_digits(name: str, make: Callable[[], nn.Module], step_size: float, num_leapfrog: int) -> Case:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = make()
-        data = digits.x_train, digits.y_train, "categorical", None
-        return Case(Workload(name, model, *data, num_leapfrog, step_size), digits.x_test[:50])
 
-    return [
-        # Steps of a third of a posterior deviation, a trajectory of about a quarter of a period.
-        Case(replace(logistic, num_leapfrog=5), inputs),
-        on_digits("logistic regression, digits", lambda: mlp(64, (), 10), 0.02, 20),
-        on_digits("MLP 64-50-50-10, digits", lambda: mlp(64, (50, 50), 10), 0.015, 40),
-    ]
+def on_digits(name: str, hidden: tuple[int, ...], step_size: float, num_leapfrog: int) -> Case:
+    digits = load("digits", Path("data"))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = mlp(64, hidden, 10)
+    data = digits.x_train, digits.y_train, "categorical", None
+    return Case(Workload(name, model, *data, num_leapfrog, step_size), digits.x_test[:50])
+
+
+CASES: dict[str, Callable[[], Case]] = {
+    "1,000 rows": logistic,
+    "logistic digits": lambda: on_digits("logistic regression, digits", (), 0.02, 20),
+    "MLP digits": lambda: on_digits("MLP 64-50-50-10, digits", (50, 50), 0.015, 40),
+}
 
 
 def ours(case: Case, device: torch.device) -> Round:
@@ -142,14 +148,14 @@ class Samples:
         return np.array(self.seconds) / np.array(self.effective)
 
 
-def sampled(case: Case, rounds: int, device: torch.device) -> dict[str, Samples]:
+@functools.lru_cache(maxsize=1)
+def timed(name: str, providers: tuple[str, ...], rounds: int) -> tuple[Case, dict[str, Samples]]:
     """Rounds of ours and of blackjax in turns."""
+    case, device = CASES[name](), compute_device()
     samplers: dict[str, Round] = {}
-    for provider, make in (("ours", ours), ("blackjax", blackjax)):
-        try:
-            samplers[provider] = make(case, device)
-        except ImportError as error:
-            missing_peer(error)
+    for provider in providers:
+        with contextlib.suppress(ImportError):
+            samplers[provider] = {"ours": ours, "blackjax": blackjax}[provider](case, device)
     for sample in samplers.values():
         sample()
     taken = {provider: Samples() for provider in samplers}
@@ -157,48 +163,21 @@ def sampled(case: Case, rounds: int, device: torch.device) -> dict[str, Samples]
         for provider, sample in samplers.items():
             time.sleep(0.05)  # the other's threads stop spinning
             taken[provider].add(*sample())
-    return taken
+    return case, taken
 
 
-def run(case: Case, rounds: int, device: torch.device, table: Table) -> None:
-    work = case.work
-    settings = f"step size {work.step_size}, {work.num_leapfrog} leapfrog steps"
-    say(f"\n{work.name}: {CHAINS} chains x {DRAWS} draws a round, {settings}, no adaptation")
-    taken = sampled(case, rounds, device)
-    for provider, samples in taken.items():
-        per_second = quantiles(list(1 / samples.costs))
-        per_gradient = quantiles([1e3 * n / case.gradients for n in samples.effective])
-        table.add(work.name, provider, CHAINS, "ESS per second", "1/s", *per_second, samples=rounds)
-        table.add(work.name, provider, CHAINS, "ESS per 1,000 gradients", "", *per_gradient, samples=rounds)
-        median, low, high = per_second
-        say(
-            f"  {provider:10} {median:8.2f} effective draws per second ({low:.2f}-{high:.2f})   "
-            f"{per_gradient[0]:6.2f} per 1,000 gradients   "
-            f"{case.gradients / quantiles(samples.seconds)[0]:8.0f} gradients/s"
-        )
-    if len(taken) == 2:
-        # the ratio within each round, which a noisy machine leaves comparable
-        median, low, high = quantiles(list(taken["blackjax"].costs / taken["ours"].costs))
-        table.add(work.name, "blackjax", CHAINS, "time over ours", "ratio", median, low, high, samples=rounds)
-        first, second = (np.mean(samples.means, 0) for samples in taken.values())
-        gap = float(np.abs(first - second).max())
-        table.add(work.name, "blackjax", CHAINS, "largest gap of mean probabilities", "", gap)
-        say(f"  blackjax' time per effective draw over ours: {median:.2f} ({low:.2f}-{high:.2f})")
-        say(f"  largest gap between the two mean predictions: {gap:.3f}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--rounds", type=int, default=3)
-    arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table = Table(arguments.out, "ess", device)
-    for case in cases():
-        if arguments.only.lower() in case.work.name.lower():
-            run(case, arguments.rounds, device, table)
-
-
-if __name__ == "__main__":
-    main()
+@cases(dict.fromkeys(CASES, ("ours", "blackjax")))
+def test_ess(case: str, provider: str, providers, rounds, record: Record) -> None:  # type: ignore[no-untyped-def]
+    at, taken = timed(case, providers, rounds or 3)
+    if provider not in taken:
+        pytest.skip(f"not installed, so not compared: {provider} (pip install -e '.[peers]')")
+    samples, new = taken[provider], functools.partial(row, "ess", at.work.name, provider, CHAINS)
+    rows = [
+        new("ESS per second", "1/s", list(1 / samples.costs)),
+        new("ESS per 1,000 gradients", "", [1e3 * n / at.gradients for n in samples.effective]),
+    ]
+    if provider != "ours" and "ours" in taken:
+        rows.append(new("time over ours", "ratio", ratios(samples.costs, taken["ours"].costs)))
+        first, second = np.mean(taken["ours"].means, 0), np.mean(samples.means, 0)
+        rows.append(new("largest gap of mean probabilities", "", float(np.abs(first - second).max())))
+    record(f"ess, seconds per effective draw: {at.work.name}", samples.costs.tolist(), rows)

@@ -1,6 +1,7 @@
 """The fused kernels against a device copy and against their torch twins, one launch per operation.
 
-    python benchmarks/bench_kernels.py --out DIR [--sizes 10000 100000 ...] [--chains 1]
+    pytest benchmarks -k kernels
+    pytest benchmarks -k "kernels and kick_drift and 1e+06"
 
 The floor is a lower bound: the bytes that an operation must move, whatever its implementation, at the bandwidth
 of a large device copy measured in the same run; every time is printed beside it. On a GPU a sample is one
@@ -11,21 +12,23 @@ Without a GPU only the twins are timed, at small sizes, against a torch copy: th
 says nothing about the kernels.
 """
 
-import argparse
+import functools
 import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
-from common import Table, quantiles
+from common import Record, Row, compute_device, quantiles, row
 from torch import Tensor
 
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.ops import Counter, Segment
 
+CUDA = torch.cuda.is_available()
+SIZES = [10**k for k in range(4, 9 if CUDA else 7)]
 FLUSH_BYTES = 256 * 2**20  # several times the L2 of any present GPU
 MAX_CALLS = 64  # per graph
 CLASSES = 10  # of the softmax; its D counts logits
@@ -66,7 +69,7 @@ STEP, PRECISION = 1e-3, 4.0
 def _alternative(b: Buffers, impl: str) -> None:
     theta, momentum, grad = b.rows
     if impl == "compiled":
-        _compiled(theta, momentum, grad, b.coefficients)
+        _compiled()(theta, momentum, grad, b.coefficients)
         return
     pieces = [row.view(-1).tensor_split(NUM_TENSORS) for row in (theta, momentum, grad)]
     if impl == "per tensor":
@@ -80,10 +83,13 @@ def _alternative(b: Buffers, impl: str) -> None:
     torch._foreach_add_(t_all, m_all, alpha=STEP)
 
 
-@torch.compile(dynamic=False)
-def _compiled(theta: Tensor, momentum: Tensor, grad: Tensor, coefficients: Tensor) -> None:
-    prior = (Segment(0, theta.shape[1], ops.NORMAL, 0.5),)
-    ops.kick_drift(theta, momentum, grad, prior, coefficients, impl="torch")
+@functools.cache  # torch.compile imports for seconds
+def _compiled() -> Callable[[Tensor, Tensor, Tensor, Tensor], None]:
+    def twin(theta: Tensor, momentum: Tensor, grad: Tensor, coefficients: Tensor) -> None:
+        prior = (Segment(0, theta.shape[1], ops.NORMAL, 0.5),)
+        ops.kick_drift(theta, momentum, grad, prior, coefficients, impl="torch")
+
+    return torch.compile(twin, dynamic=False)
 
 
 def _kick(b: "Buffers", impl: str) -> None:
@@ -182,62 +188,50 @@ def measure(operation: Operation, impl: str, device: torch.device, chains: int, 
     return _samples_on_gpu(calls, flush)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--sizes", type=int, nargs="+", help="D (default: 1e4..1e8 on a GPU, 1e4..1e6 without)")
-    parser.add_argument("--chains", type=int, default=1, help="C; sizes are C times D elements")
-    arguments = parser.parse_args()
-
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    if not cuda:
-        print("no CUDA device: timing the torch twins against a torch copy; this says nothing about the kernels")
-    sizes = arguments.sizes or [10**k for k in range(4, 9 if cuda else 7)]
-    providers = ["triton", "torch"] if cuda else ["torch"]
-    table = Table(arguments.out, "kernels", device)
-
-    for size in sorted(sizes):
-        median, low, high = quantiles(measure(COPY, "torch", device, arguments.chains, size))
-        moved = COPY.bytes_per_element * arguments.chains * size
-        table.add("copy", "torch", size, "time", "us", median * 1e6, low * 1e6, high * 1e6)
-        table.add("copy", "torch", size, "bandwidth", "GB/s", *(moved / t / 1e9 for t in (median, high, low)))
-        print(f"copy of {arguments.chains} x {size:,}: {moved / median / 1e9:,.0f} GB/s")
-    peak = moved / median  # of the largest copy, the one that no cache holds
-    print(f"floors below are bytes at {peak / 1e9:,.0f} GB/s\n")
-
-    quantities = "".join(f"{q:>11}" for q in ("us", "20 %", "80 %", "GB/s", "floor us", "x floor"))
-    print(f"{'operation':24}{'D':>12}  {'provider':9}{quantities}")
-    for operation in OPERATIONS:
-        for size in sizes:
-            moved = operation.bytes_per_element * arguments.chains * size
-            floor = moved / peak
-            table.add(operation.name, "floor", size, "time", "us", *[floor * 1e6] * 3)
-            alternatives = ALTERNATIVES if operation.name == "kick_drift" else ()
-            for provider in (*providers, *alternatives):
-                if provider == "torch" and _draws(operation) and size > 1_000_000:
-                    continue  # 4 us per thousand elements: seconds, and nothing new
-                try:
-                    samples = measure(operation, provider, device, arguments.chains, size)
-                except torch.cuda.OutOfMemoryError:
-                    print(f"{operation.name:24}{size:12,}  {provider:9}  out of memory")
-                    continue
-                finally:
-                    gc.collect()
-                    if cuda:
-                        torch.cuda.empty_cache()
-                median, low, high = quantiles(samples)
-                rates = [moved / t / 1e9 for t in (median, high, low)]
-                table.add(operation.name, provider, size, "time", "us", median * 1e6, low * 1e6, high * 1e6)
-                table.add(operation.name, provider, size, "bandwidth", "GB/s", *rates)
-                times = f"{median * 1e6:11.2f}{low * 1e6:11.2f}{high * 1e6:11.2f}"
-                print(
-                    f"{operation.name:24}{size:12,}  {provider:9}{times}{rates[0]:11.1f}"
-                    f"{floor * 1e6:11.2f}{median / floor:11.2f}",
-                    flush=True,
-                )
-    print(f"\n{table.path}")
+def chosen_providers(operation: Operation, size: int) -> list[str]:
+    providers = ["triton", "torch"] if CUDA else ["torch"]
+    if _draws(operation) and size > 1_000_000:
+        providers.remove("torch")  # 4 us per thousand elements: seconds, and nothing new
+    return [*providers, *(ALTERNATIVES if operation.name == "kick_drift" else ())]
 
 
-if __name__ == "__main__":
-    main()
+def measured_rows(operation: Operation, provider: str, size: int, samples: list[float]) -> list[Row]:
+    moved = operation.bytes_per_element * size
+    return [
+        row("kernels", operation.name, provider, size, "time", "us", [1e6 * t for t in samples]),
+        row("kernels", operation.name, provider, size, "bandwidth", "GB/s", [moved / t / 1e9 for t in samples]),
+    ]
+
+
+@pytest.fixture(scope="module")
+def bandwidth(aside: list[Row]) -> float:
+    """Bytes per second of the largest copy, the one that no cache holds."""
+    for size in SIZES:
+        samples = measure(COPY, "torch", compute_device(), 1, size)
+        aside.extend(measured_rows(COPY, "torch", size, samples))
+    return COPY.bytes_per_element * size / quantiles(samples)[0]
+
+
+@pytest.mark.parametrize(
+    ("operation", "size", "provider"),
+    [
+        pytest.param(operation, size, provider, id=f"{operation.name}-{size:.0e}-{provider}")
+        for operation in OPERATIONS
+        for size in SIZES
+        for provider in chosen_providers(operation, size)
+    ],
+)
+def test_kernel(operation: Operation, size: int, provider: str, bandwidth: float, record: Record) -> None:
+    try:
+        samples = measure(operation, provider, compute_device(), 1, size)
+    except torch.cuda.OutOfMemoryError:
+        pytest.skip("out of memory")
+    finally:
+        gc.collect()
+        if CUDA:
+            torch.cuda.empty_cache()
+    floor = 1e6 * operation.bytes_per_element * size / bandwidth
+    rows = measured_rows(operation, provider, size, samples)
+    if provider == chosen_providers(operation, size)[0]:
+        rows.append(row("kernels", operation.name, "floor", size, "time", "us", floor))
+    record(f"kernels: {operation.name}, {size:.0e}", samples, rows)

@@ -1,19 +1,23 @@
 """Cost against N, D, C and S: log-log slopes (1 is proportional, 0 is free).
 
-    python benchmarks/bench_scaling.py --out DIR
+    pytest benchmarks -k scaling
 
 Each axis is varied alone on a full-batch MLP; S counts draws of a whole run, streamed average included.
 """
 
-import argparse
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 import numpy as np
+import pytest
 import torch
-from common import Table, interleaved, quantiles, say
+from common import Record, Row, compute_device, interleaved, quantiles, row
 
 import hmc_fast
 from hmc_fast.models import mlp
+
+BASE = {"N": 2_000, "D": 64, "C": 1}
+AXES = {"N": (500, 2_000, 8_000, 32_000), "D": (32, 64, 128, 256), "C": (1, 4, 16), "S": (50, 100, 200, 400)}
+STEPS = 5  # of a trajectory
 
 
 def posterior(n: int, width: int, device: torch.device) -> hmc_fast.Posterior:
@@ -25,68 +29,44 @@ def posterior(n: int, width: int, device: torch.device) -> hmc_fast.Posterior:
     return hmc_fast.Posterior(model, (x, y), prior=hmc_fast.Normal(0.2), device=device)
 
 
-def run(target: hmc_fast.Posterior, draws: int) -> None:
-    """A whole run of one chain, its predictions averaged as it goes."""
-    hmc_fast.run(
-        target,
-        hmc_fast.HMC(1e-3, num_leapfrog=5),
-        chains=1,
-        burn_in=0,
-        draws=draws,
-        init="model",
-        test=target.x[:200],
-        progress=False,
-        compile=False,
+def run(draws: int) -> tuple[Callable[[], object], int]:
+    """A whole run of one chain, its predictions averaged as it goes; how many draws."""
+    target = posterior(500, 32, compute_device())
+    sampler = hmc_fast.HMC(1e-3, num_leapfrog=STEPS)
+    fixed = {"chains": 1, "burn_in": 0, "draws": draws, "init": "model", "progress": False, "compile": False}
+    return lambda: hmc_fast.run(target, sampler, test=target.x[:200], **fixed), draws  # type: ignore[arg-type]
+
+
+def trajectory(axis: str, value: int) -> tuple[Callable[[], object], int]:
+    """One iteration, and the size on the axis: of D the number of parameters, not the width."""
+    at, device = BASE | {axis: value}, compute_device()
+    target = posterior(at["N"], at["D"], device)
+    sampler = hmc_fast.HMC(1e-4, num_leapfrog=STEPS)
+    state = sampler.init(target, target.initial("model", at["C"], 0), graph=device.type == "cuda")
+    return lambda: sampler.step(state), target.num_params if axis == "D" else value
+
+
+@pytest.fixture(scope="module")
+def medians(aside: list[Row]) -> Iterator[dict[str, dict[float, float]]]:
+    """Axis -> size -> seconds. Afterwards slopes over the upper half, where fixed costs no longer mask them."""
+    taken: dict[str, dict[float, float]] = {axis: {} for axis in AXES}
+    yield taken
+    for axis, times in taken.items():
+        if len(times) == len(AXES[axis]):
+            upper = sorted(times)[len(times) // 2 - 1 :]
+            slope = np.polyfit(np.log(upper), np.log([times[size] for size in upper]), 1)[0]
+            aside.append(row("scaling", f"against {axis}", "ours", 0, "slope", "log-log", float(slope)))
+
+
+@pytest.mark.parametrize(("axis", "value"), [(axis, v) for axis, values in AXES.items() for v in values])
+def test_scaling(axis: str, value: int, rounds, medians, record: Record) -> None:  # type: ignore[no-untyped-def]
+    call, size = run(value) if axis == "S" else trajectory(axis, value)
+    # a run is as long as it is; of a trajectory as many as fill a fifth of a second
+    options = {"rounds": rounds or 5, "seconds": 0.0 if axis == "S" else 0.2}
+    seconds = interleaved({"ours": call}, compute_device(), **options)["ours"]
+    seconds = [t if axis == "S" else t / STEPS for t in seconds]
+    medians[axis][size] = quantiles(seconds)[0]
+    name = f"against {axis}"
+    record(
+        f"scaling: {name}", seconds, [row("scaling", name, "ours", size, "time", "ms", [1e3 * t for t in seconds])]
     )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    cuda = torch.cuda.is_available()
-    device = torch.device("cuda" if cuda else "cpu")
-    table = Table(arguments.out, "scaling", device)
-    base = {"N": 2_000, "D": 64, "C": 1}
-    axes = {"N": (500, 2_000, 8_000, 32_000), "D": (32, 64, 128, 256), "C": (1, 4, 16)}
-    for axis, settings in axes.items():
-        sizes, medians = [], []
-        for value in settings:
-            at = base | {axis: value}
-            target = posterior(at["N"], at["D"], device)
-            sampler = hmc_fast.HMC(1e-4, num_leapfrog=5)
-            state = sampler.init(target, target.initial("model", at["C"], 0), graph=cuda)
-            samples = interleaved(
-                {"ours": lambda s=sampler, t=state: s.step(t)}, device, rounds=arguments.rounds, seconds=0.2
-            )["ours"]
-            values = quantiles([1e3 * v / 5 for v in samples])
-            size = target.num_params if axis == "D" else value
-            table.add(f"against {axis}", "ours", size, "time", "ms", *values, samples=arguments.rounds)
-            sizes.append(size)
-            medians.append(values[0])
-        report(table, axis, sizes, medians)
-    sizes, medians = [], []
-    target = posterior(500, 32, device)
-    for draws in (50, 100, 200, 400):
-        samples = interleaved(
-            {"ours": lambda s=draws: run(target, s)}, device, rounds=arguments.rounds, seconds=0.0
-        )
-        values = quantiles([1e3 * v for v in samples["ours"]])
-        table.add("against S", "ours", draws, "time", "ms", *values, samples=arguments.rounds)
-        sizes.append(draws)
-        medians.append(values[0])
-    report(table, "S", sizes, medians)
-
-
-def report(table: Table, axis: str, sizes: list[int], times: list[float]) -> None:
-    """The slope over the upper half of the axis, where fixed costs no longer mask it."""
-    half = len(sizes) // 2
-    slope = np.polyfit(np.log(sizes[half - 1 :]), np.log(times[half - 1 :]), 1)[0]
-    table.add(f"against {axis}", "ours", 0, "slope", "log-log", slope)
-    shown = ", ".join(f"{size:,}: {t:.3g} ms" for size, t in zip(sizes, times, strict=True))
-    say(f"{axis}: slope {slope:.2f}   ({shown})")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,155 +1,33 @@
 """Seconds from the call to finished draws in a fresh process, compilation and adaptation included.
 
-    python benchmarks/bench_start.py --out DIR [--rounds 3]
+    pytest benchmarks -k start
 
 4 chains x (300 iterations of adaptation + 300 draws) of eight schools, non-centred: `hmc_fast.run` with
 `HMC(adapt=True)`, blackjax' window adaptation and NUTS, numpyro's NUTS, each as its users call it and with its own
-adaptation. Every run is a process of its own with empty caches, in turns; the clock starts after the imports. Of
-ours also the seconds until its first gradient. Before a row is written, all libraries' posterior means of mu must
-agree within Monte Carlo error.
+adaptation. Every run is a process of its own with empty caches, in turns; the clock starts after the imports
+(`start_run.py`). Of ours also the seconds until its first gradient. Nothing is reported unless all libraries'
+posterior means of mu agree within Monte Carlo error.
 """
 
-import argparse
+import functools
 import json
 import os
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pytest
+import start_run
+from common import Record, cases, ratios, row
+from start_run import ADAPTATION, CHAINS, DRAWS, MISSING, PROVIDERS, Start
 
-CHAINS, ADAPTATION, DRAWS = 4, 300, 300
-MISSING = 3  # exit status of a process whose library is not installed
+from hmc_fast.results.diagnostics import ess_bulk, mcse_mean
+
 # Standard errors between two libraries' means of mu; one comparison in 16,000 exceeds it by chance.
 AGREEMENT = 4.0
-
-
-@dataclass(frozen=True)
-class Start:
-    """What one process measured. mu: draws `(C, S)`. first_gradient: seconds, ours only."""
-
-    seconds: float
-    mu: list[list[float]]
-    first_gradient: float | None = None
-
-
-# --- in a process of its own ---
-
-
-def ours(seed: int) -> Start:
-    import torch
-    from densities import eight_schools
-
-    import hmc_fast
-
-    class Timed(hmc_fast.HMC):
-        """Notes when the first gradient of its chains is done."""
-
-        def init(self, target: Any, theta: Any, **options: Any) -> Any:
-            evaluate = target.log_likelihood_and_grad
-
-            def first(*arguments: Any) -> None:
-                evaluate(*arguments)
-                self.first_gradient = time.perf_counter()
-                del target.log_likelihood_and_grad  # the instance's: from now on the class's again
-
-            target.log_likelihood_and_grad = first
-            return super().init(target, theta, **options)
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    begin = time.perf_counter()
-    sampler = Timed(adapt=True)
-    run = hmc_fast.run(
-        eight_schools().target(device),
-        sampler,
-        chains=CHAINS,
-        burn_in=ADAPTATION,
-        draws=DRAWS,
-        seed=seed,
-        progress=False,
-    )
-    draws = np.asarray(run.draws)  # (S, C, D)
-    return Start(time.perf_counter() - begin, draws[:, :, 0].T.tolist(), sampler.first_gradient - begin)
-
-
-def blackjax(seed: int) -> Start:
-    import blackjax
-    import jax
-    import jax_peers  # noqa: F401  settings of jax
-    from densities import eight_schools
-
-    begin = time.perf_counter()
-    density = eight_schools()
-    warm_up = blackjax.window_adaptation(blackjax.nuts, density.in_jax)
-    first, second, third = jax.random.split(jax.random.key(seed), 3)
-    starts = jax.random.uniform(first, (CHAINS, density.dim), minval=-2, maxval=2)
-
-    def adapt(key: Any, start: Any) -> Any:
-        (state, parameters), _ = warm_up.run(key, start, ADAPTATION)
-        return state, parameters
-
-    def sample(key: Any, state: Any, parameters: Any) -> Any:
-        kernel = blackjax.nuts(density.in_jax, **parameters).step
-
-        def iteration(state: Any, key: Any) -> Any:
-            state, _ = kernel(key, state)
-            return state, state.position
-
-        return jax.lax.scan(iteration, state, jax.random.split(key, DRAWS))[1]
-
-    states, parameters = jax.jit(jax.vmap(adapt))(jax.random.split(second, CHAINS), starts)
-    draws = np.asarray(jax.jit(jax.vmap(sample))(jax.random.split(third, CHAINS), states, parameters))
-    return Start(time.perf_counter() - begin, draws[:, :, 0].tolist())
-
-
-def numpyro(seed: int) -> Start:
-    import jax
-    import jax_peers  # noqa: F401  settings of jax
-    import numpyro
-    from densities import EFFECTS, ERRORS
-    from numpyro import distributions
-    from numpyro.infer import MCMC, NUTS
-
-    begin = time.perf_counter()
-    effects, errors = np.array(EFFECTS), np.array(ERRORS)
-
-    def model() -> None:
-        mu = numpyro.sample("mu", distributions.Normal(0, 5))
-        tau = numpyro.sample("tau", distributions.HalfCauchy(5))
-        with numpyro.plate("schools", len(effects)):
-            z = numpyro.sample("z", distributions.Normal(0, 1))
-            numpyro.sample("effects", distributions.Normal(mu + tau * z, errors), obs=effects)
-
-    mcmc = MCMC(
-        NUTS(model),
-        num_warmup=ADAPTATION,
-        num_samples=DRAWS,
-        num_chains=CHAINS,
-        chain_method="vectorized",
-        progress_bar=False,
-    )
-    mcmc.run(jax.random.PRNGKey(seed))
-    draws = np.asarray(mcmc.get_samples(group_by_chain=True)["mu"])
-    return Start(time.perf_counter() - begin, draws.tolist())
-
-
-PROVIDERS = {"ours": ours, "blackjax": blackjax, "numpyro": numpyro}
-
-
-def child(provider: str, seed: int) -> None:
-    try:
-        start = PROVIDERS[provider](seed)
-    except ImportError as error:
-        print(f"not installed, so not compared: {error.name} (pip install -e '.[peers]')", file=sys.stderr)
-        sys.exit(MISSING)
-    print(json.dumps(vars(start)))
-
-
-# --- in the process that compares ---
 
 
 def measured(provider: str, seed: int) -> Start | None:
@@ -157,7 +35,7 @@ def measured(provider: str, seed: int) -> Start | None:
     with tempfile.TemporaryDirectory() as caches:
         environment = os.environ | {"XDG_CACHE_HOME": caches, "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
         environment.pop("JAX_COMPILATION_CACHE_DIR", None)
-        command = [sys.executable, "-W", "ignore", __file__, "--provider", provider, "--seed", str(seed)]
+        command = [sys.executable, "-W", "ignore", str(Path(start_run.__file__)), provider, str(seed)]
         done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
     if done.returncode == MISSING:
         return None
@@ -167,13 +45,9 @@ def measured(provider: str, seed: int) -> Start | None:
 
 def disagreement(starts: dict[str, list[Start]]) -> str | None:
     """The first pair of libraries whose means of mu over all rounds differ by more than their errors allow."""
-    from itertools import combinations
-
-    from hmc_fast.results.diagnostics import mcse_mean
-
     means, errors = {}, {}
-    for provider, rounds in starts.items():
-        draws = np.array([start.mu for start in rounds])  # (R, C, S)
+    for provider, taken in starts.items():
+        draws = np.array([start.mu for start in taken])  # (R, C, S)
         means[provider] = draws.mean()
         errors[provider] = np.sqrt(sum(float(mcse_mean(d[..., None])[0]) ** 2 for d in draws)) / len(draws)
     for a, b in combinations(starts, 2):
@@ -183,15 +57,10 @@ def disagreement(starts: dict[str, list[Start]]) -> str | None:
     return None
 
 
-def compare(out: Path, rounds: int) -> None:
-    import torch
-    from common import Table, quantiles, say
-
-    from hmc_fast.results.diagnostics import ess_bulk
-
-    name = f"eight schools, {CHAINS} chains x ({ADAPTATION} + {DRAWS})"
-    table = Table(out, "start", torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    starts: dict[str, list[Start]] = {provider: [] for provider in PROVIDERS}
+@functools.lru_cache(maxsize=1)
+def timed(providers: tuple[str, ...], rounds: int) -> dict[str, list[Start]]:
+    """The runs of those that are installed, one per round, in turns."""
+    starts: dict[str, list[Start]] = {provider: [] for provider in providers}
     for seed in range(rounds):
         for provider in [*starts]:
             start = measured(provider, seed)
@@ -199,40 +68,23 @@ def compare(out: Path, rounds: int) -> None:
                 del starts[provider]
             else:
                 starts[provider].append(start)
+    return starts
+
+
+@cases({"eight schools": PROVIDERS})
+def test_start(case: str, provider: str, providers, rounds, record: Record) -> None:  # type: ignore[no-untyped-def]
+    starts = timed(providers, rounds or 3)
+    if provider not in starts:
+        pytest.skip(f"not installed, so not compared: {provider} (pip install -e '.[peers]')")
     if (difference := disagreement(starts)) is not None:
-        sys.exit(f"the posterior means of mu differ, so nothing is compared: {difference}")
-    say(f"{name}: seconds in a fresh process, {rounds} rounds")
-    seconds = {provider: [start.seconds for start in taken] for provider, taken in starts.items()}
-    for provider, taken in starts.items():
-        time_ = quantiles(seconds[provider])
-        ratio = quantiles([theirs / mine for theirs, mine in zip(seconds[provider], seconds["ours"], strict=True)])
-        size = float(np.median([ess_bulk(np.array(start.mu)[..., None])[0] for start in taken]))
-        table.add(name, provider, CHAINS, "time to finished draws", "s", *time_, samples=rounds)
-        table.add(name, provider, CHAINS, "ESS of mu", "", size, samples=rounds)
-        if provider != "ours":
-            table.add(name, provider, CHAINS, "time over ours", "ratio", *ratio, samples=rounds)
-        mean = np.mean([start.mu for start in taken])
-        say(
-            f"  {provider:10} {time_[0]:6.2f} s ({time_[1]:.2f}-{time_[2]:.2f})   over ours {ratio[0]:.2f} "
-            f"({ratio[1]:.2f}-{ratio[2]:.2f})   mean of mu {mean:.2f}, effective draws {size:.0f}"
-        )
-    first = quantiles([start.first_gradient for start in starts["ours"] if start.first_gradient is not None])
-    table.add(name, "ours", CHAINS, "time to first gradient", "s", *first, samples=rounds)
-    say(f"  ours, until the first gradient: {first[0]:.2f} s ({first[1]:.2f}-{first[2]:.2f})")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--provider", choices=PROVIDERS, help="one run in this process, printed as JSON")
-    parser.add_argument("--seed", type=int, default=0, help="of that run")
-    arguments = parser.parse_args()
-    if arguments.provider:
-        child(arguments.provider, arguments.seed)
-    else:
-        compare(arguments.out, arguments.rounds)
-
-
-if __name__ == "__main__":
-    main()
+        pytest.fail(f"the posterior means of mu differ, so nothing is compared: {difference}")
+    taken, name = starts[provider], f"{case}, {CHAINS} chains x ({ADAPTATION} + {DRAWS})"
+    seconds, new = [start.seconds for start in taken], functools.partial(row, "start", name, provider, CHAINS)
+    size = float(np.median([ess_bulk(np.array(start.mu)[..., None])[0] for start in taken]))
+    rows = [new("time to finished draws", "s", seconds), new("ESS of mu", "", size)]
+    if provider == "ours":
+        first = [start.first_gradient for start in taken if start.first_gradient is not None]
+        rows.append(new("time to first gradient", "s", first))
+    elif "ours" in starts:
+        rows.append(new("time over ours", "ratio", ratios(seconds, [start.seconds for start in starts["ours"]])))
+    record(f"start: {name}", seconds, rows)

@@ -1,17 +1,17 @@
 """Draws kept and averaged as they come, beside stacking them: rate and memory.
 
-    python benchmarks/bench_store.py --out DIR
+    pytest benchmarks -k store
 
 Streaming rounds each draw into the fp16 ring and adds its predictions to the average. Stacking, as notebooks do
-it, keeps float32 draws and all predictions and averages at the end. Memory is counted from the tensors held.
+it, keeps float32 draws and all predictions and averages at the end. Memory is counted from the tensors held: of
+streaming it does not grow with the draws. The evaluation of the model is left out.
 """
 
-import argparse
-from pathlib import Path
+import functools
 
 import torch
 import workloads
-from common import Table, interleaved, quantiles, say
+from common import Record, cases, compute_device, interleaved, row
 
 from hmc_fast.results.draw_store import DrawStore
 from hmc_fast.results.model_average import StreamedAverage
@@ -19,16 +19,12 @@ from hmc_fast.results.model_average import StreamedAverage
 DRAWS, IMAGES, CLASSES = 50, 10_000, 10
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results", help="folder of the CSV")
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    table = Table(arguments.out, "store", device)
-    size = workloads.resnet().target(device).num_params
+@functools.lru_cache(maxsize=1)
+def timed(ways: tuple[str, ...], rounds: int) -> tuple[dict[str, list[float]], dict[str, int]]:
+    """Seconds and bytes held, of each way to keep the draws of ResNet-20."""
+    device, held = compute_device(), {}
+    size = workloads.resnet(n=1).target(device).num_params
     theta, logits = torch.randn(1, size, device=device), torch.randn(1, IMAGES, CLASSES, device=device)
-    held: dict[str, int] = {}
 
     def stream() -> None:
         store = DrawStore(DRAWS, 1, size, capacity=16, device=device)
@@ -48,18 +44,17 @@ def main() -> None:
         stacked.double().mean(0).cpu()
         held["stacked"] = kept.nbytes + stacked.nbytes
 
-    samples = interleaved({"streamed": stream, "stacked": stack}, device, rounds=arguments.rounds)
-    say(f"ResNet-20, D = {size:,}: {DRAWS} draws, predictions at {IMAGES:,} images, model evaluation left out")
-    for name, values in samples.items():
-        median, low, high = (DRAWS * IMAGES / t for t in quantiles(values))
-        table.add(
-            "store and average", name, DRAWS, "rate", "draws x images/s", median, high, low, samples=len(values)
-        )
-        table.add("store and average", name, DRAWS, "memory on the device", "MB", held[name] / 1e6)
-        say(f"  {name:10}{median / 1e6:9.1f} M draws x images/s   {held[name] / 1e6:8.1f} MB on the device")
-    each = held["stacked"] / DRAWS / 1e6
-    say(f"  streamed memory does not grow with the draws; stacked, each draw takes {each:.2f} MB")
+    calls = {"streamed": stream, "stacked": stack}
+    return interleaved({way: calls[way] for way in ways}, device, rounds=rounds), held
 
 
-if __name__ == "__main__":
-    main()
+@cases({"ResNet-20": ("streamed", "stacked")})
+def test_store(case: str, provider: str, providers, rounds, record: Record) -> None:  # type: ignore[no-untyped-def]
+    seconds, held = timed(providers, rounds or 5)
+    rates = [DRAWS * IMAGES / t for t in seconds[provider]]
+    name = "store and average"
+    rows = [
+        row("store", name, provider, DRAWS, "rate", "draws x images/s", rates),
+        row("store", name, provider, DRAWS, "memory on the device", "MB", held[provider] / 1e6),
+    ]
+    record(f"store: {name}", seconds[provider], rows)

@@ -1,33 +1,46 @@
-"""What the suites share: interleaved timing, quantiles, and the one tidy CSV.
+"""What the suites share: timing in turns, quantiles, rows of the tidy table, and where they were measured."""
 
-Peers are timed in turns within one process, a round of all after a round of all, so that a noisy machine
-hits them alike. (pytest-benchmark times one after the other, which on a shared machine compares hours, not
-programs.)
-"""
-
-import csv
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
-COLUMNS = ["suite", "name", "provider", "size", "metric", "unit", "median", "q20", "q80", "samples"]
-COLUMNS += ["device", "versions", "commit", "time"]
+Row = dict[str, Any]  # the columns of one metric: tidy.COLUMNS without those of context()
+Record = Callable[[str, Sequence[float], list[Row]], None]  # conftest.record
 _PACKAGES = ("torch", "triton", "jax", "blackjax", "numpyro", "posteriors")
 
 
-def quantiles(samples: list[float]) -> tuple[float, float, float]:
+def row(
+    suite: str, name: str, provider: str, size: float, metric: str, unit: str, values: float | Sequence[float]
+) -> Row:
+    """values: one per sample, whose quantiles the table shows, or one number."""
+    taken = [float(values)] if isinstance(values, int | float) else list(values)
+    median, low, high = quantiles(taken)
+    row: Row = {"suite": suite, "name": name, "provider": provider, "size": size, "metric": metric, "unit": unit}
+    return row | {"median": median, "q20": low, "q80": high, "samples": len(taken)}
+
+
+def quantiles(samples: Sequence[float]) -> tuple[float, float, float]:
     """Median, 20 % and 80 %."""
     ordered = sorted(samples)
     last = len(ordered) - 1
     return statistics.median(ordered), ordered[round(0.2 * last)], ordered[round(0.8 * last)]
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> list[float]:
+    """Within each round, which a noisy machine leaves comparable."""
+    return [a / b for a, b in zip(theirs, ours, strict=True)]
+
+
+def compute_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def device_name(device: torch.device) -> str:
@@ -36,35 +49,14 @@ def device_name(device: torch.device) -> str:
     return f"cpu, {torch.get_num_threads()} threads"
 
 
+def versions() -> str:
+    installed = {p: metadata.version(p) for p in _PACKAGES if _is_installed(p)}
+    return " ".join(f"{name} {version}" for name, version in installed.items())
+
+
 def context(device: torch.device) -> list[str]:
     """Device, versions, commit and time: the last columns of every table."""
-    installed = {p: metadata.version(p) for p in _PACKAGES if _is_installed(p)}
-    versions = " ".join(f"{name} {version}" for name, version in installed.items())
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return [device_name(device), versions, _commit(), now]
-
-
-class Table:
-    """`OUT/results.csv`, one row per metric, appended to so that a rerun overwrites nothing."""
-
-    def __init__(self, out: Path, suite: str, device: torch.device) -> None:
-        out.mkdir(parents=True, exist_ok=True)
-        self.path, self.suite = out / "results.csv", suite
-        self.context = context(device)
-        if not self.path.exists():
-            self._write(COLUMNS)
-
-    def add(
-        self, name: str, provider: str, size: float, metric: str, unit: str, *values: float, samples: int = 1
-    ) -> None:
-        """values: median, 20 % and 80 % quantile, or one number for all three."""
-        values = values * 3 if len(values) == 1 else values
-        numbers = [f"{v:.6g}" for v in values]
-        self._write([self.suite, name, provider, size, metric, unit, *numbers, samples, *self.context])
-
-    def _write(self, row: list[Any]) -> None:
-        with self.path.open("a", newline="") as file:
-            csv.writer(file).writerow(row)
+    return [device_name(device), versions(), commit(), datetime.now(timezone.utc).isoformat(timespec="seconds")]
 
 
 def _is_installed(package: str) -> bool:
@@ -75,7 +67,7 @@ def _is_installed(package: str) -> bool:
     return True
 
 
-def _commit() -> str:
+def commit() -> str:
     try:
         done = subprocess.run(
             ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True
@@ -85,13 +77,20 @@ def _commit() -> str:
     return done.stdout.strip()
 
 
+def cases(providers: Mapping[str, Iterable[str]]) -> pytest.MarkDecorator:
+    """One test per case and provider, those of a case one after the other."""
+    pairs = [(case, provider) for case, those in providers.items() for provider in those]
+    return pytest.mark.parametrize(("case", "provider"), pairs)
+
+
 def interleaved(
     calls: dict[str, Callable[[], object]], device: torch.device, *, rounds: int = 7, seconds: float = 0.3
 ) -> dict[str, list[float]]:
     """Seconds per call, one sample per round, of each of `calls` in turns.
 
-    A sample is the mean of as many calls as fill about `seconds` (at least one). Every call must finish its
-    work, on whatever device, or be followed by `torch.cuda.synchronize`, which this does.
+    In turns within one process, so that a noisy machine hits all alike: one after the other would compare hours,
+    not programs. A sample is the mean of as many calls as fill about `seconds` (at least one). Every call must
+    finish its work, on whatever device, or be followed by `torch.cuda.synchronize`, which this does.
     """
     repeats: dict[str, int] = {}
     for name, call in calls.items():
@@ -117,12 +116,3 @@ def _timed(call: Callable[[], object], repeats: int, device: torch.device) -> fl
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (time.perf_counter() - begin) / repeats
-
-
-def say(*parts: object) -> None:
-    print(*parts, flush=True)
-
-
-def missing_peer(error: ImportError) -> None:
-    """Says once that a peer is absent; its rows are then absent too."""
-    print(f"not installed, so not compared: {error.name} (pip install -e '.[peers]')", file=sys.stderr)

@@ -21,8 +21,12 @@ def ours(
     graph: Graph = False,
     precision: str = "fp32",
     chain_batching: ChainBatching | None = None,
+    iterations: int | None = None,
 ) -> Peer:
-    """One iteration (a trajectory, or as many minibatch steps), test and refreshment included."""
+    """One iteration (a trajectory, or as many minibatch steps), test and refreshment included.
+
+    iterations: in one call; by default as many as peers make where the whole trajectory is compiled.
+    """
     target = work.target(device, precision).prepared(path=path, chain_batching=chain_batching)
     sampler: hmc_fast.HMC | hmc_fast.SGHMC
     if work.batch_size is None:
@@ -34,7 +38,7 @@ def ours(
     start = work.start if isinstance(work, SmallDensity) else "model"
     theta = target.initial(start, chains, 0)
     state = sampler.init(target, theta, seed=0, graph=graph)
-    number = iterations_per_call(work) if path == "loop" and work.batch_size is None else 1
+    number = iterations or (iterations_per_call(work) if path == "loop" and work.batch_size is None else 1)
 
     def step() -> None:
         if number > 1:

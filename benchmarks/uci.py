@@ -34,7 +34,7 @@ from hmc_fast.models import uci_mlp
 from hmc_fast.results.diagnostics import rhat
 from hmc_fast.results.predictions import Regression
 
-from .common import context, say
+from .common import context
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
             for future in [pool.submit(measure, *job, arguments) for job in jobs]:
                 rows.append(future.result())
                 write(rows, arguments.out)  # a run that is stopped leaves what it finished
-    say(markdown(rows))
+    print(markdown(rows))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

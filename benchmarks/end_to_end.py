@@ -1,18 +1,20 @@
 """Seconds to a BMA accuracy on Fashion-MNIST, from a cold start: training nothing, sampling only.
 
-    python benchmarks/bench_end_to_end.py --out DIR --data-dir data [--preset fashion-lenet] [--accuracy 0.92]
+    python benchmarks/end_to_end.py --out DIR --data-dir data [--preset fashion-lenet] [--accuracy 0.92]
 
 Runs the preset as the command line would. On two CPU cores `fashion-lenet` takes minutes; without the data this
 says so and ends.
 """
 
 import argparse
+import functools
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
-from common import Table, say
+from common import context, row
+from tidy import append
 
 import hmc_fast
 from hmc_fast.compute.device import resolve_device
@@ -29,12 +31,12 @@ def main() -> None:
     parser.add_argument("--accuracy", type=float, default=0.92)
     arguments = parser.parse_args()
     if not any(arguments.data_dir.glob("*-ubyte.gz")) and not any(arguments.data_dir.glob("fashion-mnist_*.csv")):
-        say(f"no Fashion-MNIST in {arguments.data_dir}: nothing measured")
+        print(f"no Fashion-MNIST in {arguments.data_dir}: nothing measured")
         return
     specification = resolve(arguments.preset, {"data_dir": arguments.data_dir})
     settings = specification.settings
     device = resolve_device(settings.device)
-    table, dataset = Table(arguments.out, "end to end", device), make_dataset(settings)
+    dataset = make_dataset(settings)
     posterior, init = make_posterior(settings, dataset, device)
     begin = time.perf_counter()
     run = hmc_fast.run(
@@ -51,19 +53,22 @@ def main() -> None:
     accuracy, nll = run.curve[:, 0], run.curve[:, 1]
     reached = np.flatnonzero(accuracy >= arguments.accuracy)
     name = f"{arguments.preset}, {settings.chains} chains"
-    table.add(name, "ours", len(accuracy), "BMA accuracy", "", float(accuracy[-1]))
-    table.add(name, "ours", len(accuracy), "BMA NLL", "", float(nll[-1]))
-    table.add(name, "ours", len(accuracy), "whole run", "s", seconds)
+    new = functools.partial(row, "end to end", name, "ours")
+    rows = [
+        new(len(accuracy), "BMA accuracy", "", float(accuracy[-1])),
+        new(len(accuracy), "BMA NLL", "", float(nll[-1])),
+        new(len(accuracy), "whole run", "s", seconds),
+    ]
     for draw, (score, at) in enumerate(zip(accuracy, kept, strict=True)):
-        table.add(name, "ours", draw + 1, "accuracy after", "s", float(at), float(score), float(score))
+        rows.append(new(draw + 1, "accuracy after", "s", float(at)) | {"q20": float(score), "q80": float(score)})
     if len(reached):
-        table.add(
-            name, "ours", int(reached[0]) + 1, f"seconds to {arguments.accuracy}", "s", float(kept[reached[0]])
-        )
-        say(f"{name}: BMA accuracy {arguments.accuracy} after {kept[reached[0]]:.0f} s")
+        at = float(kept[reached[0]])
+        rows.append(new(int(reached[0]) + 1, f"seconds to {arguments.accuracy}", "s", at))
+        print(f"{name}: BMA accuracy {arguments.accuracy} after {at:.0f} s")
     else:
-        say(f"{name}: BMA accuracy {arguments.accuracy} not reached")
-    say(f"whole run: {accuracy[-1]:.4f}, NLL {nll[-1]:.4f}, {seconds:.0f} s")
+        print(f"{name}: BMA accuracy {arguments.accuracy} not reached")
+    append(arguments.out, rows, context(device))
+    print(f"whole run: {accuracy[-1]:.4f}, NLL {nll[-1]:.4f}, {seconds:.0f} s")
 
 
 if __name__ == "__main__":
