@@ -6,6 +6,7 @@ Nothing is learnt about CUDA itself.
 
 import contextlib
 import fnmatch
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -128,6 +129,19 @@ class Stream:
         pass
 
 
+class Event:
+    """Everything takes a millisecond."""
+
+    def __init__(self, enable_timing=False):
+        pass
+
+    def record(self):
+        pass
+
+    def elapsed_time(self, end):
+        return 1.0
+
+
 def anything(*_, **__):
     return contextlib.nullcontext()
 
@@ -139,11 +153,13 @@ FAKES = {
     "get_device_name": lambda device=None: "a pretended GPU",
     "get_device_capability": lambda device=None: (9, 0),
     "is_bf16_supported": lambda *_, **__: True,
+    "get_device_properties": lambda device=None: SimpleNamespace(name="a pretended GPU", total_memory=2**34),
     "max_memory_allocated": lambda device=None: 0,
     "get_rng_state": lambda device=None: torch.get_rng_state(),
     "set_rng_state": lambda state, device=None: None,
     "graph_pool_handle": lambda: (0, 0),
     "CUDAGraph": Graph,
+    "Event": Event,
     "graph": capture,
     "Stream": Stream,
     "current_stream": Stream,
@@ -170,8 +186,10 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item, nextitem):
+    from hmc_fast.doctor import speed
     from hmc_fast.kernels import ops
 
+    speed._ELEMENTS, speed._IMAGES, speed._WIDTH = 4096, 16, 2  # what fits a GPU is too much for the interpreter
     asked, ops._use_triton = ops._use_triton, lambda tensor, impl: impl is not None and asked(tensor, impl)
     try:
         with Pretend(), launches.kernels(launch):
