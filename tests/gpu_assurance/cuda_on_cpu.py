@@ -189,7 +189,8 @@ def pytest_runtest_protocol(item, nextitem):
     from hmc_fast.doctor import speed
     from hmc_fast.kernels import ops
 
-    speed._ELEMENTS, speed._IMAGES, speed._WIDTH = 4096, 16, 2  # what fits a GPU is too much for the interpreter
+    # what fits a GPU is too much for the interpreter
+    speed._ELEMENTS, speed._IMAGES, speed._WIDTH, speed._NUM_LEAPFROG = 4096, 16, 2, 2
     asked, ops._use_triton = ops._use_triton, lambda tensor, impl: impl is not None and asked(tensor, impl)
     try:
         with Pretend(), launches.kernels(launch):
