@@ -177,7 +177,7 @@ def _storage(
     """Raises UserError for an unknown dtype or a capacity that is less than one draw."""
     if draw_dtype == "auto":
         dtype = target.default_draw_dtype
-        if saved is not None and saved.numbers["draw_bytes"]:
+        if saved is not None and saved.numbers.get("draw_bytes"):  # older checkpoints lack it
             dtype = torch.float16 if saved.numbers["draw_bytes"] == 2 else target.dtype
     elif isinstance(draw_dtype, torch.dtype):
         dtype = draw_dtype
