@@ -115,7 +115,7 @@ def generators_kept(device: torch.device) -> Iterator[None]:
 
 
 def _where(flat: FlatModel, row: Tensor, first: Inputs, second: Inputs) -> str:
-    """The innermost module that gives the first example other outputs for equal inputs, in two passes."""
+    """The innermost module that gives an example other outputs for equal inputs, in two passes."""
     for (name, given, result), (_, other_given, other) in zip(
         _calls(flat, row, first), _calls(flat, row, second), strict=False
     ):
@@ -125,8 +125,9 @@ def _where(flat: FlatModel, row: Tensor, first: Inputs, second: Inputs) -> str:
 
 
 def _equal(first: list[Tensor], second: list[Tensor]) -> bool:
+    """At the examples of both passes."""
     return len(first) == len(second) and not any(
-        _differ(a[:1], b[:1], _ALONE) for a, b in zip(first, second, strict=True)
+        _differ(a[: len(b)], b[: len(a)], _ALONE) for a, b in zip(first, second, strict=True)
     )
 
 
