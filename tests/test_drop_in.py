@@ -451,7 +451,7 @@ REFUSALS = {
     "a negative variance": (lambda: hmc_fast.Normal(-1.0), "prior variance -1.0 must be a positive number"),
     "text for a variance": (lambda: hmc_fast.Normal("1"), "prior variance '1' must be a positive number"),
     "half a micro-batch": (lambda: posterior(micro_batch_size=2.5), "micro batch size 2.5 must be a whole number"),
-    "a device that is not here": (lambda: posterior(device="cuda:99"), "device 'cuda:99' is unknown or not on"),
+    "a device that is not here": (lambda: posterior(device="cuda:99"), "device 'cuda:99' does not exist here"),
     "no temperature": (lambda: posterior(temperature=0), "temperature 0 must be a positive number"),
     "a density that is a number": (lambda: hmc_fast.Density(3.0, 2), "fn is a float"),
     # runs

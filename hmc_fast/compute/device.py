@@ -7,7 +7,7 @@ from ..errors import UserError
 __all__ = ["resolve_device"]
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str | torch.device) -> torch.device:
     """ "auto" (a CUDA device if there is one, else the CPU), "cpu", "cuda", "cuda:1".
 
     Raises:
@@ -17,12 +17,12 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:INDEX") from error
+    except (RuntimeError, TypeError) as error:
+        raise UserError(f"device {str(name)!r} is unknown: use auto, cpu, cuda or cuda:INDEX") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"device {name!r} does not exist here (CUDA devices: {torch.cuda.device_count()}): use cpu or auto"
+            f"device {str(name)!r} does not exist here (CUDA devices: {torch.cuda.device_count()}): use cpu or auto"
         )
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"device {name!r} is not supported: use auto, cpu, cuda or cuda:INDEX")
+        raise UserError(f"device {str(name)!r} is not supported: use auto, cpu, cuda or cuda:INDEX")
     return device

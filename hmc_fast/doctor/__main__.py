@@ -15,6 +15,7 @@ import torch
 from ..atomic_files import write_json
 from ..command_line import main_guard
 from ..compute.device import resolve_device
+from ..errors import UserError
 from ..kernels import reference, self_check
 from . import chains, formulas, speed
 from .findings import Finding, Result, find
@@ -68,6 +69,8 @@ def _operation(first: object, second: object, operation: str, device: torch.devi
 def _examine(name: str, file: Path | None) -> list[str]:
     """Prints as it goes; returns the names of what failed."""
     device, begin = resolve_device(name), time.perf_counter()
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f"--json {file} cannot be written: {file.absolute().parent} is not a directory")
     machine = describe(device)
     for key, text in machine.items():
         print(textwrap.fill(f"{key}: {text}", 120, subsequent_indent="    "))

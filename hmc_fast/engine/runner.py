@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import whole_number
+from ..compute.device import resolve_device
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
@@ -20,7 +21,6 @@ from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
-from ..targets.validation import check_device
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .forecast import forecast
@@ -93,7 +93,7 @@ def run(
         raise UserError(f"kernels {kernels!r} is unknown: use 'auto' or 'torch'")
     check_seed(seed)
     plan = Plan(burn_in, draws, thin)
-    target = target if device is None else target.to(check_device(device))
+    target = target if device is None else target.to(resolve_device(device))
     target = target.with_kernels(kernels)
     with ops.using(target.kernels):
         theta = target.initial(init, chains, seed)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from ..arguments import positive, whole_number
+from ..compute.device import resolve_device
 from ..compute.gradient import GradientPass
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
 from .base import Target
-from .validation import check_device
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,7 +45,7 @@ class Density(Target):
             raise UserError(
                 f"fn is a {type(fn).__name__}: give a function of theta (dim,) that returns the log density"
             )
-        dim, device = whole_number("dim", dim), check_device(device)
+        dim, device = whole_number("dim", dim), resolve_device(device)
         self.fn, self.num_params, self.num_data = fn, dim, 1
         self.prior = (Segment(0, dim, ops.FLAT),)
         self.temperature = positive("temperature", temperature)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..arguments import positive, whole_number
 from ..compute import batches
 from ..compute.batches import Inputs
+from ..compute.device import resolve_device
 from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
 from ..compute.program import Path
@@ -20,7 +21,7 @@ from .base import Target, digest
 from .examples import as_inputs, as_tensor, examples
 from .flat_module import FlatModel
 from .probe import check_density, generators_kept
-from .validation import check_data, check_device, check_example, fitting_labels, vmap_refusal
+from .validation import check_data, check_example, fitting_labels, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -74,7 +75,7 @@ class Posterior(Target):
         device: torch.device | str | None = None,
         output: Callable[[Any], Tensor] | None = None,
     ) -> None:
-        self.flat = FlatModel(model, None if device is None else check_device(device), output)
+        self.flat = FlatModel(model, None if device is None else resolve_device(device), output)
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
         self.likelihood = likelihoods.resolve(likelihood)
         self.prior = priors.segments(prior if prior is not None else priors.Normal(1.0), self.flat)

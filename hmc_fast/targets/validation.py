@@ -14,7 +14,7 @@ from ..compute.batches import Inputs, named, rows, shapes
 from ..errors import UserError
 from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 
-__all__ = ["check_data", "check_device", "check_example", "check_model", "fitting_labels", "vmap_refusal"]
+__all__ = ["check_data", "check_example", "check_model", "fitting_labels", "vmap_refusal"]
 
 
 def check_model(model: object) -> None:
@@ -60,21 +60,6 @@ def check_model(model: object) -> None:
         raise UserError(f"{type(model).__name__} has no parameter that requires a gradient: nothing to sample")
     if len({p.dtype for p in parameters.values()}) > 1:
         raise UserError(f"{type(model).__name__} mixes float32 and float64 parameters: call model.float()")
-
-
-def check_device(device: torch.device | str) -> torch.device:
-    """A device that this machine has.
-
-    Raises:
-        UserError: it is unknown, or not here.
-    """
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all three
-        raise UserError(
-            f"device {str(device)!r} is unknown or not on this machine (CUDA devices: {torch.cuda.device_count()}"
-            "): use 'cpu', or None for the device of the model"
-        ) from error
 
 
 def fitting_labels(likelihood: Likelihood, y: Tensor) -> Tensor:

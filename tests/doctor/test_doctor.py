@@ -96,6 +96,13 @@ def test_an_exception_in_a_check_is_a_failure():
     assert find("b", missing).verdict == "not here"
 
 
+def test_a_file_that_cannot_be_written_is_told_at_once(tmp_path, capsys):
+    assert doctor.main(["--device", "cpu", "--json", str(tmp_path / "nowhere" / "found.json")]) == 2
+    out, err = capsys.readouterr()
+    assert "nowhere is not a directory" in err
+    assert out == ""
+
+
 def test_a_device_that_is_not_there(capsys):
     assert doctor.main(["--device", "cuda:7"]) == 2
     assert "cuda:7" in capsys.readouterr().err

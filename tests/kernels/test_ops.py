@@ -13,15 +13,8 @@ from torch import Tensor
 
 from hmc_fast.kernels import launch, ops, prior, reduce
 from hmc_fast.kernels.ops import Counter, Segment
+from hmc_fast.kernels.self_check import FAMILIES
 
-FAMILIES = {
-    "flat": (ops.FLAT, (0.0, 0.0)),
-    "normal": (ops.NORMAL, (0.0, 0.0)),
-    "laplace": (ops.LAPLACE, (0.0, 0.0)),
-    "logistic": (ops.LOGISTIC, (0.0, 0.0)),
-    "student_t": (ops.STUDENT_T, (4.0, 0.0)),
-    "mixture": (ops.MIXTURE, (0.3, 0.1)),
-}
 SIZES = (1, 31, 1023, 4097)
 # Same formula, other roundings: a few units in the last place of the largest term (a mixture's gradient is
 # the largest, near 10). The normals are float32 in every dtype, which bounds what float64 can agree to.
