@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from unittest import mock
 
 import torch
 
@@ -133,8 +134,8 @@ def averaged(posterior, theta, x, y):
 
 
 def density(theta):
-    torch.cuda.device_count = lambda: 1  # of the stand-in
-    target = hmc_fast.Density(lambda row: -0.5 * (row**2).sum(), theta.shape[1], device="cuda")
+    with mock.patch.object(torch.cuda, "device_count", lambda: 1):  # of the stand-in
+        target = hmc_fast.Density(lambda row: -0.5 * (row**2).sum(), theta.shape[1], device="cuda")
     two_steps(SAMPLERS["hmc"](), target, theta)
     two_steps(warmed_up(hmc_fast.MCLMC(adapt=True)), target, theta)
 
