@@ -134,7 +134,7 @@ def averaged(posterior, theta, x, y):
 
 
 def density(theta):
-    with mock.patch.object(torch.cuda, "device_count", lambda: 1):  # of the stand-in
+    with mock.patch.object(torch.cuda, "device_count", return_value=1):  # of the stand-in
         target = hmc_fast.Density(lambda row: -0.5 * (row**2).sum(), theta.shape[1], device="cuda")
     two_steps(SAMPLERS["hmc"](), target, theta)
     two_steps(warmed_up(hmc_fast.MCLMC(adapt=True)), target, theta)
