@@ -1,9 +1,10 @@
 """Triton: kinetic energy, log prior and the energy difference of a trajectory, summed in float64.
 
-    kinetic_energy      m^T M^-1 m / 2
-    log_prior           sum_i log p(theta_i), constants included
-    prior_difference    sum_i [log p(theta1_i) - log p(theta0_i)]
-    energy_difference   sum_i (m1 - m0)(m1 + m0) / 2M  -  prior_difference / T
+    kinetic_energy          m^T M^-1 m / 2
+    log_prior               sum_i log p(theta_i), constants included
+    prior_difference        sum_i [log p(theta1_i) - log p(theta0_i)]
+    energy_difference       sum_i (m1 - m0)(m1 + m0) / 2M  -  prior_difference / T
+    likelihood_difference   sum_n [log L_n(new) - log L_n(old)]
 
 Differences are taken element by element after conversion to float64. Bytes per float32 parameter, Gaussian prior:
 kinetic 4, log prior 4, difference 16, plus 4 for an inverse mass or a tensor of scales. Line by line in torch,
@@ -25,7 +26,7 @@ from .prior import FLAT, Segment
 _FLAT = tl.constexpr(FLAT)
 
 
-@triton.jit(do_not_specialize=["first_quad", "first_partial", "num_partials"])
+@triton.jit(do_not_specialize=["own_mass", "first_quad", "first_partial", "num_partials"])
 def _energy_kernel(
     # pointers; a term of the sum is skipped if its pointer is None
     theta_ptr,  # (C, D): log p(theta), unless new_theta_ptr asks for the difference
@@ -37,7 +38,7 @@ def _energy_kernel(
     partials_ptr,  # (C, P) float64, written
     # sizes
     num_params,
-    mass_stride,
+    own_mass,  # 1, or 0: all chains share one
     first_quad,  # start // 4
     start,
     stop,
@@ -67,7 +68,7 @@ def _energy_kernel(
         else:
             kinetic = m * m
         if inverse_mass_ptr is not None:
-            at_mass = chain * mass_stride + element
+            at_mass = chain * num_params * own_mass + element
             kinetic *= tl.load(inverse_mass_ptr + at_mass, mask=mask, other=0.0).to(tl.float64)
         partial += 0.5 * tl.sum(kinetic, axis=0)
 
@@ -90,6 +91,36 @@ def _energy_kernel(
     tl.store(partials_ptr + chain * num_partials + first_partial + tl.program_id(0), partial)
 
 
+@triton.jit
+def _likelihood_kernel(
+    # pointers
+    log_lik_ptr,  # (C, N)
+    new_log_lik_ptr,  # (C, N)
+    partials_ptr,  # (C, P) float64, written
+    # sizes
+    num_data,
+    # constexpr
+    BLOCK: tl.constexpr,
+):
+    chain = tl.program_id(1).to(tl.int64)
+    example = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    at, mask = chain * num_data + example, example < num_data
+    old = tl.load(log_lik_ptr + at, mask=mask, other=0.0).to(tl.float64)
+    new = tl.load(new_log_lik_ptr + at, mask=mask, other=0.0).to(tl.float64)
+    tl.store(partials_ptr + chain * tl.num_programs(0) + tl.program_id(0), tl.sum(new - old, axis=0))
+
+
+def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
+    launch.check_buffers(log_lik, new_log_lik=new_log_lik)
+    chains, num_data = log_lik.shape
+    with launch.guard(log_lik):
+        partials = reduce.scratch(log_lik, launch.blocks(num_data, reduce.BLOCK))
+        _likelihood_kernel[(partials.shape[1], chains)](
+            log_lik, new_log_lik, partials, num_data, BLOCK=reduce.BLOCK, num_warps=reduce.NUM_WARPS
+        )
+        return reduce.finish(partials)
+
+
 def _sum(
     first: Tensor,  # all tensors share its shape and device
     prior: Sequence[Segment],
@@ -102,7 +133,7 @@ def _sum(
     prior_factor: float = 0.0,
 ) -> Tensor:
     launch.check_prior(prior, first)
-    stride = launch.mass_stride(inverse_mass, first)
+    own = launch.own_mass(inverse_mass, first)
     chains, params = first.shape
     counts = [launch.blocks(s.stop - s.start // 4 * 4, reduce.BLOCK) for s in prior]
     with launch.guard(first):
@@ -111,7 +142,7 @@ def _sum(
             _energy_kernel[(count, chains)](
                 theta, new_theta, momentum, new_momentum, inverse_mass,
                 segment.scale if isinstance(segment.scale, Tensor) else None, partials,
-                params, stride, segment.start // 4, segment.start, segment.stop, done, sum(counts),
+                params, own, segment.start // 4, segment.start, segment.stop, done, sum(counts),
                 *prior_device.scalars(segment), prior_device.log_normaliser(segment), float(prior_factor),
                 FAMILY=segment.family, BLOCK=reduce.BLOCK, num_warps=reduce.NUM_WARPS,
             )  # fmt: skip

@@ -75,8 +75,8 @@ def check_coefficients(coefficients: Tensor, first: Tensor) -> None:
     check_device("coefficients", coefficients, first)
 
 
-def mass_stride(inverse_mass: Tensor | None, first: Tensor) -> int:
-    """Elements from one chain's inverse mass to the next: 0 if all chains share one."""
+def own_mass(inverse_mass: Tensor | None, first: Tensor) -> int:
+    """1 if every chain has its own inverse mass, 0 if all share one. A number, not two kernels."""
     if inverse_mass is None:
         return 0
     if inverse_mass.shape not in (first.shape, first.shape[1:]) or not inverse_mass.is_contiguous():
@@ -85,7 +85,7 @@ def mass_stride(inverse_mass: Tensor | None, first: Tensor) -> int:
     if not inverse_mass.is_floating_point():
         raise ValueError(f"inverse_mass must be floating-point, got {inverse_mass.dtype}")
     check_device("inverse_mass", inverse_mass, first)
-    return 0 if inverse_mass.ndim == 1 else inverse_mass.shape[1]
+    return int(inverse_mass.ndim == 2)
 
 
 def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
@@ -107,6 +107,12 @@ def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
     raise ValueError(f"prior segments must cover 0..{first.shape[1]} exactly once, got {spans}")
 
 
+def check_step(step: Tensor, first: Tensor) -> None:
+    if step.shape != (1,) or step.dtype != torch.int64:
+        raise ValueError(f"the step counter must be int64 (1,), got {step.dtype} {tuple(step.shape)}")
+    check_device("the step counter", step, first)
+
+
 def counter_arguments(counter: Counter | None, first: Tensor) -> tuple[Tensor | None, int, int, int]:
     """The step tensor, the low and high halves of the seed, and the stream; None and zeros without a counter.
 
@@ -115,14 +121,11 @@ def counter_arguments(counter: Counter | None, first: Tensor) -> tuple[Tensor | 
     """
     if counter is None:
         return None, 0, 0, 0
-    step = counter.step
-    if step.shape != (1,) or step.dtype != torch.int64:
-        raise ValueError(f"counter.step must be int64 (1,), got {step.dtype} {tuple(step.shape)}")
-    check_device("counter.step", step, first)
+    check_step(counter.step, first)
     if not (0 <= counter.seed < 2**64 and 0 <= counter.stream < 2**32):
         raise ValueError(f"seed {counter.seed} or stream {counter.stream} is out of range")
     words = counter.seed & 0xFFFFFFFF, counter.seed >> 32, counter.stream
-    return step, _signed(words[0]), _signed(words[1]), _signed(words[2])
+    return counter.step, _signed(words[0]), _signed(words[1]), _signed(words[2])
 
 
 def _signed(word: int) -> int:

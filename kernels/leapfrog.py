@@ -34,7 +34,7 @@ _DECAY = tl.constexpr(DECAY)
 _NOISE = tl.constexpr(NOISE)
 
 
-@triton.jit(do_not_specialize=["first_quad", "key0", "key1", "stream"])
+@triton.jit(do_not_specialize=["own_mass", "first_quad", "key0", "key1", "stream"])
 def _kick_kernel(
     # pointers
     theta_ptr,  # (C, D), written if DRIFT
@@ -46,7 +46,7 @@ def _kick_kernel(
     step_ptr,  # (1,) int64 step counter, or None: no decay, no noise
     # sizes
     num_params,
-    mass_stride,
+    own_mass,  # 1, or 0: all chains share one
     first_quad,  # start // 4
     start,
     stop,
@@ -82,7 +82,7 @@ def _kick_kernel(
     if FAMILY != _FLAT or DRIFT:
         theta = tl.load(theta_ptr + at, mask=mask, other=0.0)
     if inverse_mass_ptr is not None:
-        at_mass = chain * mass_stride + element
+        at_mass = chain * num_params * own_mass + element
         inverse_mass = tl.load(inverse_mass_ptr + at_mass, mask=mask, other=1.0).to(dtype)
 
     # decay and noise
@@ -156,7 +156,7 @@ def _update(
     launch.check_prior(prior, momentum)
     if coefficients is not None:
         launch.check_coefficients(coefficients, momentum)
-    stride = launch.mass_stride(inverse_mass, momentum)
+    own = launch.own_mass(inverse_mass, momentum)
     step, *words = launch.counter_arguments(noise, momentum)
     with launch.guard(momentum):
         for segment in prior:
@@ -165,7 +165,7 @@ def _update(
             _kick_kernel[grid](
                 theta, momentum, grad, coefficients, inverse_mass,
                 segment.scale if isinstance(segment.scale, Tensor) else None, step,
-                momentum.shape[1], stride, first_quad, segment.start, segment.stop,
+                momentum.shape[1], own, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
                 FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK,
                 num_warps=launch.NUM_WARPS if step is None else launch.NOISE_WARPS, **launch.UNFUSED,

@@ -18,7 +18,7 @@ from . import launch, philox, reduce
 from .reference import Counter
 
 
-@triton.jit(do_not_specialize=["key0", "key1", "stream"])
+@triton.jit(do_not_specialize=["own_mass", "key0", "key1", "stream"])
 def _refresh_kernel(
     # pointers
     momentum_ptr,  # (C, D), written
@@ -27,7 +27,7 @@ def _refresh_kernel(
     step_ptr,  # (1,) int64 step counter
     # sizes
     num_params,
-    mass_stride,
+    own_mass,  # 1, or 0: all chains share one
     # scalars
     key0,
     key1,
@@ -44,7 +44,7 @@ def _refresh_kernel(
     quad = block * (BLOCK // 4) + tl.arange(0, BLOCK // 4)
     m = philox.normals(quad, chain, step_ptr, key0, key1, stream, BLOCK).to(dtype)
     if inverse_mass_ptr is not None:
-        inverse_mass = tl.load(inverse_mass_ptr + chain * mass_stride + element, mask=mask, other=1.0)
+        inverse_mass = tl.load(inverse_mass_ptr + chain * num_params * own_mass + element, mask=mask, other=1.0)
         m = m / tl.sqrt(inverse_mass.to(dtype))
     tl.store(momentum_ptr + chain * num_params + element, m, mask=mask)
 
@@ -58,14 +58,14 @@ def _refresh_kernel(
 
 def refresh_momentum(momentum: Tensor, counter: Counter, *, inverse_mass: Tensor | None = None) -> Tensor:
     launch.check_buffers(momentum)
-    stride = launch.mass_stride(inverse_mass, momentum)
+    own = launch.own_mass(inverse_mass, momentum)
     step, *words = launch.counter_arguments(counter, momentum)
     chains, params = momentum.shape
     with launch.guard(momentum):
         partials = reduce.scratch(momentum, launch.blocks(params, launch.BLOCK))
         _refresh_kernel[(partials.shape[1], chains)](
             momentum, partials, inverse_mass, step,
-            params, stride, *words,
+            params, own, *words,
             BLOCK=launch.BLOCK, num_warps=launch.NUM_WARPS, **launch.UNFUSED,
         )  # fmt: skip
         return reduce.finish(partials)

@@ -8,7 +8,7 @@ before triton is imported). The twin in `reference.py` defines what each operati
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,15 +32,19 @@ __all__ = [
     "Kernels",
     "Segment",
     "accumulate_softmax",
+    "end_step",
     "energy_difference",
     "force",
     "kick",
     "kick_drift",
     "kinetic_energy",
+    "likelihood_difference",
     "log_prior",
+    "metropolis_test",
     "normals",
     "philox",
     "prior_difference",
+    "read_window",
     "refresh_momentum",
     "select",
     "store",
@@ -197,6 +201,44 @@ def select(target: Tensor, source: Tensor, mask: Tensor, *, impl: str | None = N
         reference.select(target, source, mask)
 
 
+def metropolis_test(
+    energy_error: Tensor,
+    uniform: Tensor,
+    divergence_threshold: float,
+    *,
+    density_ratio: bool = False,
+    untested: Tensor | None = None,
+    impl: str | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accepted, acceptance probability and divergent, `(C,)` each. See `reference.metropolis_test`."""
+    options: dict[str, Any] = {"density_ratio": density_ratio, "untested": untested}
+    if _use_triton(energy_error, impl):
+        from . import metropolis as kernel
+
+        return kernel.metropolis_test(energy_error, uniform, divergence_threshold, **options)
+    return reference.metropolis_test(energy_error, uniform, divergence_threshold, **options)
+
+
+def read_window(window: Tensor, step: Tensor, period: int, out: Tensor, *, impl: str | None = None) -> None:
+    """out[c] <- window[c, k L mod P : + L], k the step counter. See `reference.read_window`."""
+    if _use_triton(out, impl):
+        from . import minibatch as kernel
+
+        kernel.read_window(window, step, period, out)
+    else:
+        reference.read_window(window, step, period, out)
+
+
+def end_step(log_lik: Tensor, total: Tensor, step: Tensor, scale: float, *, impl: str | None = None) -> None:
+    """total += scale sum_b log_lik[:, b], and the step counter advances. See `reference.end_step`."""
+    if _use_triton(log_lik, impl):
+        from . import minibatch as kernel
+
+        kernel.end_step(log_lik, total, step, scale)
+    else:
+        reference.end_step(log_lik, total, step, scale)
+
+
 def store(slot: Tensor, theta: Tensor, counts: Tensor, *, impl: str | None = None) -> None:
     """slot <- theta in slot's dtype, counting overflows and subnormals. See `reference.store`."""
     if _use_triton(theta, impl):
@@ -271,3 +313,12 @@ def energy_difference(
     return reference.energy_difference(
         theta, momentum, new_theta, new_momentum, prior, inverse_temperature, inverse_mass=inverse_mass
     )
+
+
+def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor, *, impl: str | None = None) -> Tensor:
+    """log L(new) - log L(old), float64 `(C,)`, from per-example differences. `(C, N)` both."""
+    if _use_triton(log_lik, impl):
+        from . import energy as kernel
+
+        return kernel.likelihood_difference(log_lik, new_log_lik)
+    return reference.likelihood_difference(log_lik, new_log_lik)

@@ -184,6 +184,44 @@ def select(target: Tensor, source: Tensor, mask: Tensor) -> None:
     torch.where(mask[:, None], source, target, out=target)
 
 
+def metropolis_test(
+    energy_error: Tensor,
+    uniform: Tensor,
+    divergence_threshold: float,
+    *,
+    density_ratio: bool = False,
+    untested: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Accepted (bool), acceptance probability (float64) and divergent (bool), `(C,)` each; the arguments are those
+    of `dynamics/metropolis.py`. density_ratio: test u < exp(-dH), else log u < -dH."""
+    finite = energy_error.abs() < torch.inf
+    safe = torch.where(finite, energy_error, torch.inf)
+    accept_prob = torch.exp(-safe.clamp_min(0))
+    uniform = uniform.double()
+    accepted = uniform < torch.exp(-safe) if density_ratio else torch.log(uniform) < -safe
+    if untested is not None:
+        accepted = accepted | (untested & finite)
+    return accepted, accept_prob, safe > divergence_threshold
+
+
+def read_window(window: Tensor, step: Tensor, period: int, out: Tensor) -> None:
+    """out[c] <- window[c, k L mod P : + L], k in `step (1,)` int64. `window (C, W)`, or `(1, W)` for all chains;
+    `out (C, L)`."""
+    length = out.shape[1]
+    offset = torch.remainder(step * length, period)
+    columns = offset + torch.arange(length, device=out.device)
+    if len(window) == len(out):
+        torch.index_select(window, 1, columns, out=out)
+    else:
+        out.copy_(window.index_select(1, columns))
+
+
+def end_step(log_lik: Tensor, total: Tensor, step: Tensor, scale: float) -> None:
+    """total += scale sum_b log_lik[:, b]; step += 1. `log_lik (C, B)`, `total (C,)` float64, `step (1,)` int64."""
+    total.add_(log_lik.sum(1, dtype=torch.float64), alpha=scale)
+    step.add_(1)
+
+
 def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
     """slot <- theta in slot's dtype, both `(C, D)`. Values beyond the largest finite one are clamped to it.
 
@@ -258,3 +296,8 @@ def energy_difference(
     if inverse_mass is not None:
         kinetic = kinetic * inverse_mass.double()
     return kinetic.sum(1) - inverse_temperature * prior_difference(theta, new_theta, prior)
+
+
+def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
+    """log L(new) - log L(old), float64 `(C,)`, summed from per-example differences. `(C, N)` both."""
+    return (new_log_lik.double() - log_lik.double()).sum(1)

@@ -40,7 +40,11 @@ OPERATIONS = (
     "log_prior",
     "prior_difference",
     "energy_difference",
+    "likelihood_difference",
+    "metropolis_test",
     "select",
+    "read_window",
+    "end_step",
     "store",
     "accumulate_softmax",
 )
@@ -73,14 +77,16 @@ def compare(
     *,
     shapes: Sequence[tuple[int, int]] = _SHAPES,
     families: Sequence[str] = tuple(FAMILIES),
+    vector: bool | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[int, list[Disagreement]]:
     """Runs `operation` by both implementations on `device`, and returns the number of cases and those that differ.
 
-    shapes: (C, D). families: of priors. dtype: of the buffers; float64 ones are held to float32's rounding.
+    shapes: (C, D). families: of priors. vector: with a scale per element; None: every other family, because on a
+    GPU each is a kernel to compile. dtype: of the buffers; float64 ones are held to float32's rounding.
     """
     count, found = 0, []
-    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, dtype)):
+    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, vector, dtype)):
         count += 1
         results = [run(implementation) for implementation in (first, second)]
         for a, b in zip(*results, strict=True):
@@ -116,12 +122,14 @@ def _summed(result: Tensor) -> float:
 class _Inputs:
     """Random buffers of one shape, made on the CPU so that every device sees the same."""
 
-    def __init__(self, device: torch.device, chains: int, size: int, dtype: torch.dtype) -> None:
-        self.device, self.chains, self.size, self.dtype = device, chains, size, dtype
+    def __init__(
+        self, device: torch.device, chains: int, size: int, dtype: torch.dtype, vector: bool | None = None
+    ) -> None:
+        self.device, self.chains, self.size, self.dtype, self.vector = device, chains, size, dtype, vector
         self._generator = torch.Generator().manual_seed(chains * 10_000 + size)
         self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
         spread = 1 + torch.rand(chains, 4, generator=self._generator)
-        self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).double().to(device)
+        self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).to(device, dtype)
         # a seed with its top bit set, and a step beyond 32 bits, of which the lower ones count
         self.counter = Counter(2**63 + 12345, 3, torch.tensor([2**32 + 9], device=device))
 
@@ -131,8 +139,9 @@ class _Inputs:
     def positive(self, *shape: int) -> Tensor:
         return (0.3 + torch.rand(shape, generator=self._generator)).to(self.device, self.dtype)
 
-    def prior(self, family: str, *, vector: bool = False) -> tuple[Segment, ...]:
+    def prior(self, family: str) -> tuple[Segment, ...]:
         number, shape = FAMILIES[family]
+        vector = number % 2 == 0 if self.vector is None else self.vector
         return (Segment(0, self.size, number, self.positive(self.size) if vector else 0.7, shape),)
 
     def masses(self) -> dict[str, Tensor | None]:
@@ -147,11 +156,12 @@ class _Scope(NamedTuple):
     device: torch.device
     shapes: Sequence[tuple[int, int]]  # (C, D)
     families: Sequence[str]  # of priors
+    vector: bool | None  # with a scale per element; None: every other family
     dtype: torch.dtype  # of buffers
 
     def inputs(self) -> Iterator[_Inputs]:
         for shape in self.shapes:
-            yield _Inputs(self.device, *shape, self.dtype)
+            yield _Inputs(self.device, *shape, self.dtype, self.vector)
 
 
 _Case = tuple[str, Callable[[Any], tuple[Tensor, ...]], Callable[[Tensor], float]]
@@ -179,7 +189,7 @@ def _random(name: str, allowed: Callable[[Tensor], float]) -> _Cases:
 
 
 def _update(name: str) -> _Cases:
-    """Every shape with noise and each mass; every family, with one scale and with one per element."""
+    """Every shape with noise and each mass; every family."""
 
     def cases(scope: _Scope) -> Iterator[_Case]:
         for inputs in scope.inputs():
@@ -189,10 +199,7 @@ def _update(name: str) -> _Cases:
                 options = {"inverse_mass": inverse_mass, "noise": inputs.counter, "fraction": 0.5}
                 yield _described(inputs, "noise", mass), _updated(name, inputs, prior, **options), _rounded
         for family in scope.families:
-            for vector in (False, True):
-                words = family, "a scale per element" if vector else "one scale"
-                run = _updated(name, inputs, inputs.prior(family, vector=vector))
-                yield _described(inputs, *words), run, _rounded
+            yield _described(inputs, family), _updated(name, inputs, inputs.prior(family)), _rounded
 
     return cases
 
@@ -224,8 +231,7 @@ def _priors(scope: _Scope) -> Iterator[tuple[_Inputs, Any, tuple[str, ...]]]:
     for inputs in scope.inputs():
         yield inputs, inputs.prior(scope.families[-1]), (scope.families[-1],)
     for family in scope.families:
-        for vector in (False, True):
-            yield inputs, inputs.prior(family, vector=vector), (family, "a scale per element" if vector else "")
+        yield inputs, inputs.prior(family), (family,)
     if inputs.size > 2 * len(scope.families):
         bounds = [*(7 * index // 3 for index in range(len(scope.families))), inputs.size]
         parts = [
@@ -275,6 +281,76 @@ def _prior_sum(name: str) -> _Cases:
             yield _described(inputs, *words), run, _summed
 
     return cases
+
+
+def _likelihoods(scope: _Scope) -> Iterator[_Case]:
+    for inputs in scope.inputs():
+
+        def run(operations: Any, inputs: _Inputs = inputs) -> tuple[Tensor, ...]:
+            return (operations.likelihood_difference(inputs.theta, inputs.grad),)
+
+        yield _described(inputs), run, _summed
+
+
+def _metropolis(scope: _Scope) -> Iterator[_Case]:
+    """A proposal per element, some of them not finite, some divergent."""
+    for inputs in scope.inputs():
+        energy_error = 3 * inputs.theta.flatten().double()
+        unusual = torch.tensor([torch.nan, torch.inf, -torch.inf, 1e4, -1e4], dtype=torch.float64)
+        count = min(len(unusual), len(energy_error) - 1)
+        energy_error[:count] = unusual[:count].to(inputs.device)
+        for density_ratio in (False, True):
+            for untested in (None, False, True):
+
+                def run(
+                    operations: Any,
+                    energy_error: Tensor = energy_error,
+                    inputs: _Inputs = inputs,
+                    density_ratio: bool = density_ratio,
+                    untested: bool | None = untested,
+                ) -> tuple[Tensor, ...]:
+                    uniform = torch.sigmoid(2 * inputs.grad.flatten())
+                    flag = None if untested is None else torch.full((1,), untested, device=inputs.device)
+                    accepted, accept_prob, divergent = operations.metropolis_test(
+                        energy_error, uniform, 1000.0, density_ratio=density_ratio, untested=flag
+                    )
+                    return accepted, divergent, accept_prob
+
+                words = "density ratio" if density_ratio else "log ratio", f"untested {untested}"
+                yield _described(inputs, *words), run, _rounded
+
+
+def _read_window(scope: _Scope) -> Iterator[_Case]:
+    """A minibatch's indices, each chain's own; and a row of a table that all chains read."""
+    for inputs in scope.inputs():
+        own = torch.argsort(inputs.theta, dim=1).repeat(1, 2)
+        table = inputs.momentum[:1].repeat(1, 4)
+        length = max(1, inputs.size // 3)
+        for name, window, period in (("own", own, inputs.size), ("shared", table, 4 * length)):
+
+            def run(
+                operations: Any,
+                inputs: _Inputs = inputs,
+                window: Tensor = window,
+                period: int = period,
+                length: int = length,
+            ) -> tuple[Tensor, ...]:
+                out = window.new_full((inputs.chains, length), -1)
+                operations.read_window(window, inputs.counter.step, period, out)
+                return (out,)
+
+            yield _described(inputs, name), run, _same_bits
+
+
+def _end_step(scope: _Scope) -> Iterator[_Case]:
+    for inputs in scope.inputs():
+
+        def run(operations: Any, inputs: _Inputs = inputs) -> tuple[Tensor, ...]:
+            total, step = inputs.coefficients[:, 0].double(), inputs.counter.step.clone()
+            operations.end_step(inputs.theta, total, step, 0.7)
+            return total, step
+
+        yield _described(inputs), run, _summed
 
 
 def _select(scope: _Scope) -> Iterator[_Case]:
@@ -332,7 +408,11 @@ _CASES: dict[str, _Cases] = {
     "log_prior": _prior_sum("log_prior"),
     "prior_difference": _prior_sum("prior_difference"),
     "energy_difference": _prior_sum("energy_difference"),
+    "likelihood_difference": _likelihoods,
+    "metropolis_test": _metropolis,
     "select": _select,
+    "read_window": _read_window,
+    "end_step": _end_step,
     "store": _store,
     "accumulate_softmax": _softmax,
 }

@@ -45,7 +45,11 @@ def _path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
             monkeypatch.setattr(sampler, "init", init)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    never = [item for item in items if item.get_closest_marker("gpu") and item.get_closest_marker("interpreted")]
+    if never:
+        config.hook.pytest_deselected(items=never)
+        items[:] = [item for item in items if item not in set(never)]
     if HAS_CUDA:
         return
     for item in items:

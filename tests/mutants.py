@@ -272,11 +272,17 @@ mutate(
 mutate(
     "hmc_fast/dynamics/metropolis.py",
     "dynamics/test_metropolis.py",
-    ("accepted = torch.log(uniform) < -safe", "accepted = torch.log(uniform) < safe"),
-    ("accepted = uniform < torch.exp(-safe)", "accepted = uniform < torch.exp(-safe / 2)"),
+    ('rule == "density_ratio"', 'rule == "log_ratio"', "samplers/test_hmc.py"),
+    ("DIVERGENCE_THRESHOLD, density", "0.0, density"),
+)
+mutate(
+    "kernels/reference.py",
+    "dynamics/test_metropolis.py",
+    ("torch.log(uniform) < -safe", "torch.log(uniform) < safe"),
+    ("uniform < torch.exp(-safe)", "uniform < torch.exp(-safe / 2)"),
     ("torch.exp(-safe.clamp_min(0))", "torch.exp(-safe)"),
     ("safe = torch.where(finite, energy_error, torch.inf)", "safe = torch.where(finite, energy_error, -torch.inf)"),
-    ("safe > DIVERGENCE_THRESHOLD", "safe == torch.inf"),
+    ("safe > divergence_threshold", "safe == torch.inf"),
     ("accepted | (untested & finite)", "accepted | untested"),
     ("(new_log_lik.double() - log_lik.double()).sum(1)", "(new_log_lik.sum(1) - log_lik.sum(1)).double()"),
 )
@@ -510,8 +516,8 @@ mutate(
     ("        ops.select(self.grad, self.proposal.grad, accepted)\n", ""),
     ("self.iteration.on_device.add_(1)", "self.iteration.on_device.add_(0)"),
     (
-        "return -(prior + likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature",
-        "return -(prior + likelihood_difference(self.log_lik, new.log_lik))",
+        "return -(prior + ops.likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature",
+        "return -(prior + ops.likelihood_difference(self.log_lik, new.log_lik))",
         f"{EXACT} -k temperature",
     ),
 )
@@ -583,12 +589,8 @@ mutate(
     "hmc_fast/samplers/minibatch_chain.py",
     PROTOCOL + " " + DISTRIBUTION,
     ("multiplier**sampler.step_size_power", "multiplier"),
-    (
-        "log_lik.mean(1, dtype=torch.float64), alpha=target.num_data)",
-        "log_lik.sum(1, dtype=torch.float64))",
-        "samplers/test_minibatch_chain.py",
-    ),
-    ("            chain.steps.on_device.add_(1)\n", ""),
+    ("scale = target.num_data / log_lik.shape[1]", "scale = 1.0", "samplers/test_minibatch_chain.py"),
+    ("chain.step_size.copy_(eps[-1:])", "chain.step_size.copy_(eps[:1])", "samplers/test_minibatch_chain.py"),
 )
 mutate(
     "hmc_fast/samplers/sghmc.py",

@@ -61,6 +61,7 @@ class GradientPass:
         self.micro_batch_size, self.precision = micro_batch_size, precision
         self.half_vectors = half_vectors
         self._compiled: dict[Any, Callable[..., None]] = {}
+        self._weights: dict[Any, Tensor] = {}
         self._streams: list[torch.cuda.Stream] = []
 
     def __call__(
@@ -170,10 +171,17 @@ class GradientPass:
             function = _over_chains(self.log_prob, shared=how.shared) if how.batched else self.log_prob
             values = function(rows, x, y)
             if theta.is_cuda:  # weighted where autograd begins: the same bits from three launches fewer
-                (gradient,) = torch.autograd.grad(values, rows, torch.full_like(values, how.scale))
+                (gradient,) = torch.autograd.grad(values, rows, self._weights_of(values, how.scale))
             else:  # to check such weights, torch imports sympy, for which a short run would wait
                 (gradient,) = torch.autograd.grad(values.sum() * how.scale, rows)
         _write(how, grad, log_lik, gradient, values.detach())
+
+    def _weights_of(self, values: Tensor, scale: float) -> Tensor:
+        """Kept, which saves another launch; before a graph is captured, it runs and so allocates them."""
+        key = values.shape, values.dtype, scale
+        if key not in self._weights:
+            self._weights[key] = torch.full_like(values, scale, requires_grad=False)
+        return self._weights[key]
 
     def _traced(self, how: _Pass, theta: Tensor, x: Inputs, y: Tensor, grad: Tensor, log_lik: Tensor) -> None:
         function = self.functional(batched=how.batched, shared=how.shared, scale=how.scale)

@@ -4,6 +4,7 @@ slowly. They share no line with the twins, which they check.
 Densities of priors come from scipy, their gradients from central differences.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -163,6 +164,37 @@ def select(target: Tensor, source: Tensor, mask: Tensor) -> None:
             target[chain] = source[chain]
 
 
+def metropolis_test(
+    energy_error: Tensor,
+    uniform: Tensor,
+    divergence_threshold: float,
+    *,
+    density_ratio: bool = False,
+    untested: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Chain by chain. Both forms of the test accept the same proposals."""
+    accepted, accept_prob, divergent = [], [], []
+    for error, u in zip(energy_error.tolist(), uniform.tolist(), strict=True):
+        finite = math.isfinite(error)
+        accept_prob.append(min(1.0, math.exp(min(-error, 0.0))) if finite else 0.0)
+        accepted.append(finite and ((untested is not None and bool(untested)) or u < accept_prob[-1]))
+        divergent.append(not finite or error > divergence_threshold)
+    bools = [torch.tensor(values, device=uniform.device) for values in (accepted, divergent)]
+    return bools[0], torch.tensor(accept_prob, dtype=torch.float64, device=uniform.device), bools[1]
+
+
+def read_window(window: Tensor, step: Tensor, period: int, out: Tensor) -> None:
+    length = out.shape[1]
+    start = int(step) * length % period
+    for chain in range(len(out)):
+        out[chain] = window[chain % len(window), start : start + length]
+
+
+def end_step(log_lik: Tensor, total: Tensor, step: Tensor, scale: float) -> None:
+    total += scale * _sum(_float64(log_lik), log_lik)
+    step += 1
+
+
 def store(slot: Tensor, theta: Tensor, counts: Tensor) -> None:
     info = torch.finfo(slot.dtype)
     values = _float64(theta)
@@ -189,6 +221,10 @@ def _sum(terms: _Array, like: Tensor) -> Tensor:
 def kinetic_energy(momentum: Tensor, *, inverse_mass: _Mass = None) -> Tensor:
     inverse = 1.0 if inverse_mass is None else _float64(inverse_mass)
     return _sum(_float64(momentum) ** 2 * inverse / 2, momentum)
+
+
+def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
+    return _sum(_float64(new_log_lik) - _float64(log_lik), log_lik)
 
 
 def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:

@@ -38,13 +38,11 @@ class Minibatches:
         self.num_data, self.batch_size, self.num_chains = num_data, batch_size, num_chains
         self.seed, self.device = seed, device
         self._epoch = -2
-        self._positions = torch.arange(batch_size, device=device)
         self._window = torch.empty(num_chains, 2 * num_data, dtype=torch.int64, device=device)
 
     def read(self, step: Tensor, out: Tensor) -> None:
         """Writes the indices of `step (1,)`, read on the device, to `out (C, B)`. Call `advance` first."""
-        offset = torch.remainder(step * self.batch_size, self.num_data)
-        torch.index_select(self._window, 1, offset + self._positions, out=out)
+        ops.read_window(self._window, step, self.num_data, out)
 
     def advance(self, step: int) -> int:
         """Moves the window to the epochs that `step` reads, a no-op except once per epoch. Returns for how many

@@ -13,17 +13,17 @@ __all__ = ["CosineCyclical", "PolynomialDecay", "Schedule"]
 
 
 class Schedule(Protocol):
-    """Step size and noise as functions of the step counter, `(1,)` int64, which is read on the device.
+    """Step size and noise as functions of the step counter, elementwise in any number of steps `(S,)` int64.
 
     `multiplier` scales a leapfrog step size, in units of theta; its square scales a learning rate, such as the step
     size of SGLD.
     """
 
     def multiplier(self, step: Tensor, steps_per_iteration: int) -> Tensor:
-        """Step size relative to its maximum, `(1,)` float64."""
+        """Step size relative to its maximum, float64."""
 
     def explores(self, step: Tensor, steps_per_iteration: int) -> Tensor:
-        """Whether the step runs without noise, `(1,)` bool."""
+        """Whether the step runs without noise, bool."""
 
     def keeps(self, iteration: int) -> bool:
         """Whether the draw after this iteration is kept."""
@@ -56,7 +56,7 @@ class CosineCyclical:
             raise UserError(f"exploration {self.exploration} must lie in [0, 1)")
 
     def fraction(self, step: Tensor, steps_per_iteration: int) -> Tensor:
-        """Position of step `(1,)` int64 within its cycle, in [0, 1), float64."""
+        """Position of a step, int64, within its cycle, in [0, 1), float64."""
         period = self.cycle_length * steps_per_iteration
         return (step % period).double() / period
 

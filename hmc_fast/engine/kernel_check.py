@@ -1,6 +1,7 @@
 """Triton kernels beside their torch twins before the first run on a GPU: one that is wrong there is never used."""
 
 import hashlib
+import itertools
 import json
 import time
 from importlib import metadata, resources
@@ -26,8 +27,11 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
     """
     # By the alignment of rows and the prior's families a kernel is compiled anew: this run's, of any length.
     shapes = ((min(num_chains, 3), 4096 + target.num_params % 16),)
-    used = {segment.family for segment in target.prior}
-    families = [name for name, (family, _) in self_check.FAMILIES.items() if family in used]
+    used = {(segment.family, isinstance(segment.scale, torch.Tensor)) for segment in target.prior}
+    families = {
+        vector: [name for name, (family, _) in self_check.FAMILIES.items() if (family, vector) in used]
+        for vector in sorted({vector for _, vector in used})
+    }
     key = _key(target.device, shapes, families, target.dtype)
     file = cache_folder() / "kernels.json"
     try:
@@ -38,9 +42,16 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
         return None
     begin, name = time.perf_counter(), _name(target.device)
     kernels = self_check.triton_operations()
-    for operation in self_check.OPERATIONS:
+    for operation, (vector, names) in itertools.product(self_check.OPERATIONS, families.items()):
         _, found = self_check.compare(
-            kernels, reference, operation, target.device, shapes=shapes, families=families, dtype=target.dtype
+            kernels,
+            reference,
+            operation,
+            target.device,
+            shapes=shapes,
+            families=names,
+            vector=vector,
+            dtype=target.dtype,
         )
         if found:
             raise UserError(

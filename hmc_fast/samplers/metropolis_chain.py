@@ -19,7 +19,7 @@ from ..compute.recording import Repeats
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import program, whole
 from ..dynamics.integrators import PhasePoint
-from ..dynamics.metropolis import MetropolisTest, likelihood_difference
+from ..dynamics.metropolis import MetropolisTest
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
@@ -113,7 +113,8 @@ class Chain:
     @property
     def step_size(self) -> Tensor:
         """The sampler's step size, float64 `(C,)`."""
-        return self.drifts_per_step * self.coefficients[:, ops.DRIFT].double()
+        drift = self.coefficients[:, ops.DRIFT].to(torch.float64, copy=True)
+        return drift if self.drifts_per_step == 1 else self.drifts_per_step * drift
 
     def fresh_momentum(self, inverse_mass: Tensor | None) -> Tensor:
         """m ~ N(0, M), written to `origin`; returns it."""
@@ -138,7 +139,7 @@ class Chain:
         """U(theta') - U(theta), float64 `(C,)`, summed from element-wise differences."""
         new = self.proposal
         prior = ops.prior_difference(self.theta, new.theta, self.target.prior)
-        return -(prior + likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature
+        return -(prior + ops.likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature
 
     def energy_error(self, inverse_mass: Tensor | None) -> Tensor:
         """dH = H(theta', m') - H(theta, m), float64 `(C,)`, summed from element-wise differences."""
@@ -152,7 +153,8 @@ class Chain:
             inverse_temperature,
             inverse_mass=inverse_mass,
         )
-        return difference - inverse_temperature * likelihood_difference(self.log_lik, new.log_lik)
+        likelihood = ops.likelihood_difference(self.log_lik, new.log_lik)
+        return torch.sub(difference, likelihood, alpha=inverse_temperature)
 
     def uniform(self) -> Tensor:
         """One uniform in (0, 1) per chain for the Metropolis test, `(C,)`."""
@@ -170,13 +172,13 @@ class Chain:
         """
         self.iteration.on_device.add_(1)
         return (
-            self.log_lik.double().sum(1),
+            self.log_lik.sum(1, dtype=torch.float64),
             self.target.log_prior(self.theta),
             energy_error,
             test.accept_prob,
             test.accepted,
             test.divergent,
-            self.step_size.clone(),
+            self.step_size,
             torch.where(test.accepted, kinetic_energy, self.origin.kinetic_energy),
         )
 

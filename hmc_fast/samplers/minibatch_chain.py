@@ -1,9 +1,9 @@
 """What the minibatch samplers share: chains that alternate one gradient and one update.
 
+    coefficients of all steps from the schedule
     for i = 1 .. steps_per_iteration                one iteration
-        coefficients from the schedule              \
-        gradient on minibatch i                      } one GradientStep: captured, compiled or simply called
-        update                                      /  <- the sampler's own
+        gradient on minibatch i                     | one GradientStep: captured, compiled or simply called
+        update                                      | <- the sampler's own
 
 There is no Metropolis test, so a chain that diverges to NaN or infinity is lost; it is reported as divergent.
 """
@@ -63,9 +63,10 @@ class MinibatchSampler(ABC):
 
     @abstractmethod
     def coefficients(self, chain: Any, eps: Tensor, explores: Tensor) -> Coefficients:
-        """The update's coefficients, given the step size `(1,)` float64 and whether noise is off, `(1,)` bool.
+        """The update's coefficients, given the step size, float64, and whether noise is off, bool: `(1,)`, or, with
+        a schedule, `(S,)` for all steps of an iteration, and then a function of these two alone.
 
-        Part of a step, so it must read nothing back to the host.
+        It must read nothing back to the host.
         """
 
     @abstractmethod
@@ -88,6 +89,7 @@ class _Scratch:
     log_lik: Tensor  # (C, B)
     log_lik_sum: Tensor  # (C,) float64, over the iteration
     indices: Tensor  # (C, B) int64 minibatch of the current step
+    scheduled: Tensor  # (S, 4) coefficients of step k in row k mod S; S = 0 without a schedule
 
 
 class MinibatchChain:
@@ -97,7 +99,7 @@ class MinibatchChain:
 
     Attributes:
         theta, momentum: `(C, D)`. coefficients: `(C, 4)`, see `Coefficients`.
-        step_size: `(1,)` float64, of the current step.
+        step_size: `(1,)` float64, of the current step; with a schedule, of the iteration's last.
         steps: steps so far.
     """
 
@@ -116,9 +118,13 @@ class MinibatchChain:
             log_lik=theta.new_empty(num_chains, batch_size),
             log_lik_sum=torch.zeros(num_chains, dtype=torch.float64, device=device),
             indices=torch.zeros(num_chains, batch_size, dtype=torch.int64, device=device),
+            scheduled=theta.new_zeros(sampler.gradients_per_iteration(target) if sampler.schedule else 0, 4),
         )
         self.set_coefficients()
         step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
+        self._schedule = whole(
+            target, partial(_follow_schedule, held(self, device)), num_chains, batch_size, often=False
+        )
         self._repeats = Repeats()
         self._steps = whole(target, partial(repeat, step, self._repeats), num_chains, batch_size)
 
@@ -146,24 +152,18 @@ class MinibatchChain:
         ops.refresh_momentum(self.momentum, counter, inverse_mass=self._sampler.inverse_mass)
 
     def set_coefficients(self) -> None:
-        """Computed on the device from the step counter; nothing is read back, so a captured step may do it."""
-        sampler, step = self._sampler, self.steps.on_device
-        if sampler.schedule is None:
-            self.step_size.fill_(sampler.step_size)
-            explores = torch.zeros_like(step, dtype=torch.bool)
-        else:
-            steps = sampler.gradients_per_iteration(self.target)
-            multiplier = sampler.schedule.multiplier(step, steps)
-            if sampler.step_size_power != 1:
-                multiplier = multiplier**sampler.step_size_power
-            self.step_size.copy_(sampler.step_size * multiplier)
-            explores = sampler.schedule.explores(step, steps)
-        sampler.coefficients(self, self.step_size, explores).write(self.coefficients, self.target.temperature)
+        """Those of the step size, and of the state of the chains where they depend on it. Nothing is read back, so
+        a captured step may do it."""
+        self.step_size.fill_(self._sampler.step_size)
+        explores = torch.zeros_like(self.step_size, dtype=torch.bool)
+        coefficients = self._sampler.coefficients(self, self.step_size, explores)
+        coefficients.write(self.coefficients, self.target.temperature)
 
     def advance(self, batch: Tensor | None = None) -> Info:
         """One iteration of steps, each on its own minibatch, or all on `batch (C, B)`."""
         sampler, steps = self._sampler, self._sampler.gradients_per_iteration(self.target)
         self._scratch.log_lik_sum.zero_()
+        self._schedule()
         if batch is None:
             self._take(steps)
         else:
@@ -195,7 +195,8 @@ class MinibatchChain:
 
         def prepare() -> None:
             if sampler.schedule is not None:
-                chain.set_coefficients()
+                rows = scratch.scheduled.view(1, -1)
+                ops.read_window(rows, chain.steps.on_device, rows.shape[1], chain.coefficients)
             if batch is scratch.indices:
                 chain._minibatches.read(chain.steps.on_device, batch)
 
@@ -204,11 +205,28 @@ class MinibatchChain:
 
         def update() -> None:
             sampler.update(chain)
-            scratch.log_lik_sum.add_(log_lik.mean(1, dtype=torch.float64), alpha=target.num_data)
-            chain.steps.on_device.add_(1)
+            scale = target.num_data / log_lik.shape[1]
+            ops.end_step(log_lik, scratch.log_lik_sum, chain.steps.on_device, scale)
 
         written = [self.theta, *buffers(self)]
         return GradientStep(target, gradient, update, written, count=log_lik.shape[1], prepare=prepare, graph=graph)
+
+
+def _follow_schedule(chain: MinibatchChain) -> None:
+    """The coefficients of an iteration's steps, all at once: in a graph every operation is a launch, and it takes
+    20 of them whether for one step or for all."""
+    sampler, schedule, scheduled = chain._sampler, chain._sampler.schedule, chain._scratch.scheduled
+    if schedule is None:
+        return
+    number = len(scheduled)  # steps of an iteration: its first is a multiple
+    steps = chain.steps.on_device + torch.arange(number, device=scheduled.device)
+    multiplier = schedule.multiplier(steps, number)
+    if sampler.step_size_power != 1:
+        multiplier = multiplier**sampler.step_size_power
+    eps = sampler.step_size * multiplier
+    coefficients = sampler.coefficients(chain, eps, schedule.explores(steps, number))
+    coefficients.write(scheduled, chain.target.temperature)
+    chain.step_size.copy_(eps[-1:])
 
 
 def check_friction(step_size: float, friction: float) -> float:

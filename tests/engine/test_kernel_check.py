@@ -45,6 +45,24 @@ def test_a_wrong_kernel_is_named_and_tried_again(target, tmp_path, monkeypatch):
     assert not (tmp_path / "hmc_fast/kernels.json").exists()
 
 
+@pytest.mark.parametrize("vector", [False, True])
+@pytest.mark.parametrize("family", [ops.NORMAL, ops.LAPLACE])
+def test_the_kind_of_scale_that_a_run_uses_is_checked(target, monkeypatch, family, vector):
+    def wrong(theta, momentum, grad, prior, *args, plain=ops.kick_drift, **options):
+        plain(theta, momentum, grad, prior, *args, **options)
+        if options.get("impl") == "triton" and any(isinstance(s.scale, torch.Tensor) == vector for s in prior):
+            momentum.add_(1e-3)
+
+    monkeypatch.setattr(ops, "kick_drift", wrong)
+    for scale in (torch.full((target.num_params,), 0.5), 0.5):
+        target.prior = (ops.Segment(0, target.num_params, family, scale),)
+        if isinstance(scale, torch.Tensor) == vector:
+            with pytest.raises(hmc_fast.UserError, match="kernel 'kick_drift' is wrong"):
+                kernel_check.check_kernels(target, 2)
+        else:
+            assert kernel_check.check_kernels(target, 2) is not None
+
+
 def test_a_folder_that_cannot_be_written_is_told(target, monkeypatch):
     def fails(*_, **__):
         raise PermissionError

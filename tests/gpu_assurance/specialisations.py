@@ -47,7 +47,7 @@ if __name__ == "__main__":
     collect = Collect()
     with launches.kernels(collect.launch):
         kernels = str(Path(__file__).parents[1] / "kernels")
-        options = ("-m", "not slow", "-k", "not needs_its_interpreter", "-p", "no:benchmark")
+        options = ("-m", "not slow and not interpreted", "-k", "not needs_its_interpreter", "-p", "no:benchmark")
         never_on_a_gpu = f"--ignore={kernels}/test_self_check.py"
         status = pytest.main([kernels, never_on_a_gpu, *options])
     counts = {name: {dtype: len(keys) for dtype, keys in found.items()} for name, found in collect.found.items()}

@@ -46,13 +46,14 @@ def alone(posterior, rows):
 
 @pytest.mark.parametrize(("way", "passes"), [("vmap", 1), ("loop", 3)])
 def test_the_tail_of_a_gradient(way, passes):
-    """The weights of the examples, autograd's concatenation, the two results written."""
+    """Autograd's concatenation, the two results written."""
     posterior = classifier()[0].prepared(path="eager", chain_batching=way)
     theta = posterior.initial("prior", 3, 0)
     row = theta if passes == 1 else theta[0]
+    launched(gradient(posterior, theta))  # which also makes the weights of the examples
     whole, model = launched(gradient(posterior, theta)), launched(alone(posterior, row))
     assert model[-1] == "cat"
-    assert len(whole) / passes - (len(model) - 1) <= 4, whole
+    assert len(whole) / passes - (len(model) - 1) <= 3, whole
 
 
 def test_the_ends_of_an_iteration():
@@ -60,15 +61,15 @@ def test_the_ends_of_an_iteration():
     sampler = SAMPLERS["hmc"]()
     state = sampler.init(posterior, posterior.initial("prior", 3, 0), seed=1)
     ends = launched(lambda: sampler.begin(state)), launched(lambda: sampler.test(state))
-    assert sum(map(len, ends)) <= 43, ends
+    assert sum(map(len, ends)) <= 24, ends
 
 
 SCHEDULE = hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
 
 
-@pytest.mark.parametrize(("schedule", "allowed"), [(None, 8), (SCHEDULE, 31)], ids=["constant", "cyclical"])
+@pytest.mark.parametrize(("schedule", "allowed"), [(None, 5), (SCHEDULE, 6)], ids=["constant", "cyclical"])
 def test_a_minibatch_step(schedule, allowed):
-    """Beside its gradient: the schedule, the indices, the update, the log likelihood's sum, the clock."""
+    """Beside its gradient: the schedule, the indices, the rows of x and y, the update, and the step's end."""
     posterior = classifier()[0]
     theta, counts = posterior.initial("prior", 3, 0), []
     for steps in (1, 2):
@@ -78,4 +79,5 @@ def test_a_minibatch_step(schedule, allowed):
         counts.append(launched(lambda sampler=sampler, state=state: sampler.step(state)))
     once, twice = map(len, counts)
     indices = torch.zeros(3, 16, dtype=torch.int64)
-    assert twice - once - len(launched(gradient(posterior, theta, indices))) <= allowed, counts[1]
+    rows_of_x_and_y = 2
+    assert twice - once - len(launched(gradient(posterior, theta, indices))) + rows_of_x_and_y <= allowed, counts[1]

@@ -24,6 +24,14 @@ ENERGY = {"theta_ptr": F32, "partials_ptr": F64}
 DIFFERENCE = ENERGY | {"new_theta_ptr": F32, "momentum_ptr": F32, "new_momentum_ptr": F32}
 DOUBLE = {"theta_ptr": F64, "momentum_ptr": F64, "grad_ptr": F64, "coefficients_ptr": F64, "scale_ptr": F64}
 AVERAGE = {"logits_ptr": F32, "sums_ptr": F64, "entropies_ptr": F64, "probabilities_ptr": F32}
+TEST = {
+    "energy_error_ptr": F64,
+    "uniform_ptr": F32,
+    "untested_ptr": "*i1",
+    "accepted_ptr": "*i1",
+    "accept_prob_ptr": F64,
+    "divergent_ptr": "*i1",
+}
 NORMAL, LOGISTIC, STUDENT_T, MIXTURE = 1, 3, 4, 5
 
 # name -> (file, kernel, pointers that are not None, constexpr arguments, whether sizes divide by 16)
@@ -58,6 +66,42 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
     "words": ("random", "_random_kernel", {"out_ptr": I64, "step_ptr": I64}, {"UNIFORM": False}, False),
     "log_prior": ("energy", "_energy_kernel", ENERGY | {"scale_ptr": F32}, {"FAMILY": STUDENT_T}, True),
     "difference": ("energy", "_energy_kernel", DIFFERENCE, {"FAMILY": MIXTURE}, True),
+    "likelihood": (
+        "energy",
+        "_likelihood_kernel",
+        {"log_lik_ptr": F32, "new_log_lik_ptr": F32, "partials_ptr": F64},
+        {},
+        True,
+    ),
+    "metropolis": ("metropolis", "_metropolis_kernel", TEST, {"DENSITY_RATIO": False, "BLOCK": 128}, False),
+    "metropolis density": (
+        "metropolis",
+        "_metropolis_kernel",
+        {name: kind for name, kind in TEST.items() if name != "untested_ptr"},
+        {"DENSITY_RATIO": True, "BLOCK": 128},
+        False,
+    ),
+    "indices": (
+        "minibatch",
+        "_read_window_kernel",
+        {"window_ptr": I64, "step_ptr": I64, "out_ptr": I64},
+        {},
+        False,
+    ),
+    "schedule": (
+        "minibatch",
+        "_read_window_kernel",
+        {"window_ptr": F32, "step_ptr": I64, "out_ptr": F32},
+        {},
+        False,
+    ),
+    "end_step": (
+        "minibatch",
+        "_end_step_kernel",
+        {"log_lik_ptr": F32, "total_ptr": F64, "step_ptr": I64},
+        {},
+        False,
+    ),
     "finish": ("reduce", "_finish_kernel", {"partials_ptr": F64, "out_ptr": F64}, {}, True),
     "select": (
         "select",

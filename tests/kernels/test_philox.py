@@ -116,7 +116,7 @@ def test_the_global_generator_is_not_touched() -> None:
     ],
 )
 def test_kernel_gives_the_twins_normals(device: str, seed: int, stream: int, step: int) -> None:
-    for count in (1, 31, 1023, 4097):
+    for count in (31, 1023, 4097):
         expected = ops.normals(counter(seed, stream, step), 3, count, impl="torch")
         on_device = Counter(seed, stream, torch.tensor([step], device=device))
         got = ops.normals(on_device, 3, count, impl="triton")

@@ -23,11 +23,16 @@ def spoilt(function: Any, *, by: float = 1e-3) -> Any:
         before = [a.clone() if isinstance(a, torch.Tensor) else a for a in args]
         result = function(*args, **kwargs)
         changed = [
-            a for a, b in zip(args, before, strict=True) if isinstance(a, torch.Tensor) and not torch.equal(a, b)
+            a
+            for a, b in zip(args, before, strict=True)
+            if isinstance(a, torch.Tensor) and not torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
         ]
         returned = result if isinstance(result, tuple) else (result,) if result is not None else ()
         target = ([*returned, *changed])[-1]
-        target[..., -1] += by if target.is_floating_point() else 1
+        if target.dtype == torch.bool:
+            target[..., -1] ^= True
+        else:
+            target[..., -1] += by if target.is_floating_point() else 1
         return result
 
     return run
