@@ -73,14 +73,16 @@ def compare(
     *,
     shapes: Sequence[tuple[int, int]] = _SHAPES,
     families: Sequence[str] = tuple(FAMILIES),
+    means: bool = True,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[int, list[Disagreement]]:
     """Runs `operation` by both implementations on `device`, and returns the number of cases and those that differ.
 
-    shapes: (C, D). families: of priors. dtype: of the buffers; float64 ones are held to float32's rounding.
+    shapes: (C, D). families: of priors. means: with means, too. dtype: of the buffers; float64 ones are held to
+    float32's rounding.
     """
     count, found = 0, []
-    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, dtype)):
+    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, means, dtype)):
         count += 1
         results = [run(implementation) for implementation in (first, second)]
         for a, b in zip(*results, strict=True):
@@ -131,9 +133,10 @@ class _Inputs:
     def positive(self, *shape: int) -> Tensor:
         return (0.3 + torch.rand(shape, generator=self._generator)).to(self.device, self.dtype)
 
-    def prior(self, family: str, *, vector: bool = False) -> tuple[Segment, ...]:
+    def prior(self, family: str, *, vector: bool = False, mean: bool = False) -> tuple[Segment, ...]:
         number, shape = FAMILIES[family]
-        return (Segment(0, self.size, number, self.positive(self.size) if vector else 0.7, shape),)
+        scale, middle = self.positive(self.size) if vector else 0.7, self.normal()[0] if mean else None
+        return (Segment(0, self.size, number, scale, shape, middle),)
 
     def masses(self) -> dict[str, Tensor | None]:
         return {
@@ -147,11 +150,21 @@ class _Scope(NamedTuple):
     device: torch.device
     shapes: Sequence[tuple[int, int]]  # (C, D)
     families: Sequence[str]  # of priors
+    means: bool
     dtype: torch.dtype  # of buffers
 
     def inputs(self) -> Iterator[_Inputs]:
         for shape in self.shapes:
             yield _Inputs(self.device, *shape, self.dtype)
+
+    def priors(self, inputs: _Inputs) -> Iterator[tuple[Any, tuple[str, str]]]:
+        """Every family, and how it varies from element to element."""
+        ways = {"one scale": {}, "a scale per element": {"vector": True}}
+        if self.means:
+            ways["a mean per element"] = {"mean": True}
+        for family in self.families:
+            for way, options in ways.items():
+                yield inputs.prior(family, **options), (family, way)
 
 
 _Case = tuple[str, Callable[[Any], tuple[Tensor, ...]], Callable[[Tensor], float]]
@@ -179,7 +192,7 @@ def _random(name: str, allowed: Callable[[Tensor], float]) -> _Cases:
 
 
 def _update(name: str) -> _Cases:
-    """Every shape with noise and each mass; every family, with one scale and with one per element."""
+    """Every shape with noise and each mass; every family, with one scale, and with scales and means of its own."""
 
     def cases(scope: _Scope) -> Iterator[_Case]:
         for inputs in scope.inputs():
@@ -188,11 +201,8 @@ def _update(name: str) -> _Cases:
             for mass, inverse_mass in inputs.masses().items():
                 options = {"inverse_mass": inverse_mass, "noise": inputs.counter, "fraction": 0.5}
                 yield _described(inputs, "noise", mass), _updated(name, inputs, prior, **options), _rounded
-        for family in scope.families:
-            for vector in (False, True):
-                words = family, "a scale per element" if vector else "one scale"
-                run = _updated(name, inputs, inputs.prior(family, vector=vector))
-                yield _described(inputs, *words), run, _rounded
+        for prior, words in scope.priors(inputs):
+            yield _described(inputs, *words), _updated(name, inputs, prior), _rounded
 
     return cases
 
@@ -223,9 +233,8 @@ def _priors(scope: _Scope) -> Iterator[tuple[_Inputs, Any, tuple[str, ...]]]:
     """One family at every shape; all of them at the last, alone and side by side."""
     for inputs in scope.inputs():
         yield inputs, inputs.prior(scope.families[-1]), (scope.families[-1],)
-    for family in scope.families:
-        for vector in (False, True):
-            yield inputs, inputs.prior(family, vector=vector), (family, "a scale per element" if vector else "")
+    for prior, words in scope.priors(inputs):
+        yield inputs, prior, words
     if inputs.size > 2 * len(scope.families):
         bounds = [*(7 * index // 3 for index in range(len(scope.families))), inputs.size]
         parts = [

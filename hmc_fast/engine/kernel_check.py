@@ -28,7 +28,8 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
     shapes = ((min(num_chains, 3), 4096 + target.num_params % 16),)
     used = {segment.family for segment in target.prior}
     families = [name for name, (family, _) in self_check.FAMILIES.items() if family in used]
-    key = _key(target.device, shapes, families, target.dtype)
+    means = any(segment.mean is not None for segment in target.prior)
+    key = _key(target.device, shapes, families, means, target.dtype)
     file = cache_folder() / "kernels.json"
     try:
         agreed: dict[str, str] = json.loads(file.read_text())
@@ -40,7 +41,14 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
     kernels = self_check.triton_operations()
     for operation in self_check.OPERATIONS:
         _, found = self_check.compare(
-            kernels, reference, operation, target.device, shapes=shapes, families=families, dtype=target.dtype
+            kernels,
+            reference,
+            operation,
+            target.device,
+            shapes=shapes,
+            families=families,
+            means=means,
+            dtype=target.dtype,
         )
         if found:
             raise UserError(

@@ -71,7 +71,8 @@ def run(
         capacity: of the ring buffer on the device, in draws (64) or bytes ("512MB"). It does not affect results.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps everything in memory.
         resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
-        config: written to `config.json` in `out` when the run starts; any JSON object.
+        config: written to `config.json` in `out` when the run starts; any JSON object. The prior in words is added
+            as "prior" unless it has that key.
         device: move the target there first.
         compile: trajectories or gradients compiled, as C or by torch's compiler: True, False, or "auto", if the run
             is long enough to pay off (the estimate is printed).
@@ -116,7 +117,7 @@ def run(
         state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
         output.create()
         if config is not None and saved is None:
-            output.write_config(config)
+            output.write_config({"prior": target.prior_in_words} | config)
         loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
         if progress:
             memory = forecast(

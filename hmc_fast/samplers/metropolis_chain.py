@@ -137,21 +137,14 @@ class Chain:
     def potential_error(self) -> Tensor:
         """U(theta') - U(theta), float64 `(C,)`, summed from element-wise differences."""
         new = self.proposal
-        prior = ops.prior_difference(self.theta, new.theta, self.target.prior)
+        prior = self.target.prior_difference(self.theta, new.theta)
         return -(prior + likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature
 
     def energy_error(self, inverse_mass: Tensor | None) -> Tensor:
         """dH = H(theta', m') - H(theta, m), float64 `(C,)`, summed from element-wise differences."""
         new, inverse_temperature = self.proposal, 1 / self.target.temperature
-        difference = ops.energy_difference(
-            self.theta,
-            self.origin.momentum,
-            new.theta,
-            new.momentum,
-            self.target.prior,
-            inverse_temperature,
-            inverse_mass=inverse_mass,
-        )
+        start, end = (self.theta, self.origin.momentum), (new.theta, new.momentum)
+        difference = self.target.energy_difference(start, end, inverse_mass=inverse_mass)
         return difference - inverse_temperature * likelihood_difference(self.log_lik, new.log_lik)
 
     def uniform(self) -> Tensor:

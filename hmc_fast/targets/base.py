@@ -24,8 +24,9 @@ from ..compute.random_streams import COMPONENT, INITIAL
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter, Segment
-from . import priors
 from .likelihoods import Task
+from .prior_density import PriorDensity
+from .prior_table import sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +39,8 @@ class Target(ABC):
 
     Attributes:
         num_params: D. num_data: N, the number of terms in the log likelihood (1 for a bare density).
-        prior: segment table covering 0..D. temperature: T.
+        prior: segment table covering 0..D. prior_density: the part of the prior that is no family of the kernels,
+            flat in that table; its gradient is part of `log_likelihood_and_grad`. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
         path: how gradients and the updates around them run on a CPU (`compute/program.py`); on a GPU "compiled" and
             "loop" both compile the gradient.
@@ -53,6 +55,8 @@ class Target(ABC):
     num_params: int
     num_data: int
     prior: tuple[Segment, ...]
+    prior_density: PriorDensity | None = None
+    prior_in_words: str = "none"
     temperature: float
     dtype: torch.dtype
     device: torch.device
@@ -75,7 +79,7 @@ class Target(ABC):
 
         Args:
             theta: `(C, D)`. grad: `(C, D)`, overwritten with the gradient of the sum over all N examples,
-                or of N/B times the sum over a batch.
+                or of N/B times the sum over a batch; plus, once, that of `prior_density`.
             log_lik: `(C, N)` or `(C, B)`, overwritten, never scaled.
             indices: `(C, B)` int64 rows of the data for each chain; None: the full data.
         """
@@ -86,7 +90,23 @@ class Target(ABC):
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
-        return ops.log_prior(theta, self.prior)
+        value = ops.log_prior(theta, self.prior)
+        return value if self.prior_density is None else value + self.prior_density.log_prob(theta)
+
+    def prior_difference(self, theta: Tensor, new_theta: Tensor) -> Tensor:
+        """log p(new_theta) - log p(theta) of the prior, float64 `(C,)`."""
+        value = ops.prior_difference(theta, new_theta, self.prior)
+        return value if self.prior_density is None else value + self.prior_density.difference(theta, new_theta)
+
+    def energy_difference(
+        self, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor], *, inverse_mass: Tensor | None = None
+    ) -> Tensor:
+        """Kinetic and prior terms of H(end) - H(start), float64 `(C,)`; theta and momentum, `(C, D)` each."""
+        beta = 1 / self.temperature
+        value = ops.energy_difference(*start, *end, self.prior, beta, inverse_mass=inverse_mass)
+        if self.prior_density is None:
+            return value
+        return value - beta * self.prior_density.difference(start[0], end[0])
 
     def potential_and_grad(self, theta: Tensor, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """U, float64 `(C,)`, and its gradient `(C, D)`, prior and temperature included."""
@@ -266,7 +286,10 @@ class Target(ABC):
             if init == "uniform":
                 return (4 * uniform - 2).to(self.device, self.dtype)
             second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
-            return priors.sample(self.prior, uniform, second).to(self.device, self.dtype)
+            rows = sample(self.prior, uniform, second, flat=0.0 if self.prior_density else None)
+            if self.prior_density is not None:
+                self.prior_density.fill(rows, seed)
+            return rows.to(self.device, self.dtype)
         shown = repr(init) if isinstance(init, str) else f"({type(init).__name__})"
         raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model' or a tensor")
 

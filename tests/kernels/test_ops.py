@@ -23,6 +23,9 @@ TOLERANCE: dict[torch.dtype, Any] = {
     torch.float64: {"rtol": 1e-12, "atol": 1e-12},
 }
 SUM_TOLERANCE = 1e-12  # relative to the sum of the terms' magnitudes
+VARIES = pytest.mark.parametrize(
+    ("vector", "mean"), [(False, False), (True, False), (True, True)], ids=["scalar", "vector", "mean"]
+)
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
 
 
@@ -51,16 +54,17 @@ class Case:
             return None
         return self.positive(self.size) if kind == "shared" else self.positive(self.chains, self.size)
 
-    def prior(self, name: str, vector: bool = False) -> tuple[Segment, ...]:
+    def prior(self, name: str, vector: bool = False, mean: bool = False) -> tuple[Segment, ...]:
         family, shape = FAMILIES[name]
-        return (Segment(0, self.size, family, self.positive(self.size) if vector else 0.7, shape),)
+        scale, middle = self.positive(self.size) if vector else 0.7, self.normal(self.size) if mean else None
+        return (Segment(0, self.size, family, scale, shape, middle),)
 
     def mixed_prior(self) -> tuple[Segment, ...]:
         """All families in turn, at bounds that no block and no group of four is aligned to."""
         bounds = [0, 1, 6, 131, 134, 777, self.size]
         scale = self.positive(self.size)
         return tuple(
-            Segment(lo, hi, family, scale if i % 2 else 0.7, shape)
+            Segment(lo, hi, family, scale if i % 2 else 0.7, shape, scale if i % 3 else None)
             for i, (lo, hi, (family, shape)) in enumerate(
                 zip(bounds[:-1], bounds[1:], FAMILIES.values(), strict=True)
             )
@@ -111,12 +115,14 @@ def test_kick_drift_shapes(device: str, size: int, chains: int, mass: str, noise
 
 
 @DTYPES
-@pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
+@VARIES
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("op", ["kick", "kick_drift"])
-def test_update_with_every_prior(device: str, op: str, family: str, vector: bool, dtype: torch.dtype) -> None:
+def test_update_with_every_prior(
+    device: str, op: str, family: str, vector: bool, mean: bool, dtype: torch.dtype
+) -> None:
     case = Case(device, 3, 1023, dtype)
-    assert_update(case, op, case.prior(family, vector))
+    assert_update(case, op, case.prior(family, vector, mean))
 
 
 @DTYPES
@@ -287,11 +293,11 @@ def test_kinetic_energy(device: str, size: int, chains: int, dtype: torch.dtype)
 
 
 @DTYPES
-@pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
+@VARIES
 @pytest.mark.parametrize("family", FAMILIES)
-def test_energies_with_every_prior(device: str, family: str, vector: bool, dtype: torch.dtype) -> None:
+def test_energies_with_every_prior(device: str, family: str, vector: bool, mean: bool, dtype: torch.dtype) -> None:
     case = Case(device, 3, 1023, dtype)
-    assert_energies(case, case.prior(family, vector))
+    assert_energies(case, case.prior(family, vector, mean))
 
 
 @pytest.mark.parametrize("chains", [1, 3])
@@ -459,6 +465,7 @@ def _bad_calls() -> dict[str, tuple[str, Callable[[Case], object]]]:
         "long": ("cover", lambda c: spans(c, (0, 33))),
         "family": ("family", lambda c: call(c, prior=[Segment(0, 32, 99)])),
         "scale": ("scale", lambda c: call(c, prior=[Segment(0, 32, ops.NORMAL, c.positive(31))])),
+        "mean": ("mean", lambda c: call(c, prior=[Segment(0, 32, ops.NORMAL, mean=c.normal(31))])),
         "step": ("step", lambda c: counted(c, step=torch.zeros(2, device=c.device).long())),
         "seed": ("seed", lambda c: counted(c, seed=2**64)),
         "stream": ("stream", lambda c: counted(c, stream=-1)),
