@@ -134,7 +134,7 @@ mutate(
     ),
     ("(1 - self.weight) * self.ratio**2))", "(1 - self.weight) * self.ratio))"),
     ("return math.sqrt(self.variance)\n", "return self.variance\n"),  # variance for deviation
-    ("flat.fan_in().rsqrt()", "flat.fan_in().reciprocal()"),
+    ("flat.fan_in().double().rsqrt()", "flat.fan_in().double().reciprocal()"),
     ("in reversed(list(prior.groups.items())):", "in list(prior.groups.items()):"),
     ("weight, z, z * ratio)", "weight, z, z)"),
     ("second[:, part] < weight", "second[:, part] > weight"),

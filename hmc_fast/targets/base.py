@@ -195,13 +195,14 @@ class Target(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the density and its rounding, as JSON values: two targets with equal
         fingerprints and the same model give the same draws."""
-        scales = [digest(s.scale) if isinstance(s.scale, Tensor) else repr(s.scale) for s in self.prior]
+        table = [[digest(v) if isinstance(v, Tensor) else v for v in vars(s).values()] for s in self.prior]
         return {
+            "prior": self.prior_in_words,
+            "prior table": table,
             "temperature": self.temperature,
             "path": self.path,
             "chain_batching": self.chain_batching,
             "kernels": self.kernels,
-            "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }
 
     # --- predictions: only a model's posterior has them ---

@@ -81,7 +81,11 @@ class Posterior(Target):
         self.flat = FlatModel(model, None if device is None else resolve_device(device), output)
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
         self.likelihood = likelihoods.resolve(likelihood)
-        self._believe(priors.Normal(1.0) if prior is None else prior)
+        prior = priors.Normal(1.0) if prior is None else prior
+        self.prior, self.prior_density = segments(prior, self.flat), PriorDensity.of(prior, self.flat)
+        self._given_prior, self.prior_in_words = prior, priors.in_words(prior)
+        if self.prior_density is not None and not self.prior_density.can_be_sampled:
+            self.default_init = "model"
         self.temperature = positive("temperature", temperature)
         check_precision(precision, self.device)
         self.precision: Precision = precision
@@ -107,13 +111,6 @@ class Posterior(Target):
         if chain_batching == "vmap" and self.vmap_refusal:
             raise UserError(f"vmap cannot batch this model ({self.vmap_refusal}): use chain_batching 'loop'")
         self._batch_chains(chain_batching or ("loop" if convolutional or self.vmap_refusal else "vmap"))
-
-    def _believe(self, prior: priors.AnyPrior | priors.PerGroup) -> None:
-        self._given_prior, self.prior_in_words = prior, priors.in_words(prior)
-        self.prior = segments(prior, self.flat)
-        self.prior_density = PriorDensity.of(prior, self.flat)
-        if self.prior_density is not None and not self.prior_density.can_be_sampled:
-            self.default_init = "model"
 
     def _batch_chains(self, chain_batching: ChainBatching) -> None:
         if chain_batching not in ("vmap", "loop", "streams"):
@@ -167,7 +164,8 @@ class Posterior(Target):
         moved.flat = FlatModel(self._trainable(), device, self.flat.output)
         moved.device, moved.y = device, self.y.to(device)
         moved.x = batches.to(self.x, device, self.dtype)
-        moved._believe(self._given_prior)
+        moved.prior = segments(self._given_prior, moved.flat)
+        moved.prior_density = None if self.prior_density is None else self.prior_density.to(moved.flat)
         moved._batch_chains(self.chain_batching)
         return moved
 
@@ -220,14 +218,9 @@ class Posterior(Target):
         return sum(tensor.nbytes for _, tensor in batches.named(self.x)) + self.y.nbytes
 
     def fingerprint(self) -> dict[str, Any]:
-        special: dict[str, Any] = {}  # what the table does not say
-        if means := {digest(s.mean) for s in self.prior if s.mean is not None}:
-            special |= {"prior in words": self.prior_in_words, "prior mean": sorted(means)}
-        if self.prior_density is not None:
-            special |= {"prior in words": self.prior_in_words, "prior density": self.prior_density.fingerprint()}
         return {
-            **special,
             **super().fingerprint(),
+            "prior density": None if self.prior_density is None else self.prior_density.fingerprint(),
             "data": "".join(digest(t) for t in (*(t for _, t in batches.named(self.x)), self.y)),
         }
 

@@ -7,7 +7,7 @@ are float64 where the function takes it.
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -52,10 +52,14 @@ class PriorDensity:
 
     def __init__(self, parts: Sequence[_Part], flat: FlatModel) -> None:
         self._parts, self._flat = parts, flat
+        self._check(flat)
+
+    def _check(self, flat: FlatModel) -> None:
+        """Also finds out whether vmap and float64 work."""
         noise = torch.randn(flat.num_params, generator=torch.Generator().manual_seed(0), dtype=flat.dtype)
         row = flat.initial + 0.1 * noise.to(flat.device)  # where a parameter that begins at 0 would hide something
         with generators_kept(flat.device), _unvalidated():
-            for part in parts:
+            for part in self._parts:
                 if isinstance(part.prior, Distribution):
                     _check_distribution(part, flat)
                 _check_value(part, flat, row)
@@ -68,13 +72,22 @@ class PriorDensity:
         parts = [
             _Part(
                 f"the prior of {name!r}" if name != "the model" else "the prior",
-                _moved(group, flat.device) if isinstance(group, Distribution) else group,
+                _moved(group, flat.device),
                 tuple(flat.names[index] for index in own),
             )
             for name, group, own in owners(prior, flat)
             if not isinstance(group, Prior)
         ]
         return cls(parts, flat) if parts else None
+
+    def to(self, flat: FlatModel) -> "PriorDensity":
+        """This density of the same model on another device."""
+        moved = copy.copy(self)
+        moved._flat = flat
+        moved._parts = [replace(part, prior=_moved(part.prior, flat.device)) for part in self._parts]
+        for part in moved._parts:
+            _value(part, flat, flat.initial)
+        return moved
 
     @property
     def can_be_sampled(self) -> bool:
@@ -205,16 +218,21 @@ def _check_distribution(part: _Part, flat: FlatModel) -> None:
             )
 
 
+def _value(part: _Part, flat: FlatModel, row: Tensor) -> Any:
+    """Whatever the prior returns. Raises UserError if it raises anything."""
+    try:
+        with torch.enable_grad(), _unvalidated():
+            return part.log_prob(flat.views(row))
+    except Exception as error:  # of the user's own code
+        shapes = ", ".join(f"{name!r} {tuple(flat.shapes[flat.names.index(name)])}" for name in part.names[:4])
+        shapes += ", ..." if len(part.names) > 4 else ""
+        reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+        raise UserError(f"{part.place} fails on the parameters {shapes} on {flat.device}: {reason}") from error
+
+
 def _check_value(part: _Part, flat: FlatModel, row: Tensor) -> None:
-    shapes = ", ".join(f"{name!r} {tuple(flat.shapes[flat.names.index(name)])}" for name in part.names[:4])
-    shapes += ", ..." if len(part.names) > 4 else ""
     row = row.clone().requires_grad_()
-    with torch.enable_grad():
-        try:
-            value, again = (part.log_prob(flat.views(row)) for _ in range(2))
-        except Exception as error:  # of the user's own code
-            reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
-            raise UserError(f"{part.place} fails on the parameters {shapes}: {reason}") from error
+    value, again = (_value(part, flat, row) for _ in range(2))
     if not isinstance(value, Tensor) or value.numel() != 1:
         got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise UserError(f"{part.place} returned {got}: it must return one log density, a scalar tensor (.sum())")

@@ -28,7 +28,7 @@ def segments(prior: object, flat: FlatModel) -> tuple[Segment, ...]:
     mean = _mean(groups, flat)
     if isinstance(prior, Prior):
         return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape(), mean),)
-    scales, table, start = torch.ones(flat.num_params), list[Segment](), 0
+    scales, table, start = torch.ones(flat.num_params, dtype=torch.float64), list[Segment](), 0
     by_parameter = {index: group for _, group, own in groups for index in own}
     for index, size in enumerate(flat.sizes):
         group, begin, kind = by_parameter[index], start, (ops.FLAT, (0.0, 0.0))
@@ -39,7 +39,7 @@ def segments(prior: object, flat: FlatModel) -> tuple[Segment, ...]:
             begin = table.pop().start
         start += size
         table.append(Segment(begin, start, kind[0], shape=kind[1]))
-    scale = scales * (flat.fan_in().rsqrt() if getattr(prior, "fan_in", False) else 1.0)
+    scale = scales * (flat.fan_in().double().rsqrt() if getattr(prior, "fan_in", False) else 1.0)
     scale = scale.to(flat.device, flat.dtype)
     return tuple(s if s.family == ops.FLAT else replace(s, scale=scale, mean=mean) for s in table)
 
