@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock, buffers, held
+from .protocol import Batch, Clock, buffers, held
 
 __all__ = ["Chain", "GradientChain", "refuse_batch"]
 
@@ -205,7 +205,7 @@ def _evaluate_proposal(chain: Chain) -> None:
     chain.target.log_likelihood(chain.proposal.theta, chain.proposal.log_lik)
 
 
-def refuse_batch(name: str, batch: Tensor | None) -> None:
+def refuse_batch(name: str, batch: Batch | None) -> None:
     """Raises UserError if a batch is given to a sampler whose Metropolis test needs the full data."""
     if batch is not None:
         raise UserError(f"the Metropolis test of {name} needs the full data: leave batch out, or use SGHMC")

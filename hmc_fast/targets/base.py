@@ -14,19 +14,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..compute.gradient import ChainBatching
 from ..compute.program import Path
-from ..compute.random_streams import COMPONENT, INITIAL
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Counter, Segment
+from ..kernels.ops import Segment
+from .examples import Examples
+from .initial_states import initial_rows
 from .likelihoods import Task
 from .prior_density import PriorDensity
-from .prior_table import sample
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -73,7 +72,7 @@ class Target(ABC):
 
     @abstractmethod
     def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
         """Writes the gradient of the log likelihood, and the log likelihood of each example.
 
@@ -81,7 +80,7 @@ class Target(ABC):
             theta: `(C, D)`. grad: `(C, D)`, overwritten with the gradient of the sum over all N examples,
                 or of N/B times the sum over a batch; plus, once, that of `prior_density`.
             log_lik: `(C, N)` or `(C, B)`, overwritten, never scaled.
-            indices: `(C, B)` int64 rows of the data for each chain; None: the full data.
+            indices: `(C, B)` int64 rows of the data for each chain, or B examples of `examples`; None: all data.
         """
 
     @abstractmethod
@@ -205,6 +204,14 @@ class Target(ABC):
             "kernels": self.kernels,
         }
 
+    def examples(self, x: Any, y: Any) -> Examples:
+        """A batch of a user's own, B examples for all chains, as `log_likelihood_and_grad` takes it.
+
+        Raises:
+            UserError: examples that differ in kind or shape from the data, or in number from each other.
+        """
+        raise UserError(f"a bare {type(self).__name__} has no examples: leave batch out")
+
     # --- predictions: only a model's posterior has them ---
 
     @property
@@ -267,32 +274,7 @@ class Target(ABC):
         Raises:
             UserError: an unknown name, a wrong shape, or values that are not finite.
         """
-        if isinstance(init, np.ndarray):
-            init = torch.from_numpy(init)
-        if isinstance(init, Tensor):
-            if init.shape not in ((self.num_params,), (num_chains, self.num_params)):
-                raise UserError(
-                    f"init has shape {tuple(init.shape)}: it must be ({self.num_params},) or "
-                    f"({num_chains}, {self.num_params}), i.e. (parameters,) or (chains, parameters)"
-                )
-            if not bool(torch.isfinite(init).all()):
-                raise UserError("init contains NaN or infinite values: chains must start at finite parameters")
-            rows = init.to(self.device, self.dtype)
-            return rows.expand(num_chains, self.num_params).clone()
-        if isinstance(init, str) and init == "default":
-            init = self.default_init
-        if isinstance(init, str) and init in ("prior", "uniform"):
-            step = torch.zeros(1, dtype=torch.int64)
-            uniform = ops.uniforms(Counter(seed, INITIAL, step), num_chains, self.num_params)
-            if init == "uniform":
-                return (4 * uniform - 2).to(self.device, self.dtype)
-            second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
-            rows = sample(self.prior, uniform, second, flat=0.0 if self.prior_density else None)
-            if self.prior_density is not None:
-                self.prior_density.fill(rows, seed)
-            return rows.to(self.device, self.dtype)
-        shown = repr(init) if isinstance(init, str) else f"({type(init).__name__})"
-        raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model' or a tensor")
+        return initial_rows(self, init, num_chains, seed)
 
 
 def digest(tensor: Tensor) -> str:

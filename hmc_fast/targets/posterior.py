@@ -17,12 +17,12 @@ from ..compute.program import Path
 from ..errors import UserError
 from . import likelihoods, priors
 from .base import Target, digest
-from .examples import as_inputs, as_tensor, examples
+from .examples import Examples, as_inputs, as_tensor, examples
 from .flat_module import FlatModel
 from .prior_density import PriorDensity
 from .prior_table import segments
 from .probe import check_density, generators_kept
-from .validation import check_data, check_example, fitting_labels, vmap_refusal
+from .validation import check_data, check_example, fitting_labels, labels_like, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -138,10 +138,13 @@ class Posterior(Target):
         )
 
     def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
-        compiled = self.compiles_gradient(*log_lik.shape)
-        self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
+        if isinstance(indices, tuple):
+            self._gradient(theta, *indices, grad, log_lik, num_data=self.num_data)
+        else:
+            compiled = self.compiles_gradient(*log_lik.shape)
+            self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
         if self.prior_density is not None:
             self.prior_density.add_gradient(theta, grad)
 
@@ -235,10 +238,12 @@ class Posterior(Target):
         return type(self.likelihood) is likelihoods.Categorical
 
     def inputs(self, x: Any) -> Any:
-        x = as_inputs(x, "the test inputs")
+        return self._like_the_data(as_inputs(x, "the test inputs"), "test inputs")
+
+    def _like_the_data(self, x: Inputs, name: str) -> Any:
         found, expected = batches.shapes(x), batches.shapes(self.x)
         if found != expected:
-            raise UserError(f"test inputs have shape {found} per example, but the training inputs have {expected}")
+            raise UserError(f"{name} have shape {found} per example, but the training inputs have {expected}")
         return batches.to(x, self.device, self.dtype)
 
     def labels(self, y: Any, num_inputs: int) -> Tensor:
@@ -246,6 +251,14 @@ class Posterior(Target):
         if len(y) != num_inputs:
             raise UserError(f"there are {num_inputs} test inputs but {len(y)} test labels: the numbers must match")
         return y.to(self.device)
+
+    def examples(self, x: Any, y: Any) -> Examples:
+        x, y = examples((x, y))
+        check_data(x, y)
+        x = self._like_the_data(x, "the batch's inputs")
+        y = labels_like(fitting_labels(self.likelihood, y), self.y)
+        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, x, y)
+        return x, y
 
     def outputs(self, theta: Tensor, x: Inputs) -> Tensor:
         with torch.no_grad(), arithmetic("fp32", self.device):
