@@ -23,7 +23,7 @@ from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
-from .forecast import forecast
+from .forecast import expected_gradients, forecast
 from .kernel_check import check_kernels
 from .loop import Diverged, Loop
 from .output import Output, OutputFolder
@@ -202,9 +202,9 @@ def _prepared(
     if saved is not None and "path" in saved.fingerprint:
         path, batching = saved.fingerprint["path"], saved.fingerprint.get("chain_batching")
         return target.prepared(path=path, chain_batching=batching), ()
-    gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
+    gradients, reason = expected_gradients(sampler, target, plan)
     choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile, graph=graph)
-    return choice.target, choice.reasons
+    return choice.target, (*reason, *choice.reasons)
 
 
 def _fingerprint(

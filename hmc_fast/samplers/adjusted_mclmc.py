@@ -214,3 +214,7 @@ class AdjustedMCLMC(Sampler):
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog or GUESSED_LEAPFROG
+
+    def forecast(self, warm_up_iterations: int, iterations: int) -> tuple[int, int]:
+        """Gradients of a chain, expected and at most; see `TrajectoryLength.forecast`."""
+        return self.length.forecast(warm_up_iterations, iterations)

@@ -72,6 +72,10 @@ class Sampler(Protocol):
     A third is optional, for samplers that make several iterations in one call:
     `steps(state, number, *, warming_up=False) -> (state, theta (number, C, D), info)`, which is `number` calls of
     `step`. It is not used while a sampler with the attribute `adapt=True` warms up.
+
+    So is a fourth, for samplers that learn how much work an iteration takes: `forecast(warm_up_iterations,
+    iterations) -> (expected, at most)` gradients of a chain. Their states have `learned_gradients`, per iteration,
+    None unless just learned.
     """
 
     name: str
