@@ -63,7 +63,7 @@ def run(
             iterations after burn-in.
         seed: determines all randomness; the same seed gives the same draws.
         init: initial states: "prior", "uniform", "model" or a tensor, see `Target.initial`. "default": draws from
-            the prior, or uniform in (-2, 2) for a bare density, which has no prior.
+            the prior; "model" where part of that is a function; uniform in (-2, 2) for a bare density.
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
         draw_dtype: of stored draws, torch.float16, float32 or float64. "auto": float16 where the second half of
             burn-in shows that it holds every coordinate's spread (`results/draw_precision.py`), else the target's
