@@ -35,6 +35,7 @@ def _energy_kernel(
     new_momentum_ptr,
     inverse_mass_ptr,  # (D,) or (C, D) or None
     scale_ptr,  # (D,) scale of the prior, or None: then `scale`
+    mean_ptr,  # (D,) mean of the prior, or None: then 0
     partials_ptr,  # (C, P) float64, written
     # sizes
     num_params,
@@ -79,9 +80,14 @@ def _energy_kernel(
             s = tl.full((), scale, tl.float64)
         r, p64, q64 = 1.0 / s, tl.full((), p, tl.float64), tl.full((), q, tl.float64)
         theta = tl.load(theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
+        if mean_ptr is not None:
+            mean = tl.load(mean_ptr + element, mask=mask, other=0.0).to(tl.float64)
+            theta -= mean
         log_p = prior_device.log_kernel(theta, r, p64, q64, FAMILY)
         if new_theta_ptr is not None:  # the constants cancel
             new = tl.load(new_theta_ptr + at, mask=mask, other=0.0).to(tl.float64)
+            if mean_ptr is not None:
+                new -= mean
             change = prior_device.log_kernel(new, r, p64, q64, FAMILY) - log_p
             partial += prior_factor * tl.sum(tl.where(mask, change, 0.0), axis=0)
         else:
@@ -141,7 +147,7 @@ def _sum(
         for segment, count in zip(prior, counts, strict=True):
             _energy_kernel[(count, chains)](
                 theta, new_theta, momentum, new_momentum, inverse_mass,
-                segment.scale if isinstance(segment.scale, Tensor) else None, partials,
+                segment.scale if isinstance(segment.scale, Tensor) else None, segment.mean, partials,
                 params, own, segment.start // 4, segment.start, segment.stop, done, sum(counts),
                 *prior_device.scalars(segment), prior_device.log_normaliser(segment), float(prior_factor),
                 FAMILY=segment.family, BLOCK=reduce.BLOCK, num_warps=reduce.NUM_WARPS,

@@ -95,11 +95,12 @@ def check_prior(prior: Sequence[Segment], first: Tensor) -> None:
         if segment.start != position or segment.stop <= segment.start:
             break
         position = segment.stop
-        if isinstance(segment.scale, Tensor):
-            if segment.scale.shape != first.shape[1:] or not segment.scale.is_contiguous():
-                shape = tuple(segment.scale.shape)
-                raise ValueError(f"a prior's scale must be contiguous ({first.shape[1]},), got {shape}")
-            check_device("a prior's scale", segment.scale, first)
+        for name, values in (("scale", segment.scale), ("mean", segment.mean)):
+            if isinstance(values, Tensor):
+                if values.shape != first.shape[1:] or not values.is_contiguous():
+                    shape = tuple(values.shape)
+                    raise ValueError(f"a prior's {name} must be contiguous ({first.shape[1]},), got {shape}")
+                check_device(f"a prior's {name}", values, first)
     else:
         if position == first.shape[1]:
             return

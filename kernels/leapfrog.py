@@ -43,6 +43,7 @@ def _kick_kernel(
     coefficients_ptr,  # (C, 4), or None: a force, `fraction` times the gradient
     inverse_mass_ptr,  # (D,) or (C, D) or None
     scale_ptr,  # (D,) scale of the prior, or None: then `scale`
+    mean_ptr,  # (D,) mean of the prior, or None: then 0
     step_ptr,  # (1,) int64 step counter, or None: no decay, no noise
     # sizes
     num_params,
@@ -101,7 +102,10 @@ def _kick_kernel(
             s = tl.load(scale_ptr + element, mask=mask, other=1.0).to(dtype)
         else:
             s = tl.full((), scale, dtype)
-        m += prior_device.grad(theta, s, tl.full((), p, dtype), tl.full((), q, dtype), FAMILY) * rate
+        x = theta
+        if mean_ptr is not None:
+            x = theta - tl.load(mean_ptr + element, mask=mask, other=0.0).to(dtype)
+        m += prior_device.grad(x, s, tl.full((), p, dtype), tl.full((), q, dtype), FAMILY) * rate
     tl.store(momentum_ptr + at, m, mask=mask)
 
     if DRIFT:
@@ -164,7 +168,7 @@ def _update(
             grid = (launch.blocks(segment.stop - 4 * first_quad, launch.BLOCK), len(momentum))
             _kick_kernel[grid](
                 theta, momentum, grad, coefficients, inverse_mass,
-                segment.scale if isinstance(segment.scale, Tensor) else None, step,
+                segment.scale if isinstance(segment.scale, Tensor) else None, segment.mean, step,
                 momentum.shape[1], own, first_quad, segment.start, segment.stop,
                 float(fraction), *prior_device.scalars(segment), *words,
                 FAMILY=segment.family, DRIFT=drift, BLOCK=launch.BLOCK,

@@ -1,6 +1,7 @@
-"""Zero-mean priors in the form that kernels read: a table of segments, each a contiguous run of one family.
+"""Priors in the form that kernels read: a table of segments, each a contiguous run of one family.
 
-A segment has a scale s (one float, or one per element) and up to two shape parameters (a, b):
+A segment has a scale s (one float, or one per element), up to two shape parameters (a, b), and perhaps a mean
+per element, which is subtracted first:
 
     family      log density of x, up to the normalising constant            shape (a, b)
     FLAT        0                                                            -
@@ -10,8 +11,8 @@ A segment has a scale s (one float, or one per element) and up to two shape para
     STUDENT_T   -(a+1)/2 log(1 + x^2 / (a s^2))                              degrees of freedom
     MIXTURE     log[ a N(x; 0, s^2) + (1-a) N(x; 0, (b s)^2) ]               weight, ratio of scales
 
-A prior of a single family is one segment, whatever the scales of its groups, so an update that adds its gradient
-remains one launch.
+A prior of a single family is one segment, whatever the scales and means of its groups, so an update that adds its
+gradient remains one launch.
 """
 
 import math
@@ -27,13 +28,21 @@ FLAT, NORMAL, LAPLACE, LOGISTIC, STUDENT_T, MIXTURE = range(6)
 
 @dataclass(frozen=True)
 class Segment:
-    """Elements `start <= i < stop` of every chain. `scale` is a float or a `(D,)` tensor indexed by i."""
+    """Elements `start <= i < stop` of every chain. `scale` is a float or a `(D,)` tensor indexed by i, `mean`
+    such a tensor or None for 0."""
 
     start: int
     stop: int
     family: int
     scale: float | Tensor = 1.0
     shape: tuple[float, float] = (0.0, 0.0)
+    mean: Tensor | None = None
+
+    def centred(self, theta: Tensor) -> Tensor:
+        """`theta (C, stop - start)` minus the mean."""
+        if self.mean is None:
+            return theta
+        return theta - self.mean[self.start : self.stop].to(theta.dtype)
 
     def scale_like(self, theta: Tensor) -> float | Tensor:
         """The scale of this segment's elements, in theta's dtype: a float, or `(stop - start,)`."""
@@ -50,7 +59,7 @@ def _mixture_logits(x: Tensor, s: float | Tensor, a: float, b: float) -> Tensor:
 
 def grad(x: Tensor, segment: Segment) -> Tensor:
     """Gradient of the log density at `x (C, stop - start)`, element by element."""
-    s = segment.scale_like(x)
+    x, s = segment.centred(x), segment.scale_like(x)
     a, b = segment.shape
     if segment.family == FLAT:
         return torch.zeros_like(x)
@@ -70,7 +79,7 @@ def grad(x: Tensor, segment: Segment) -> Tensor:
 
 def log_density(x: Tensor, segment: Segment) -> Tensor:
     """Normalised log density at `x (C, stop - start)`, element by element; 0 for the flat family."""
-    s = segment.scale_like(x)
+    x, s = segment.centred(x), segment.scale_like(x)
     log_s = torch.log(s) if isinstance(s, Tensor) else math.log(s)
     a, b = segment.shape
     if segment.family == FLAT:

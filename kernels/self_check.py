@@ -5,7 +5,7 @@ neither a block, a vector access nor a group of four random numbers divides.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from torch import Tensor
 from . import ops
 from .ops import Counter, Segment
 
-__all__ = ["FAMILIES", "OPERATIONS", "Disagreement", "compare", "triton_operations"]
+__all__ = ["FAMILIES", "OPERATIONS", "Disagreement", "Varies", "compare", "triton_operations"]
 
 # name -> (family, shape)
 FAMILIES: dict[str, tuple[int, tuple[float, float]]] = {
@@ -27,6 +27,25 @@ FAMILIES: dict[str, tuple[int, tuple[float, float]]] = {
     "student_t": (ops.STUDENT_T, (4.0, 0.0)),
     "mixture": (ops.MIXTURE, (0.3, 0.1)),
 }
+
+
+class Varies(NamedTuple):
+    """Which numbers of a prior differ from element to element: each combination is a kernel of its own."""
+
+    scale: bool = False
+    mean: bool = False
+
+
+# Every family once, and a mean: half a second each to compile for a GPU.
+_PRIORS: dict[str, tuple[Varies, ...]] = {
+    "flat": (Varies(),),
+    "normal": (Varies(), Varies(mean=True)),
+    "laplace": (Varies(scale=True),),
+    "logistic": (Varies(),),
+    "student_t": (Varies(scale=True),),
+    "mixture": (Varies(),),
+}
+
 # In the order of what depends on what: the first to disagree is where to look.
 OPERATIONS = (
     "philox",
@@ -76,17 +95,16 @@ def compare(
     device: torch.device,
     *,
     shapes: Sequence[tuple[int, int]] = _SHAPES,
-    families: Sequence[str] = tuple(FAMILIES),
-    vector: bool | None = None,
+    priors: Mapping[str, Sequence[Varies]] = _PRIORS,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[int, list[Disagreement]]:
     """Runs `operation` by both implementations on `device`, and returns the number of cases and those that differ.
 
-    shapes: (C, D). families: of priors. vector: with a scale per element; None: every other family, because on a
-    GPU each is a kernel to compile. dtype: of the buffers; float64 ones are held to float32's rounding.
+    shapes: (C, D). priors: families, and how each varies. dtype: of the buffers; float64 ones are held to float32's
+    rounding.
     """
     count, found = 0, []
-    for case, run, allowed in _CASES[operation](_Scope(device, shapes, families, vector, dtype)):
+    for case, run, allowed in _CASES[operation](_Scope(device, shapes, priors, dtype)):
         count += 1
         results = [run(implementation) for implementation in (first, second)]
         for a, b in zip(*results, strict=True):
@@ -122,10 +140,8 @@ def _summed(result: Tensor) -> float:
 class _Inputs:
     """Random buffers of one shape, made on the CPU so that every device sees the same."""
 
-    def __init__(
-        self, device: torch.device, chains: int, size: int, dtype: torch.dtype, vector: bool | None = None
-    ) -> None:
-        self.device, self.chains, self.size, self.dtype, self.vector = device, chains, size, dtype, vector
+    def __init__(self, device: torch.device, chains: int, size: int, dtype: torch.dtype) -> None:
+        self.device, self.chains, self.size, self.dtype = device, chains, size, dtype
         self._generator = torch.Generator().manual_seed(chains * 10_000 + size)
         self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
         spread = 1 + torch.rand(chains, 4, generator=self._generator)
@@ -139,10 +155,10 @@ class _Inputs:
     def positive(self, *shape: int) -> Tensor:
         return (0.3 + torch.rand(shape, generator=self._generator)).to(self.device, self.dtype)
 
-    def prior(self, family: str) -> tuple[Segment, ...]:
+    def prior(self, family: str, varies: Varies) -> tuple[Segment, ...]:
         number, shape = FAMILIES[family]
-        vector = number % 2 == 0 if self.vector is None else self.vector
-        return (Segment(0, self.size, number, self.positive(self.size) if vector else 0.7, shape),)
+        scale = self.positive(self.size) if varies.scale else 0.7
+        return (Segment(0, self.size, number, scale, shape, self.normal()[0] if varies.mean else None),)
 
     def masses(self) -> dict[str, Tensor | None]:
         return {
@@ -155,13 +171,21 @@ class _Inputs:
 class _Scope(NamedTuple):
     device: torch.device
     shapes: Sequence[tuple[int, int]]  # (C, D)
-    families: Sequence[str]  # of priors
-    vector: bool | None  # with a scale per element; None: every other family
+    priors: Mapping[str, Sequence[Varies]]  # families, and how each varies
     dtype: torch.dtype  # of buffers
 
     def inputs(self) -> Iterator[_Inputs]:
         for shape in self.shapes:
-            yield _Inputs(self.device, *shape, self.dtype, self.vector)
+            yield _Inputs(self.device, *shape, self.dtype)
+
+    def one_prior(self, inputs: _Inputs) -> tuple[Segment, ...]:
+        family, ways = list(self.priors.items())[-1]
+        return inputs.prior(family, ways[-1])
+
+    def each_prior(self, inputs: _Inputs) -> Iterator[tuple[tuple[Segment, ...], tuple[str, str]]]:
+        for family, ways in self.priors.items():
+            for varies in ways:
+                yield inputs.prior(family, varies), (family, f"{varies.scale=}, {varies.mean=}")
 
 
 _Case = tuple[str, Callable[[Any], tuple[Tensor, ...]], Callable[[Tensor], float]]
@@ -189,17 +213,17 @@ def _random(name: str, allowed: Callable[[Tensor], float]) -> _Cases:
 
 
 def _update(name: str) -> _Cases:
-    """Every shape with noise and each mass; every family."""
+    """Every shape with noise and each mass; every prior."""
 
     def cases(scope: _Scope) -> Iterator[_Case]:
         for inputs in scope.inputs():
-            prior = inputs.prior(scope.families[-1])
+            prior = scope.one_prior(inputs)
             yield _described(inputs), _updated(name, inputs, prior), _rounded
             for mass, inverse_mass in inputs.masses().items():
                 options = {"inverse_mass": inverse_mass, "noise": inputs.counter, "fraction": 0.5}
                 yield _described(inputs, "noise", mass), _updated(name, inputs, prior, **options), _rounded
-        for family in scope.families:
-            yield _described(inputs, family), _updated(name, inputs, inputs.prior(family)), _rounded
+        for prior, words in scope.each_prior(inputs):
+            yield _described(inputs, *words), _updated(name, inputs, prior), _rounded
 
     return cases
 
@@ -229,14 +253,14 @@ def _force(scope: _Scope) -> Iterator[_Case]:
 def _priors(scope: _Scope) -> Iterator[tuple[_Inputs, Any, tuple[str, ...]]]:
     """One family at every shape; all of them at the last, alone and side by side."""
     for inputs in scope.inputs():
-        yield inputs, inputs.prior(scope.families[-1]), (scope.families[-1],)
-    for family in scope.families:
-        yield inputs, inputs.prior(family), (family,)
-    if inputs.size > 2 * len(scope.families):
-        bounds = [*(7 * index // 3 for index in range(len(scope.families))), inputs.size]
+        yield inputs, scope.one_prior(inputs), ()
+    for prior, words in scope.each_prior(inputs):
+        yield inputs, prior, words
+    if inputs.size > 2 * len(scope.priors):
+        bounds = [*(7 * index // 3 for index in range(len(scope.priors))), inputs.size]
         parts = [
             Segment(start, stop, *_with_scale(family))
-            for start, stop, family in zip(bounds[:-1], bounds[1:], scope.families, strict=True)
+            for start, stop, family in zip(bounds[:-1], bounds[1:], scope.priors, strict=True)
         ]
         yield inputs, tuple(part for part in parts if part.stop > part.start), ("all families",)
 

@@ -52,7 +52,7 @@ RUNS = {
 }
 
 
-def classifier(**options):
+def classifier(prior=None, **options):
     """A three-class problem that a small network half solves: (posterior, test inputs, test labels)."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(120, 4, generator=generator)
@@ -60,7 +60,11 @@ def classifier(**options):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
-    return hmc_fast.Posterior(model, (x[:80], y[:80]), prior=hmc_fast.Normal(0.5), **options), x[80:], y[80:]
+    return (
+        hmc_fast.Posterior(model, (x[:80], y[:80]), prior=prior or hmc_fast.Normal(0.5), **options),
+        x[80:],
+        y[80:],
+    )
 
 
 def go(name="hmc", **options):

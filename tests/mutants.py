@@ -134,11 +134,87 @@ mutate(
     ),
     ("(1 - self.weight) * self.ratio**2))", "(1 - self.weight) * self.ratio))"),
     ("return math.sqrt(self.variance)\n", "return self.variance\n"),  # variance for deviation
-    ("flat.fan_in().rsqrt()", "flat.fan_in().reciprocal()"),
-    ("in reversed(list(prior.groups.items())):", "in list(prior.groups.items()):"),
+    ("        taken |= matched\n", ""),
+    (
+        "if prior.fan_in and not isinstance(group, Prior):",
+        "if False:",
+        "targets/test_prior_density.py -k mistakes",
+    ),
+)
+DENSITY = "targets/test_prior_density.py"
+mutate(
+    "hmc_fast/targets/prior_table.py",
+    "targets/test_priors.py",
+    ("flat.fan_in().double().rsqrt()", "flat.fan_in().double().reciprocal()"),
     ("weight, z, z * ratio)", "weight, z, z)"),
     ("second[:, part] < weight", "second[:, part] > weight"),
     ("(table[-1].family, table[-1].shape) == kind", "table[-1].family == kind[0]"),
+    ("0 if segment.mean is None else segment.mean[part].double().cpu()", "0", f"{DENSITY} -k begin"),
+    ("prior.shape(), mean),)", "prior.shape()),)", f"{DENSITY} -k 'density_and_gradient or launch'"),
+    ("replace(s, scale=scale, mean=mean)", "replace(s, scale=scale)", f"{DENSITY} -k density_and_gradient"),
+)
+mutate(
+    "hmc_fast/targets/prior_density.py",
+    DENSITY,
+    ("grad.add_(self._gradients(theta, vmap=self._vmap))", "pass", f"{DENSITY} -k density_and_gradient"),
+    ("own = {name: views[name] for name in self.names}", "own = views", f"{DENSITY} -k density_and_gradient"),
+    (
+        "return self.log_prob(new_theta) - self.log_prob(theta)",
+        "return self.log_prob(theta)",
+        f"{DENSITY} -k density",
+    ),
+    ("(high << 30 ^ low)", "(0 * high)", f"{DENSITY} -k drawn"),
+    ("        with torch.random.fork_rng(devices=[]):\n", "        if True:\n", f"{DENSITY} -k drawn"),
+    ("    Distribution.set_default_validate_args(False)\n", "", f"{DENSITY} -k every_path"),
+    ("torch.cat((points, 0.1 * points))", "torch.zeros_like(points)", f"{DENSITY} -k resume"),
+    ("if not torch.equal(value, again):", "if False:", f"{DENSITY} -k mistakes"),
+    ("if not bool(torch.isfinite(value)):", "if False:", f"{DENSITY} -k mistakes"),
+)
+mutate(
+    "hmc_fast/targets/prior_means.py",
+    DENSITY,
+    (
+        "return mean.split(flat.sizes)[index]",
+        "return mean[: flat.sizes[index]]",
+        f"{DENSITY} -k density_and_gradient",
+    ),
+    ("torch.as_tensor(value).detach().clone()", "torch.as_tensor(value).detach()", f"{DENSITY} -k copied"),
+)
+mutate(
+    "kernels/energy.py",
+    "kernels/test_ops.py -k energies_with_every_prior",
+    ("            theta -= mean\n", ""),
+    ("                new -= mean\n", ""),
+)
+mutate(
+    "kernels/leapfrog.py",
+    "kernels/test_ops.py -k update_with_every_prior",
+    ("prior_device.grad(x, s,", "prior_device.grad(theta, s,"),
+)
+mutate(
+    "hmc_fast/targets/posterior.py",
+    "samplers/test_own_batches.py -k 'examples_are or scaled'",
+    ("grad, log_lik, num_data=self.num_data)", "grad, log_lik)"),
+)
+mutate(
+    "hmc_fast/samplers/minibatch_chain.py",
+    "samplers/test_own_batches.py -k 'mclmc or sgld'",
+    ("        scratch.log_lik = own.new_empty(len(own), size)\n", "        scratch.log_lik = own[:, :size]\n"),
+    ("        finally:\n            scratch.log_lik = own\n", "        finally:\n            pass\n"),
+)
+mutate(
+    "hmc_fast/results/predicted.py",
+    "results/test_quantiles.py",
+    ("values[..., 0] if", "values[..., 1] if"),
+    ("axis=(0, 1)))", "axis=1)[:, 0])"),
+    ("average.sums[:, part], average.second[:, part], average.count = own.sums, own.second, own.count", "pass"),
+    ("_QUANTILE_BYTES // per_input", "batch_size"),
+)
+mutate(
+    "hmc_fast/samplers/window_adaptation.py",
+    "engine/test_forecast.py",
+    ("expected += longest // 2 if closed", "expected += GUESSED_LEAPFROG if closed"),
+    ("return self.adaptation.num_leapfrog if learned else None", "return None"),
 )
 mutate(
     "hmc_fast/targets/likelihoods.py",

@@ -73,11 +73,13 @@ class GradientPass:
         log_lik: Tensor,
         indices: Tensor | None = None,
         *,
+        num_data: int | None = None,
         compiled: bool = False,
     ) -> None:
         """Overwrites `grad (C, D)` with the gradient on the full data `x, y (N, ...)`, or with N/B times the
         gradient on each chain's rows `indices (C, B)`, and `log_lik (C, N or B)` with the unscaled values.
 
+        num_data: N, where x and y are only a batch of the data.
         compiled: through `torch.compile`, one function per shape. An incomplete last micro-batch is too rare to be
         worth its own compilation and stays eager.
         """
@@ -100,7 +102,7 @@ class GradientPass:
                 how = _Pass(
                     batched=self.chain_batching == "vmap",
                     shared=indices is None,
-                    scale=len(y) / count,
+                    scale=(num_data or len(y)) / count,
                     accumulate=start > 0,
                 )
                 run = self._traced if traced else self._eager

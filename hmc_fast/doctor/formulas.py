@@ -77,7 +77,7 @@ def normals(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
 
 
 def _log_density(x: _Array, segment: Segment) -> _Array:
-    """`x (C, stop - start)`."""
+    """`x (C, stop - start)`, relative to the mean."""
     s = segment.scale
     scale = _float64(s[segment.start : segment.stop]) if isinstance(s, Tensor) else float(s)
     a, b = segment.shape
@@ -91,8 +91,18 @@ def _log_density(x: _Array, segment: Segment) -> _Array:
     return np.asarray(family.logpdf(x / scale) - np.log(scale))
 
 
-def _prior_terms(theta: Tensor, prior: Sequence[Segment]) -> _Array:
-    x = _float64(theta)
+def _centred(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
+    """`theta` minus the means, float64."""
+    x = theta.double().clone()
+    for segment in prior:
+        if segment.mean is not None:
+            part = slice(segment.start, segment.stop)
+            x[:, part] -= segment.mean[part].double()
+    return x
+
+
+def _prior_terms(centred: Tensor, prior: Sequence[Segment]) -> _Array:
+    x = _float64(centred)
     terms = np.empty_like(x)
     for segment in prior:
         part = slice(segment.start, segment.stop)
@@ -101,8 +111,8 @@ def _prior_terms(theta: Tensor, prior: Sequence[Segment]) -> _Array:
 
 
 def _prior_gradient(theta: Tensor, prior: Sequence[Segment]) -> _Array:
-    """By the central difference of fourth order. Its steps do not reach 0, where Laplace's density has its kink."""
-    x = theta.double()
+    """By the central difference of fourth order. Its steps do not reach the mean, where Laplace's has its kink."""
+    x = _centred(theta, prior)
     h = (x.abs() / 4).clamp(max=1e-3).where(x != 0, torch.tensor(1e-3, dtype=x.dtype))
     near = _prior_terms(x + h, prior) - _prior_terms(x - h, prior)
     far = _prior_terms(x + 2 * h, prior) - _prior_terms(x - 2 * h, prior)
@@ -228,11 +238,12 @@ def likelihood_difference(log_lik: Tensor, new_log_lik: Tensor) -> Tensor:
 
 
 def log_prior(theta: Tensor, prior: Sequence[Segment]) -> Tensor:
-    return _sum(_prior_terms(theta, prior), theta)
+    return _sum(_prior_terms(_centred(theta, prior), prior), theta)
 
 
 def prior_difference(theta: Tensor, new_theta: Tensor, prior: Sequence[Segment]) -> Tensor:
-    return _sum(_prior_terms(new_theta, prior) - _prior_terms(theta, prior), theta)
+    new, old = (_prior_terms(_centred(at, prior), prior) for at in (new_theta, theta))
+    return _sum(new - old, theta)
 
 
 def energy_difference(

@@ -1,7 +1,6 @@
 """Triton kernels beside their torch twins before the first run on a GPU: one that is wrong there is never used."""
 
 import hashlib
-import itertools
 import json
 import time
 from importlib import metadata, resources
@@ -27,12 +26,15 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
     """
     # By the alignment of rows and the prior's families a kernel is compiled anew: this run's, of any length.
     shapes = ((min(num_chains, 3), 4096 + target.num_params % 16),)
-    used = {(segment.family, isinstance(segment.scale, torch.Tensor)) for segment in target.prior}
-    families = {
-        vector: [name for name, (family, _) in self_check.FAMILIES.items() if (family, vector) in used]
-        for vector in sorted({vector for _, vector in used})
+    used = {
+        (s.family, self_check.Varies(isinstance(s.scale, torch.Tensor), s.mean is not None)) for s in target.prior
     }
-    key = _key(target.device, shapes, families, target.dtype)
+    priors = {
+        name: sorted(varies for other, varies in used if other == family)
+        for name, (family, _) in self_check.FAMILIES.items()
+        if family in {other for other, _ in used}
+    }
+    key = _key(target.device, shapes, priors, target.dtype)
     file = cache_folder() / "kernels.json"
     try:
         agreed: dict[str, str] = json.loads(file.read_text())
@@ -42,15 +44,14 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
         return None
     begin, name = time.perf_counter(), _name(target.device)
     kernels = self_check.triton_operations()
-    for operation, (vector, names) in itertools.product(self_check.OPERATIONS, families.items()):
+    for operation in self_check.OPERATIONS:
         _, found = self_check.compare(
             kernels,
             reference,
             operation,
             target.device,
             shapes=shapes,
-            families=names,
-            vector=vector,
+            priors=priors,
             dtype=target.dtype,
         )
         if found:

@@ -8,7 +8,7 @@ import math
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from . import checkpoint
+from .forecast import LearnedWork
 from .interrupt import InterruptGuard
 from .output import Output
 from .profile import Profile
@@ -70,6 +71,7 @@ class Loop:
     fingerprint: dict[str, Any]
     iteration: int = 0
     _iterations_per_call: int = 1
+    _work: LearnedWork = field(default_factory=LearnedWork)
 
     def run(self, *, progress: bool, profile: bool = False) -> None:
         """Raises Interrupted on Ctrl-C, after finishing the current call and writing a checkpoint."""
@@ -113,6 +115,10 @@ class Loop:
         self.trace.seconds[rows] = seconds / number
         self.iteration += number
         self._iterations_per_call = self._next_number(number, seconds)
+        if warming_up:
+            recent = self.trace[max(0, self.iteration - 5) : self.iteration]
+            if line := self._work.news(self.state, len(self.trace) - self.iteration, recent):
+                bar.say(line)
         bar.update("burn-in" if warming_up else "sampling", self._figures, number)
 
     def _next_number(self, number: int, seconds: float) -> int:

@@ -23,7 +23,7 @@ from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
-from .forecast import forecast
+from .forecast import expected_gradients, forecast
 from .kernel_check import check_kernels
 from .loop import Diverged, Loop
 from .output import Output, OutputFolder
@@ -63,7 +63,7 @@ def run(
             iterations after burn-in.
         seed: determines all randomness; the same seed gives the same draws.
         init: initial states: "prior", "uniform", "model" or a tensor, see `Target.initial`. "default": draws from
-            the prior, or uniform in (-2, 2) for a bare density, which has no prior.
+            the prior; "model" where part of that is a function; uniform in (-2, 2) for a bare density.
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
         draw_dtype: of stored draws, torch.float16, float32 or float64. "auto": float16 where the second half of
             burn-in shows that it holds every coordinate's spread (`results/draw_precision.py`), else the target's
@@ -71,7 +71,8 @@ def run(
         capacity: of the ring buffer on the device, in draws (64) or bytes ("512MB"). It does not affect results.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps everything in memory.
         resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
-        config: written to `config.json` in `out` when the run starts; any JSON object.
+        config: written to `config.json` in `out` when the run starts; any JSON object. The prior in words is added
+            as "prior" unless it has that key.
         device: move the target there first.
         compile: trajectories or gradients compiled, as C or by torch's compiler: True, False, or "auto", if the run
             is long enough to pay off (the estimate is printed).
@@ -116,7 +117,7 @@ def run(
         state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
         output.create()
         if config is not None and saved is None:
-            output.write_config(config)
+            output.write_config({"prior": target.prior_in_words} | config)
         loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
         if progress:
             memory = forecast(
@@ -201,9 +202,9 @@ def _prepared(
     if saved is not None and "path" in saved.fingerprint:
         path, batching = saved.fingerprint["path"], saved.fingerprint.get("chain_batching")
         return target.prepared(path=path, chain_batching=batching), ()
-    gradients = (plan.kept_iterations(sampler)[-1] + 1) * sampler.gradients_per_iteration(target)
+    gradients, reason = expected_gradients(sampler, target, plan)
     choice = choose(target, chains, sampler.batch_size or target.num_data, gradients, compile=compile, graph=graph)
-    return choice.target, choice.reasons
+    return choice.target, (*reason, *choice.reasons)
 
 
 def _fingerprint(

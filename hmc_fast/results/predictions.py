@@ -64,11 +64,13 @@ class Classification:
         probs: `(T, K)`. chain_probs: `(C, T, K)`, each chain's own average.
         aleatoric: `(T,)`, mean entropy of single draws: uncertainty about y given the weights.
         epistemic: `(T,)`, entropy of the average minus aleatoric: disagreement between draws.
+        quantiles: `(Q, T, K)`, of the draws' probabilities, if asked for.
     """
 
     probs: np.ndarray
     chain_probs: np.ndarray
     aleatoric: np.ndarray
+    quantiles: np.ndarray | None = None
 
     @property
     def epistemic(self) -> np.ndarray:
@@ -102,12 +104,14 @@ class Regression:
 
     Attributes:
         mean, variance: `(T,)`. aleatoric: `(T,)` mean variance of single draws. chain_mean: `(C, T)`.
+        quantiles: `(Q, T)`, of the draws' means, without the noise of y, if asked for.
     """
 
     mean: np.ndarray
     variance: np.ndarray
     aleatoric: np.ndarray
     chain_mean: np.ndarray
+    quantiles: np.ndarray | None = None
 
     @property
     def epistemic(self) -> np.ndarray:
@@ -121,6 +125,7 @@ class Regression:
             self.variance * scale**2,
             self.aleatoric * scale**2,
             self.chain_mean * scale + shift,
+            None if self.quantiles is None else self.quantiles * scale + shift,
         )
 
     def rmse(self, y: np.ndarray) -> float:
@@ -138,8 +143,10 @@ class Raw:
 
     Attributes:
         mean, sd: `(T, ...)`, over draws of all chains. chain_mean: `(C, T, ...)`.
+        quantiles: `(Q, T, ...)`, over the same draws, if asked for.
     """
 
     mean: np.ndarray
     sd: np.ndarray
     chain_mean: np.ndarray
+    quantiles: np.ndarray | None = None

@@ -29,7 +29,7 @@ from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .metropolis_chain import refuse_batch
-from .protocol import Info, Sampler, held
+from .protocol import Batch, Info, Sampler, held
 from .window_adaptation import GUESSED_LEAPFROG, AdaptiveChain, TrajectoryLength, check_target_acceptance
 
 __all__ = ["AdjustedMCLMC", "AdjustedMCLMCState"]
@@ -151,7 +151,7 @@ class AdjustedMCLMC(Sampler):
         return state
 
     def step(
-        self, state: AdjustedMCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: AdjustedMCLMCState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[AdjustedMCLMCState, Info]:
         """One trajectory and its test, for every chain."""
         refuse_batch(self.name, batch)
@@ -214,3 +214,7 @@ class AdjustedMCLMC(Sampler):
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog or GUESSED_LEAPFROG
+
+    def forecast(self, warm_up_iterations: int, iterations: int) -> tuple[int, int]:
+        """Gradients of a chain, expected and at most; see `TrajectoryLength.forecast`."""
+        return self.length.forecast(warm_up_iterations, iterations)

@@ -36,7 +36,7 @@ from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .metropolis_chain import Chain
-from .protocol import Clock, Info, Sampler, buffers
+from .protocol import Batch, Clock, Info, Sampler, buffers
 
 __all__ = ["AMAGOLD", "AMAGOLDState"]
 
@@ -105,7 +105,7 @@ class AMAGOLD(Sampler):
         return AMAGOLDState(self, target, theta, seed, graph)
 
     def step(
-        self, state: AMAGOLDState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: AMAGOLDState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[AMAGOLDState, Info]:
         """One trajectory on minibatches and its test on the full data, for every chain."""
         if batch is not None:

@@ -34,7 +34,7 @@ from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .metropolis_chain import GradientChain, refuse_batch
-from .protocol import Info, Sampler
+from .protocol import Batch, Info, Sampler
 
 __all__ = ["GHMC", "GHMCState"]
 
@@ -102,7 +102,7 @@ class GHMC(Sampler):
         return GHMCState(self, target, theta, seed, graph)
 
     def step(
-        self, state: GHMCState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: GHMCState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[GHMCState, Info]:
         """One trajectory and its test, for every chain."""
         refuse_batch(self.name, batch)

@@ -26,7 +26,7 @@ from ..dynamics.metropolis import Acceptance, check_acceptance, metropolis_test
 from ..kernels import ops
 from ..targets.base import Target
 from .metropolis_chain import refuse_batch
-from .protocol import Info, Sampler
+from .protocol import Batch, Info, Sampler
 from .window_adaptation import (
     GUESSED_LEAPFROG,
     AdaptiveChain,
@@ -118,7 +118,7 @@ class HMC(Sampler):
         return state
 
     def step(
-        self, state: HMCState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: HMCState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[HMCState, Info]:
         """One trajectory and its test, for every chain."""
         refuse_batch(self.name, batch)
@@ -172,3 +172,7 @@ class HMC(Sampler):
 
     def gradients_per_iteration(self, target: Target) -> int:
         return self.num_leapfrog or GUESSED_LEAPFROG
+
+    def forecast(self, warm_up_iterations: int, iterations: int) -> tuple[int, int]:
+        """Gradients of a chain, expected and at most; see `TrajectoryLength.forecast`."""
+        return self.length.forecast(warm_up_iterations, iterations)

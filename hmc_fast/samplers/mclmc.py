@@ -33,7 +33,7 @@ from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["MCLMC", "MCLMCState"]
 
@@ -141,9 +141,15 @@ class MCLMC(MinibatchSampler):
         return state
 
     def step(
-        self, state: MCLMCState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: MCLMCState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[MCLMCState, Info]:
-        """`steps_per_iteration` steps; the energy error is summed over them, and NaN on minibatches."""
+        """`steps_per_iteration` steps; the energy error is summed over them, and NaN on minibatches.
+
+        Raises:
+            UserError: a batch while it adapts, or one that does not fit the data.
+        """
+        if batch is not None and warming_up and self.adapt:
+            raise UserError("adapt needs the full data: leave batch out during burn-in, or set a step size instead")
         if state.steps.count == 0:
             random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.steps.on_device))
         state.learning.fill_(warming_up and self.adapt)

@@ -24,7 +24,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock, buffers, held
+from .protocol import Batch, Clock, buffers, held
 
 __all__ = ["Chain", "GradientChain", "refuse_batch"]
 
@@ -138,21 +138,14 @@ class Chain:
     def potential_error(self) -> Tensor:
         """U(theta') - U(theta), float64 `(C,)`, summed from element-wise differences."""
         new = self.proposal
-        prior = ops.prior_difference(self.theta, new.theta, self.target.prior)
+        prior = self.target.prior_difference(self.theta, new.theta)
         return -(prior + ops.likelihood_difference(self.log_lik, new.log_lik)) / self.target.temperature
 
     def energy_error(self, inverse_mass: Tensor | None) -> Tensor:
         """dH = H(theta', m') - H(theta, m), float64 `(C,)`, summed from element-wise differences."""
         new, inverse_temperature = self.proposal, 1 / self.target.temperature
-        difference = ops.energy_difference(
-            self.theta,
-            self.origin.momentum,
-            new.theta,
-            new.momentum,
-            self.target.prior,
-            inverse_temperature,
-            inverse_mass=inverse_mass,
-        )
+        start, end = (self.theta, self.origin.momentum), (new.theta, new.momentum)
+        difference = self.target.energy_difference(start, end, inverse_mass=inverse_mass)
         likelihood = ops.likelihood_difference(self.log_lik, new.log_lik)
         return torch.sub(difference, likelihood, alpha=inverse_temperature)
 
@@ -214,7 +207,7 @@ def _evaluate_proposal(chain: Chain) -> None:
     chain.target.log_likelihood(chain.proposal.theta, chain.proposal.log_lik)
 
 
-def refuse_batch(name: str, batch: Tensor | None) -> None:
+def refuse_batch(name: str, batch: Batch | None) -> None:
     """Raises UserError if a batch is given to a sampler whose Metropolis test needs the full data."""
     if batch is not None:
         raise UserError(f"the Metropolis test of {name} needs the full data: leave batch out, or use SGHMC")

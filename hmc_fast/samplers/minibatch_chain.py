@@ -28,7 +28,8 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
-from .protocol import Clock, Info, buffers, held
+from ..targets.examples import Examples
+from .protocol import Batch, Clock, Info, buffers, held
 
 __all__ = ["MinibatchChain", "MinibatchSampler", "check_friction"]
 
@@ -121,7 +122,7 @@ class MinibatchChain:
             scheduled=theta.new_zeros(sampler.gradients_per_iteration(target) if sampler.schedule else 0, 4),
         )
         self.set_coefficients()
-        step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
+        step = self._gradient_step(target, self._scratch.indices if self._minibatched else None, graph)
         self._schedule = whole(
             target, partial(_follow_schedule, held(self, device)), num_chains, batch_size, often=False
         )
@@ -159,16 +160,20 @@ class MinibatchChain:
         coefficients = self._sampler.coefficients(self, self.step_size, explores)
         coefficients.write(self.coefficients, self.target.temperature)
 
-    def advance(self, batch: Tensor | None = None) -> Info:
-        """One iteration of steps, each on its own minibatch, or all on `batch (C, B)`."""
+    def advance(self, batch: Batch | None = None) -> Info:
+        """One iteration of steps, each on its own minibatch, or all on `batch`.
+
+        Raises:
+            UserError: a batch that is neither rows of the data nor examples like them.
+        """
         sampler, steps = self._sampler, self._sampler.gradients_per_iteration(self.target)
+        chosen = None if batch is None else _checked(batch, self.target, len(self.theta))
         self._scratch.log_lik_sum.zero_()
         self._schedule()
-        if batch is None:
+        if chosen is None:
             self._take(steps)
         else:
-            repeat(self._gradient_step(batch, graph=False), Repeats(steps))
-            self.steps.count += steps
+            self._take_on(chosen, steps)
         info = Info.untested(self, self._scratch.log_lik_sum / steps, self.step_size, steps)
         if sampler.has_momentum:
             kinetic_energy = ops.kinetic_energy(self.momentum, inverse_mass=sampler.inverse_mass)
@@ -186,19 +191,28 @@ class MinibatchChain:
             self._steps()
             self.steps.count += number
 
-    def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
-        """One gradient and one update, on all data or on the rows `batch (C, B)`."""
-        target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
+    def _take_on(self, batch: Tensor | Examples, steps: int) -> None:
+        """Steps that are all on one batch. They are made once: recording or compiling them is no use."""
+        scratch, own = self._scratch, self._scratch.log_lik
+        size = batch.shape[1] if isinstance(batch, Tensor) else len(batch[1])
+        scratch.log_lik = own.new_empty(len(own), size)
+        try:
+            repeat(self._gradient_step(self.target.prepared(path="eager"), batch, graph=False), Repeats(steps))
+        finally:
+            scratch.log_lik = own
+        self.steps.count += steps
+
+    def _gradient_step(self, target: Target, batch: Tensor | Examples | None, graph: Graph) -> GradientStep:
+        """One gradient and one update, on all data or on a batch: rows `(C, B)`, or examples."""
+        scratch, log_lik = self._scratch, self._scratch.log_lik
         chain, sampler = held(self, target.device), self._sampler
-        if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
-            target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
             if sampler.schedule is not None:
                 rows = scratch.scheduled.view(1, -1)
                 ops.read_window(rows, chain.steps.on_device, rows.shape[1], chain.coefficients)
             if batch is scratch.indices:
-                chain._minibatches.read(chain.steps.on_device, batch)
+                chain._minibatches.read(chain.steps.on_device, scratch.indices)
 
         def gradient() -> None:
             target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)
@@ -227,6 +241,21 @@ def _follow_schedule(chain: MinibatchChain) -> None:
     coefficients = sampler.coefficients(chain, eps, schedule.explores(steps, number))
     coefficients.write(scheduled, chain.target.temperature)
     chain.step_size.copy_(eps[-1:])
+
+
+def _checked(batch: Any, target: Target, num_chains: int) -> Tensor | Examples:
+    """Rows, or the examples of a pair."""
+    if isinstance(batch, tuple | list) and len(batch) == 2:
+        return target.examples(*batch)
+    if not isinstance(batch, Tensor) or batch.is_floating_point() or batch.ndim != 2 or len(batch) != num_chains:
+        found = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else f"a {type(batch).__name__}"
+        raise UserError(
+            f"batch is {found}: give a pair (x, y) of examples, or rows of the data, int64 ({num_chains}, B)"
+        )
+    low, high = int(batch.min()), int(batch.max())
+    if low < 0 or high >= target.num_data:
+        raise UserError(f"batch has rows {low}..{high}: they must lie in 0..{target.num_data - 1}")
+    return batch.to(target.device, torch.int64)
 
 
 def check_friction(step_size: float, friction: float) -> float:

@@ -16,7 +16,9 @@ from torch import Tensor
 from ..dynamics.gradient_step import Graph
 from ..targets.base import Target
 
-__all__ = ["Clock", "Info", "Sampler", "State", "buffers", "held", "restore", "state_tensors"]
+Batch = Tensor | tuple[Any, Any]
+
+__all__ = ["Batch", "Clock", "Info", "Sampler", "State", "buffers", "held", "restore", "state_tensors"]
 
 
 class Info(NamedTuple):
@@ -70,6 +72,10 @@ class Sampler(Protocol):
     A third is optional, for samplers that make several iterations in one call:
     `steps(state, number, *, warming_up=False) -> (state, theta (number, C, D), info)`, which is `number` calls of
     `step`. It is not used while a sampler with the attribute `adapt=True` warms up.
+
+    So is a fourth, for samplers that learn how much work an iteration takes: `forecast(warm_up_iterations,
+    iterations) -> (expected, at most)` gradients of a chain. Their states have `learned_gradients`, per iteration,
+    None unless just learned.
     """
 
     name: str
@@ -85,8 +91,9 @@ class Sampler(Protocol):
         come first, for samplers that adapt during them.
         """
 
-    def step(self, state: Any, batch: Tensor | None = None, *, warming_up: bool = False) -> tuple[Any, Info]:
-        """One iteration. batch: int64 `(C, B)` rows of the data; None lets the sampler choose."""
+    def step(self, state: Any, batch: Batch | None = None, *, warming_up: bool = False) -> tuple[Any, Info]:
+        """One iteration. batch: int64 `(C, B)` rows of the data, or a pair (x, y) of examples for all chains;
+        None lets the sampler choose."""
 
     def gradients_per_iteration(self, target: Target) -> int:
         """Gradient evaluations per chain in one iteration, ignoring jitter."""

@@ -29,7 +29,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["PSGLD", "PSGLDState"]
 
@@ -96,9 +96,9 @@ class PSGLD(MinibatchSampler):
         return PSGLDState(self, target, theta, seed, graph)
 
     def step(
-        self, state: PSGLDState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: PSGLDState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[PSGLDState, Info]:
-        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch`)."""
         state.adapting.fill_(float(warming_up or self.adapt_after_burn_in))
         return state, state.advance(batch)
 

@@ -25,7 +25,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler, check_friction
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["SGHMC"]
 
@@ -79,9 +79,9 @@ class SGHMC(MinibatchSampler):
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
-        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: MinibatchChain, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch`)."""
         iteration = state.steps.count // self.gradients_per_iteration(state.target)
         if iteration == 0 or (self.refresh_interval and iteration % self.refresh_interval == 0):
             state.refresh_momentum()

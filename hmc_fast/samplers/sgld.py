@@ -21,7 +21,7 @@ from ..dynamics.schedules import Schedule
 from ..kernels import ops
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["SGLD"]
 
@@ -65,9 +65,9 @@ class SGLD(MinibatchSampler):
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
-        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: MinibatchChain, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch`)."""
         return state, state.advance(batch)
 
     def coefficients(self, chain: MinibatchChain, eps: Tensor, explores: Tensor) -> Coefficients:

@@ -25,7 +25,7 @@ from ..dynamics.gradient_step import Graph
 from ..kernels import ops
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler, check_friction
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["SGNHT", "SGNHTState"]
 
@@ -75,9 +75,9 @@ class SGNHT(MinibatchSampler):
         return SGNHTState(self, target, theta, seed, graph)
 
     def step(
-        self, state: SGNHTState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: SGNHTState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[SGNHTState, Info]:
-        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch`)."""
         if state.steps.count == 0:
             state.refresh_momentum()
         return state, state.advance(batch)

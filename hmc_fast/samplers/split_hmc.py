@@ -37,7 +37,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target
 from .metropolis_chain import Chain, refuse_batch
-from .protocol import Info, Sampler
+from .protocol import Batch, Info, Sampler
 
 __all__ = ["SplitHMC", "SplitHMCState"]
 
@@ -133,7 +133,7 @@ class SplitHMC(Sampler):
         return SplitHMCState(self, target, theta, seed, graph)
 
     def step(
-        self, state: SplitHMCState, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: SplitHMCState, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[SplitHMCState, Info]:
         """One trajectory over the subsets and its test on the full data, for every chain."""
         refuse_batch(self.name, batch)

@@ -33,7 +33,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target
 from .minibatch_chain import MinibatchChain, MinibatchSampler
-from .protocol import Info
+from .protocol import Batch, Info
 
 __all__ = ["UnderdampedLangevin"]
 
@@ -79,9 +79,9 @@ class UnderdampedLangevin(MinibatchSampler):
         return MinibatchChain(self, target, theta, seed, graph)
 
     def step(
-        self, state: MinibatchChain, batch: Tensor | None = None, *, warming_up: bool = False
+        self, state: MinibatchChain, batch: Batch | None = None, *, warming_up: bool = False
     ) -> tuple[MinibatchChain, Info]:
-        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch (C, B)`)."""
+        """`steps_per_iteration` steps, each on a new minibatch (or all on `batch`)."""
         if state.steps.count == 0:
             state.refresh_momentum()
         return state, state.advance(batch)

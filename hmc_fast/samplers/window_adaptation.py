@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adaptation import WarmUp, find_step_size, mean_over_groups
+from ..adaptation import WarmUp, Windows, find_step_size, mean_over_groups
 from ..arguments import positive, whole_number
 from ..compute.capture import Graph
 from ..compute.random_streams import JITTER, host_uniform, host_uniforms
@@ -33,7 +33,7 @@ _MAX_LEAPFROG = 1024  # steps of one adapted trajectory, as in Stan's deepest tr
 # The limit before the first metric is learned; each window then multiplies it by four. Lengths derived from a poor
 # metric waste gradients (a regression on a raw predictor took 700 steps in its second window).
 _EARLY_LEAPFROG = 64
-GUESSED_LEAPFROG = 20  # for forecasts, while the length has not been learned
+GUESSED_LEAPFROG = 20  # for forecasts, while no metric has been learned
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,23 @@ class TrajectoryLength:
             return whole_steps(self.trajectory_length / self.step_size, self.stages)
         return None
 
+    def forecast(self, warm_up_iterations: int, iterations: int) -> tuple[int, int]:
+        """Gradients of a chain in all `iterations`, warm-up included: expected, and at most (without jitter).
+
+        Once there is a metric, half the longest trajectory is expected: those of networks are nearly the longest.
+        """
+        if self.num_leapfrog is not None or not self.adapt:
+            known = iterations * (self.steps or self.stages)
+            return known, known
+        ends = Windows.of(warm_up_iterations).ends
+        expected = most = 0
+        for iteration in range(iterations):
+            closed = sum(end <= iteration for end in ends)
+            longest = _most_leapfrog(closed, len(ends))
+            expected += longest // 2 if closed else GUESSED_LEAPFROG
+            most += longest
+        return expected, most
+
     def jittered(self, num_leapfrog: int, seed: int, iteration: int) -> int:
         """L of this iteration, a multiple of the integrator's stages."""
         if self.jitter == 0:
@@ -93,6 +110,11 @@ class TrajectoryLength:
         uniforms = host_uniforms(seed, JITTER, iterations)
         stages = num_leapfrog / self.stages * (1 + self.jitter * (2 * uniforms - 1))
         return stages.round().clamp_min(1).long() * self.stages
+
+
+def _most_leapfrog(closed: int, windows: int) -> int:
+    """The longest trajectory, once `closed` of all slow windows are over."""
+    return _MAX_LEAPFROG if closed == windows else min(_EARLY_LEAPFROG * 4**closed, _MAX_LEAPFROG)
 
 
 class WindowAdaptation:
@@ -165,8 +187,8 @@ class WindowAdaptation:
         closed = sum(end <= chain.iteration.count for end in ends)
         # Early on, the smallest step size decides: that chain may be the farthest from the typical set.
         typical = float(step_size.min() if closed == 0 else step_size.log().mean().exp())
-        most = _MAX_LEAPFROG if closed == len(ends) else _EARLY_LEAPFROG * 4**closed
-        self.num_leapfrog = min(whole_steps(length / typical, self.length.stages), most, _MAX_LEAPFROG)
+        most = _most_leapfrog(closed, len(ends))
+        self.num_leapfrog = min(whole_steps(length / typical, self.length.stages), most)
 
     def state_dict(self) -> dict[str, Tensor]:
         return {**self.warm_up.tensors, "num_leapfrog": torch.tensor([self.num_leapfrog])}
@@ -206,6 +228,15 @@ class AdaptiveChain(GradientChain):
         self.untested = torch.zeros(1, dtype=torch.bool, device=target.device)
         self._length: TrajectoryLength = sampler.length
         self.set_step_size(sampler.step_size or 1.0)
+
+    @property
+    def learned_gradients(self) -> int | None:
+        """Gradients per iteration, when a window has just closed or warm-up ended; None otherwise, or if given."""
+        if self.adaptation is None or self._length.num_leapfrog is not None:
+            return None
+        warm_up = self.adaptation.warm_up
+        learned = self.iteration.count in (*warm_up.windows.ends, warm_up.warm_up_iterations)
+        return self.adaptation.num_leapfrog if learned else None
 
     @property
     def length_varies(self) -> bool:

@@ -14,18 +14,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ..compute.gradient import ChainBatching
 from ..compute.program import Path
-from ..compute.random_streams import COMPONENT, INITIAL
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Counter, Segment
-from . import priors
+from ..kernels.ops import Segment
+from .examples import Examples
+from .initial_states import initial_rows
 from .likelihoods import Task
+from .prior_density import PriorDensity
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,7 +38,8 @@ class Target(ABC):
 
     Attributes:
         num_params: D. num_data: N, the number of terms in the log likelihood (1 for a bare density).
-        prior: segment table covering 0..D. temperature: T.
+        prior: segment table covering 0..D. prior_density: the part of the prior that is no family of the kernels,
+            flat in that table; its gradient is part of `log_likelihood_and_grad`. temperature: T.
         exact_gradient_pass: whether the pass that yields the gradient also yields exact log likelihoods.
         path: how gradients and the updates around them run on a CPU (`compute/program.py`); on a GPU "compiled" and
             "loop" both compile the gradient.
@@ -53,6 +54,8 @@ class Target(ABC):
     num_params: int
     num_data: int
     prior: tuple[Segment, ...]
+    prior_density: PriorDensity | None = None
+    prior_in_words: str = "none"
     temperature: float
     dtype: torch.dtype
     device: torch.device
@@ -69,15 +72,15 @@ class Target(ABC):
 
     @abstractmethod
     def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
         """Writes the gradient of the log likelihood, and the log likelihood of each example.
 
         Args:
             theta: `(C, D)`. grad: `(C, D)`, overwritten with the gradient of the sum over all N examples,
-                or of N/B times the sum over a batch.
+                or of N/B times the sum over a batch; plus, once, that of `prior_density`.
             log_lik: `(C, N)` or `(C, B)`, overwritten, never scaled.
-            indices: `(C, B)` int64 rows of the data for each chain; None: the full data.
+            indices: `(C, B)` int64 rows of the data for each chain, or B examples of `examples`; None: all data.
         """
 
     @abstractmethod
@@ -86,7 +89,23 @@ class Target(ABC):
 
     def log_prior(self, theta: Tensor) -> Tensor:
         """Log prior density, float64 `(C,)`."""
-        return ops.log_prior(theta, self.prior)
+        value = ops.log_prior(theta, self.prior)
+        return value if self.prior_density is None else value + self.prior_density.log_prob(theta)
+
+    def prior_difference(self, theta: Tensor, new_theta: Tensor) -> Tensor:
+        """log p(new_theta) - log p(theta) of the prior, float64 `(C,)`."""
+        value = ops.prior_difference(theta, new_theta, self.prior)
+        return value if self.prior_density is None else value + self.prior_density.difference(theta, new_theta)
+
+    def energy_difference(
+        self, start: tuple[Tensor, Tensor], end: tuple[Tensor, Tensor], *, inverse_mass: Tensor | None = None
+    ) -> Tensor:
+        """Kinetic and prior terms of H(end) - H(start), float64 `(C,)`; theta and momentum, `(C, D)` each."""
+        beta = 1 / self.temperature
+        value = ops.energy_difference(*start, *end, self.prior, beta, inverse_mass=inverse_mass)
+        if self.prior_density is None:
+            return value
+        return value - beta * self.prior_density.difference(start[0], end[0])
 
     def potential_and_grad(self, theta: Tensor, indices: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """U, float64 `(C,)`, and its gradient `(C, D)`, prior and temperature included."""
@@ -175,14 +194,23 @@ class Target(ABC):
     def fingerprint(self) -> dict[str, Any]:
         """Everything that determines the density and its rounding, as JSON values: two targets with equal
         fingerprints and the same model give the same draws."""
-        scales = [digest(s.scale) if isinstance(s.scale, Tensor) else repr(s.scale) for s in self.prior]
+        table = [[digest(v) if isinstance(v, Tensor) else v for v in vars(s).values()] for s in self.prior]
         return {
+            "prior": self.prior_in_words,
+            "prior table": table,
             "temperature": self.temperature,
             "path": self.path,
             "chain_batching": self.chain_batching,
             "kernels": self.kernels,
-            "prior": [(s.start, s.stop, s.family, s.shape, v) for s, v in zip(self.prior, scales, strict=True)],
         }
+
+    def examples(self, x: Any, y: Any) -> Examples:
+        """A batch of a user's own, B examples for all chains, as `log_likelihood_and_grad` takes it.
+
+        Raises:
+            UserError: examples that differ in kind or shape from the data, or in number from each other.
+        """
+        raise UserError(f"a bare {type(self).__name__} has no examples: leave batch out")
 
     # --- predictions: only a model's posterior has them ---
 
@@ -240,35 +268,13 @@ class Target(ABC):
 
     def initial(self, init: Any, num_chains: int, seed: int) -> Tensor:
         """Initial states, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the module's own
-        values for every chain), a tensor `(D,)` or `(C, D)`, or a module's `state_dict()`. "default" is "prior", or
-        "uniform" for a bare density, which has no prior.
+        values for every chain), a tensor `(D,)` or `(C, D)`, or a module's `state_dict()`. "default" is "prior",
+        or "model" where part of the prior is a function, or "uniform" for a bare density, which has no prior.
 
         Raises:
             UserError: an unknown name, a wrong shape, or values that are not finite.
         """
-        if isinstance(init, np.ndarray):
-            init = torch.from_numpy(init)
-        if isinstance(init, Tensor):
-            if init.shape not in ((self.num_params,), (num_chains, self.num_params)):
-                raise UserError(
-                    f"init has shape {tuple(init.shape)}: it must be ({self.num_params},) or "
-                    f"({num_chains}, {self.num_params}), i.e. (parameters,) or (chains, parameters)"
-                )
-            if not bool(torch.isfinite(init).all()):
-                raise UserError("init contains NaN or infinite values: chains must start at finite parameters")
-            rows = init.to(self.device, self.dtype)
-            return rows.expand(num_chains, self.num_params).clone()
-        if isinstance(init, str) and init == "default":
-            init = self.default_init
-        if isinstance(init, str) and init in ("prior", "uniform"):
-            step = torch.zeros(1, dtype=torch.int64)
-            uniform = ops.uniforms(Counter(seed, INITIAL, step), num_chains, self.num_params)
-            if init == "uniform":
-                return (4 * uniform - 2).to(self.device, self.dtype)
-            second = ops.uniforms(Counter(seed, COMPONENT, step), num_chains, self.num_params)
-            return priors.sample(self.prior, uniform, second).to(self.device, self.dtype)
-        shown = repr(init) if isinstance(init, str) else f"({type(init).__name__})"
-        raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model' or a tensor")
+        return initial_rows(self, init, num_chains, seed)
 
 
 def digest(tensor: Tensor) -> str:

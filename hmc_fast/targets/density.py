@@ -13,6 +13,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
 from .base import Target
+from .examples import Examples
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -71,7 +72,7 @@ class Density(Target):
         return moved
 
     def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
         self._gradient(
             theta, self._datum, self._datum, grad, log_lik, compiled=self.compiles_gradient(len(theta), 1)

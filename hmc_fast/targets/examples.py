@@ -11,10 +11,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 from ..compute.batches import Inputs, named, rows
 from ..errors import UserError
 
-__all__ = ["as_inputs", "as_tensor", "examples"]
+__all__ = ["Examples", "as_inputs", "as_tensor", "examples"]
 
 
-def examples(data: Any) -> tuple[Inputs, Tensor]:
+Examples = tuple[Inputs, Tensor]  # X and y
+
+
+def examples(data: Any) -> Examples:
     """X `(N, ...)` and y `(N, ...)`, copied, from a pair of tensors, arrays, data frames or lists, or from a torch
     Dataset whose examples are such pairs.
 

@@ -15,13 +15,14 @@ from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
 from ..compute.program import Path
 from ..errors import UserError
-from ..kernels.ops import Segment
 from . import likelihoods, priors
 from .base import Target, digest
-from .examples import as_inputs, as_tensor, examples
+from .examples import Examples, as_inputs, as_tensor, examples
 from .flat_module import FlatModel
+from .prior_density import PriorDensity
+from .prior_table import segments
 from .probe import check_density, generators_kept
-from .validation import check_data, check_example, fitting_labels, vmap_refusal
+from .validation import check_data, check_example, fitting_labels, labels_like, vmap_refusal
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -39,7 +40,9 @@ class Posterior(Target):
             as keyword arguments, or a tuple, as positional ones.
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
-        prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
+        prior: a family of `hmc_fast.priors`, with a variance and a mean; a torch distribution of single real
+            numbers; a function of the named parameters, `{name: tensor}`, that returns their log density; or
+            `PerGroup` for one per parameter group.
         temperature: T; it divides both log likelihood and log prior.
         micro_batch_size: examples per forward and backward pass; it bounds memory and affects results only by
             rounding. None: 128 for convolutions on a CPU, where activations should stay in cache (compiled
@@ -66,7 +69,7 @@ class Posterior(Target):
         model: nn.Module,
         data: Any,
         likelihood: "str | likelihoods.Likelihood | Callable[[Tensor, Tensor], Tensor]" = "categorical",
-        prior: priors.Prior | priors.PerGroup | None = None,
+        prior: priors.AnyPrior | priors.PerGroup | None = None,
         *,
         temperature: float = 1.0,
         micro_batch_size: int | None = None,
@@ -78,7 +81,11 @@ class Posterior(Target):
         self.flat = FlatModel(model, None if device is None else resolve_device(device), output)
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
         self.likelihood = likelihoods.resolve(likelihood)
-        self.prior = priors.segments(prior if prior is not None else priors.Normal(1.0), self.flat)
+        prior = priors.Normal(1.0) if prior is None else prior
+        self.prior, self.prior_density = segments(prior, self.flat), PriorDensity.of(prior, self.flat)
+        self._given_prior, self.prior_in_words = prior, priors.in_words(prior)
+        if self.prior_density is not None and not self.prior_density.can_be_sampled:
+            self.default_init = "model"
         self.temperature = positive("temperature", temperature)
         check_precision(precision, self.device)
         self.precision: Precision = precision
@@ -131,10 +138,15 @@ class Posterior(Target):
         )
 
     def log_likelihood_and_grad(
-        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | None = None
+        self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
-        compiled = self.compiles_gradient(*log_lik.shape)
-        self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
+        if isinstance(indices, tuple):
+            self._gradient(theta, *indices, grad, log_lik, num_data=self.num_data)
+        else:
+            compiled = self.compiles_gradient(*log_lik.shape)
+            self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
+        if self.prior_density is not None:
+            self.prior_density.add_gradient(theta, grad)
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
         self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
@@ -155,7 +167,8 @@ class Posterior(Target):
         moved.flat = FlatModel(self._trainable(), device, self.flat.output)
         moved.device, moved.y = device, self.y.to(device)
         moved.x = batches.to(self.x, device, self.dtype)
-        moved.prior = tuple(_move(segment, device) for segment in self.prior)
+        moved.prior = segments(self._given_prior, moved.flat)
+        moved.prior_density = None if self.prior_density is None else self.prior_density.to(moved.flat)
         moved._batch_chains(self.chain_batching)
         return moved
 
@@ -190,8 +203,15 @@ class Posterior(Target):
         return self.initial("model", 1, 0)
 
     def gradient_function(self) -> Callable[[Tensor], object]:
-        gradient = self._gradient.functional(batched=False, shared=True, scale=1.0)
-        return lambda row: gradient(row, batches.rows(self.x, slice(1)), self.y[:1])
+        likelihood = self._gradient.functional(batched=False, shared=True, scale=1.0)
+
+        def gradient(row: Tensor) -> Tensor:
+            grad, _ = likelihood(row, batches.rows(self.x, slice(1)), self.y[:1])
+            if self.prior_density is not None:
+                self.prior_density.add_gradient(row[None], grad[None])
+            return grad
+
+        return gradient
 
     def single_pass(self, num_chains: int, count: int) -> bool:
         return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
@@ -203,6 +223,7 @@ class Posterior(Target):
     def fingerprint(self) -> dict[str, Any]:
         return {
             **super().fingerprint(),
+            "prior density": None if self.prior_density is None else self.prior_density.fingerprint(),
             "data": "".join(digest(t) for t in (*(t for _, t in batches.named(self.x)), self.y)),
         }
 
@@ -217,10 +238,12 @@ class Posterior(Target):
         return type(self.likelihood) is likelihoods.Categorical
 
     def inputs(self, x: Any) -> Any:
-        x = as_inputs(x, "the test inputs")
+        return self._like_the_data(as_inputs(x, "the test inputs"), "test inputs")
+
+    def _like_the_data(self, x: Inputs, name: str) -> Any:
         found, expected = batches.shapes(x), batches.shapes(self.x)
         if found != expected:
-            raise UserError(f"test inputs have shape {found} per example, but the training inputs have {expected}")
+            raise UserError(f"{name} have shape {found} per example, but the training inputs have {expected}")
         return batches.to(x, self.device, self.dtype)
 
     def labels(self, y: Any, num_inputs: int) -> Tensor:
@@ -228,6 +251,14 @@ class Posterior(Target):
         if len(y) != num_inputs:
             raise UserError(f"there are {num_inputs} test inputs but {len(y)} test labels: the numbers must match")
         return y.to(self.device)
+
+    def examples(self, x: Any, y: Any) -> Examples:
+        x, y = examples((x, y))
+        check_data(x, y)
+        x = self._like_the_data(x, "the batch's inputs")
+        y = labels_like(fitting_labels(self.likelihood, y), self.y)
+        check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, x, y)
+        return x, y
 
     def outputs(self, theta: Tensor, x: Inputs) -> Tensor:
         with torch.no_grad(), arithmetic("fp32", self.device):
@@ -253,6 +284,8 @@ class Posterior(Target):
     def initial(self, init: Any, num_chains: int, seed: int) -> Tensor:
         if isinstance(init, Mapping):
             init = self.flat.flatten(init)
+        if isinstance(init, str) and init == "default":
+            init = self.default_init
         if isinstance(init, str) and init == "model":
             return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
         return super().initial(init, num_chains, seed)
@@ -262,9 +295,3 @@ def _micro_batch_size(device: torch.device, convolutional: bool) -> int:
     if device.type != "cpu":
         return 8192
     return 128 if convolutional else 4096
-
-
-def _move(segment: Segment, device: torch.device) -> Segment:
-    if isinstance(segment.scale, Tensor):
-        return Segment(segment.start, segment.stop, segment.family, segment.scale.to(device), segment.shape)
-    return segment

@@ -1,24 +1,26 @@
-"""Zero-mean priors over parameters, each with a given variance, optionally one per parameter group.
+"""Priors over parameters: families with a given variance and mean, optionally one per parameter group.
 
-A prior becomes the segment table that the kernels read (`kernels/prior.py`); they compute its gradient in the same
-pass as the update. Priors are parametrised by variance so that families can be compared at equal variance, as in
-Izmailov et al. 2021 (arXiv:2104.14421, sec. 6.3).
+Families are parametrised by variance, so that they can be compared at equal variance, as in Izmailov et al. 2021
+(arXiv:2104.14421, sec. 6.3), and become the table that the kernels read (`prior_table.py`). What is no family, a
+torch distribution or a function of the parameters, is left to autograd (`prior_density.py`).
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from ..arguments import positive
 from ..errors import UserError
 from ..kernels import ops
-from ..kernels.ops import Segment
 from .flat_module import FlatModel
+from .prior_means import copied_mean, mean_in_words
 
 __all__ = [
+    "AnyPrior",
     "Laplace",
     "Logistic",
     "Mixture",
@@ -26,24 +28,36 @@ __all__ = [
     "PerGroup",
     "Prior",
     "StudentT",
-    "sample",
-    "segments",
+    "in_words",
+    "owners",
     "suggested_trajectory_length",
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prior:
-    """Base class: independent zero-mean elements with the given variance.
+    """Base class: independent elements with the given variance and mean.
+
+    Args:
+        mean: a number; a tensor of one value per element, in the shape of the one parameter that has this prior or
+            `(D,)` as a draw has; or, by parameter name, a `state_dict()` or the module itself: a network trained on
+            another task, for example. None: 0. It is copied.
 
     Raises:
-        UserError: a variance that is not positive and finite.
+        UserError: a variance that is not positive and finite, or a mean that is none of these or not finite.
     """
 
     variance: float = 1.0
+    mean: Any = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         positive("prior variance", self.variance)
+        object.__setattr__(self, "mean", copied_mean(self.mean))
+
+    def __repr__(self) -> str:
+        shown = [(item.name, getattr(self, item.name)) for item in fields(self)]
+        words = [f"{name}={mean_in_words(v) if name == 'mean' else v}" for name, v in shown if v is not None]
+        return f"{type(self).__name__}({', '.join(words)})"
 
     def family(self) -> int:
         raise NotImplementedError
@@ -57,7 +71,7 @@ class Prior:
 
 
 class Normal(Prior):
-    """N(0, variance)."""
+    """N(mean, variance)."""
 
     def family(self) -> int:
         return ops.NORMAL
@@ -67,7 +81,7 @@ class Normal(Prior):
 
 
 class Laplace(Prior):
-    """Density exp(-|x|/s) / 2s, variance 2 s^2."""
+    """Density exp(-|x - mean|/s) / 2s, variance 2 s^2."""
 
     def family(self) -> int:
         return ops.LAPLACE
@@ -86,7 +100,7 @@ class Logistic(Prior):
         return math.sqrt(3 * self.variance) / math.pi
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class StudentT(Prior):
     """Student-t with `degrees_of_freedom` nu > 2, variance s^2 nu / (nu - 2)."""
 
@@ -109,7 +123,7 @@ class StudentT(Prior):
         return (self.degrees_of_freedom, 0.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mixture(Prior):
     """Scale mixture `weight` N(0, s^2) + (1 - weight) N(0, (ratio s)^2) with the given total variance.
 
@@ -135,81 +149,78 @@ class Mixture(Prior):
         return (self.weight, self.ratio)
 
 
-@dataclass(frozen=True)
+AnyPrior = Prior | Distribution | Callable[[dict[str, Tensor]], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
 class PerGroup:
     """Priors by parameter name: `PerGroup({"*.bias": Normal(1.0)}, default=Normal(0.1))`.
 
     Keys are shell patterns over `model.named_parameters()`; the first match applies. With `fan_in=True` each
-    variance is divided by the fan-in of the weight (vectors: by 1).
+    variance is divided by the fan-in of the weight (vectors: by 1). A function gets the parameters of its group.
     """
 
-    groups: Mapping[str, Prior] = field(default_factory=dict)
-    default: Prior = field(default_factory=Normal)
+    groups: Mapping[str, AnyPrior] = field(default_factory=dict)
+    default: AnyPrior = field(default_factory=Normal)
     fan_in: bool = False
 
 
-def segments(prior: object, flat: FlatModel) -> tuple[Segment, ...]:
-    """The segment table for `flat`'s buffer: one segment per contiguous run with the same family and shape."""
-    if not isinstance(prior, Prior | PerGroup):
-        what = f"the class {prior.__name__}" if isinstance(prior, type) else f"a {type(prior).__name__}"
-        raise UserError(
-            f"prior is {what}: give one such as hmc_fast.Normal(variance=0.1), or a PerGroup of several"
-        )
-    if isinstance(prior, Prior):
-        return (Segment(0, flat.num_params, prior.family(), prior.scale(), prior.shape()),)
-    owners = [prior.default] * len(flat.names)
-    for pattern, group in reversed(list(prior.groups.items())):
-        for index in flat.matching(pattern):
-            owners[index] = group
-    scales = [torch.full((size,), o.scale()) for size, o in zip(flat.sizes, owners, strict=True)]
-    scale = torch.cat(scales) * (flat.fan_in().rsqrt() if prior.fan_in else 1.0)
-    scale = scale.to(flat.device, flat.dtype)
-    table: list[Segment] = []
-    start = 0
-    for size, owner in zip(flat.sizes, owners, strict=True):
-        kind, begin = (owner.family(), owner.shape()), start
-        if table and (table[-1].family, table[-1].shape) == kind:
-            begin = table.pop().start
-        start += size
-        table.append(Segment(begin, start, kind[0], scale, kind[1]))
-    return tuple(table)
-
-
-def sample(table: Sequence[Segment], uniform: Tensor, second: Tensor) -> Tensor:
-    """Prior draws by inverting the cumulative distribution function, float64 `(C, D)`.
-
-    uniform, second: `(C, D)` in (0, 1), independent; `second` chooses the mixture component. This happens once per
-    run, on the CPU.
+def owners(prior: object, flat: FlatModel) -> list[tuple[str, AnyPrior, list[int]]]:
+    """Name, prior and parameters (positions in `flat.names`) of every group that has any.
 
     Raises:
-        UserError: a segment is flat, hence improper.
+        UserError: what is no prior, or a pattern that matches no parameter.
     """
-    u, second = uniform.double().cpu(), second.double().cpu()
-    out = torch.empty_like(u)
-    for segment in table:
-        part = slice(segment.start, segment.stop)
-        z = _quantile(segment, u[:, part])
-        if segment.family == ops.MIXTURE:
-            weight, ratio = segment.shape
-            z = torch.where(second[:, part] < weight, z, z * ratio)
-        scale = segment.scale[part].double().cpu() if isinstance(segment.scale, Tensor) else segment.scale
-        out[:, part] = z * scale
-    return out
+    if not isinstance(prior, PerGroup):
+        return [("the model", _checked(prior, "prior"), list(range(len(flat.names))))]
+    if not isinstance(prior.groups, Mapping) or not all(isinstance(pattern, str) for pattern in prior.groups):
+        raise UserError('PerGroup takes a dict from patterns of names to priors: PerGroup({"*.bias": Normal(1.0)})')
+    found = [
+        (pattern, _checked(group, f"the prior of {pattern!r}"), set(flat.matching(pattern)))
+        for pattern, group in prior.groups.items()
+    ]
+    found.append(("all others", _checked(prior.default, "the default prior"), set(range(len(flat.names)))))
+    taken: set[int] = set()
+    groups = []
+    for name, group, matched in found:
+        if own := sorted(matched - taken):
+            groups.append((name, group, own))
+        taken |= matched
+    for name, group, _ in groups:
+        if prior.fan_in and not isinstance(group, Prior):
+            raise UserError(
+                f"fan_in=True divides variances, and the prior of {name!r} ({in_words(group)}) has none to divide: "
+                "leave fan_in out, or use a family such as Normal there"
+            )
+    return groups
 
 
-def _quantile(segment: Segment, u: Tensor) -> Tensor:
-    """Inverse cumulative distribution function of the family (or of a mixture's components) at unit scale."""
-    if segment.family in (ops.NORMAL, ops.MIXTURE):
-        return torch.special.ndtri(u)
-    if segment.family == ops.LAPLACE:
-        return torch.where(u < 0.5, (2 * u).log(), -(2 * (1 - u)).log())
-    if segment.family == ops.LOGISTIC:
-        return torch.logit(u)
-    if segment.family == ops.STUDENT_T:
-        from scipy.special import stdtrit  # torch has none
+def in_words(prior: object) -> str:
+    """A prior in words, for a run's settings."""
+    if isinstance(prior, PerGroup):
+        words = [f"{pattern}: {in_words(group)}" for pattern, group in prior.groups.items()]
+        return "; ".join([*words, f"all others: {in_words(prior.default)}"]) + "; over fan-in" * prior.fan_in
+    if isinstance(prior, Prior):
+        return repr(prior)
+    if isinstance(prior, Distribution):
+        return f"torch.distributions: {' '.join(repr(prior).split())[:200]}"
+    return f"function {getattr(prior, '__name__', type(prior).__name__)}"
 
-        return torch.from_numpy(stdtrit(segment.shape[0], u.numpy()))
-    raise UserError("a flat prior cannot be sampled: use init='uniform', or a tensor of shape (chains, parameters)")
+
+def _checked(prior: Any, place: str) -> AnyPrior:
+    if isinstance(prior, Prior | Distribution):
+        return prior
+    if isinstance(prior, type):
+        raise UserError(f"{place} is the class {prior.__name__}: give an object, {prior.__name__}(...)")
+    if callable(prior):
+        return prior
+    cure = (
+        "a PerGroup of several" if not isinstance(prior, Mapping) else "PerGroup({...}) for one per parameter group"
+    )
+    raise UserError(
+        f"{place} is a {type(prior).__name__}: give one such as hmc_fast.Normal(variance=0.1), a "
+        f"torch.distributions object, a function of named parameters, or {cure}"
+    )
 
 
 def suggested_trajectory_length(variance: float) -> float:

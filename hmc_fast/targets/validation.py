@@ -14,7 +14,7 @@ from ..compute.batches import Inputs, named, rows, shapes
 from ..errors import UserError
 from .likelihoods import Bernoulli, Categorical, Gaussian, HeteroscedasticGaussian, Likelihood
 
-__all__ = ["check_data", "check_example", "check_model", "fitting_labels", "vmap_refusal"]
+__all__ = ["check_data", "check_example", "check_model", "fitting_labels", "labels_like", "vmap_refusal"]
 
 
 def check_model(model: object) -> None:
@@ -81,6 +81,20 @@ def fitting_labels(likelihood: Likelihood, y: Tensor) -> Tensor:
                 "or use 'categorical'"
             )
     return y if y.is_floating_point() else y.long()
+
+
+def labels_like(y: Tensor, data: Tensor) -> Tensor:
+    """A batch's labels on the device of the data's, in their dtype.
+
+    Raises:
+        UserError: they are of another kind or shape.
+    """
+    if y.shape[1:] != data.shape[1:] or y.is_floating_point() != data.is_floating_point():
+        raise UserError(
+            f"the batch's y is {y.dtype} {tuple(y.shape)}, but that of the data is {data.dtype} "
+            f"{tuple(data.shape)}: give labels of the same kind"
+        )
+    return y.to(data)
 
 
 def check_data(x: Inputs, y: Tensor) -> None:

@@ -50,6 +50,7 @@ torch.nn.Module.to = moved
 HOST = {
     ("recording.py", "__init__"): "how often a loop runs is read by Python",
     ("recording.py", "set"): "the same",
+    ("on_fake_cuda.py", "own_prior"): "a user's numbers, which torch passes by value",
 }
 # What may be read back, and what the read gives: by file and function. All of it during burn-in.
 READS = {
@@ -150,6 +151,20 @@ def misplaced(theta):
     reduce._finish_kernel[(1,)](theta.t(), theta, 3)
 
 
+def own_prior(named):
+    return torch.distributions.Normal(0.0, 0.5).log_prob(named["2.weight"]).sum()
+
+
+# Of every kind: with a mean, a distribution with tensors of its own, a function that makes one.
+PRIOR = hmc_fast.PerGroup(
+    {
+        "0.*": hmc_fast.Laplace(0.5, mean=torch.nn.Sequential(torch.nn.Linear(4, 8))),
+        "2.bias": torch.distributions.StudentT(torch.full((3,), 5.0), 0.0, 0.5),
+    },
+    default=own_prior,
+)
+
+
 def cases():
     """Name -> a function of a posterior, states and test data, all on the device."""
     for name, sampler in SAMPLERS.items():
@@ -157,6 +172,11 @@ def cases():
     pooled = warmed_up(hmc_fast.HMC(adapt=True))
     yield "pooled adaptation", lambda posterior, theta, x, y: two_steps(pooled, posterior, theta)
     yield "density", lambda posterior, theta, x, y: density(theta)
+    for name in ("hmc", "amagold"):
+        yield (
+            f"{name}, any prior",
+            lambda posterior, *rest, name=name: two_steps(SAMPLERS[name](), posterior, rest[0]),
+        )
     yield "draw store", lambda posterior, theta, x, y: stored(posterior, theta)
     yield "streamed average", averaged
     yield "predict", lambda posterior, theta, x, y: posterior.predict(theta, posterior.inputs(x))
@@ -168,10 +188,10 @@ def cases():
     yield "FAULT launch", lambda posterior, theta, x, y: misplaced(theta)
 
 
-def watched(case):
+def watched(name, case):
     """(faults, number of fused launches)."""
-    posterior, x, y = classifier()
-    theta, watch = posterior.initial("prior", 3, 0), Watch()
+    posterior, x, y = classifier(PRIOR if name.endswith("any prior") else None)
+    theta, watch = posterior.initial("model", 3, 0), Watch()
     with FakeTensorMode(allow_non_fake_inputs=True):
         arguments = posterior.to("cuda"), theta.to("cuda"), x.to("cuda"), y.to("cuda")
         with launches.kernels(watch.launch), watch:
@@ -183,4 +203,4 @@ def watched(case):
 
 
 if __name__ == "__main__":
-    print(json.dumps({name: watched(case) for name, case in cases()}))
+    print(json.dumps({name: watched(name, case) for name, case in cases()}))

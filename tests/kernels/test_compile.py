@@ -52,6 +52,13 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
         {"FAMILY": NORMAL, "DRIFT": True},
         False,
     ),
+    "kick_drift mean": (
+        "leapfrog",
+        "_kick_kernel",
+        UPDATE | {"mean_ptr": F32},
+        {"FAMILY": NORMAL, "DRIFT": True},
+        True,
+    ),
     "kick float64": ("leapfrog", "_kick_kernel", DOUBLE, {"FAMILY": MIXTURE, "DRIFT": False}, True),
     "kick logistic": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": LOGISTIC, "DRIFT": False}, True),
     "force": (
@@ -102,6 +109,7 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
         {},
         False,
     ),
+    "difference mean": ("energy", "_energy_kernel", DIFFERENCE | {"mean_ptr": F32}, {"FAMILY": MIXTURE}, True),
     "finish": ("reduce", "_finish_kernel", {"partials_ptr": F64, "out_ptr": F64}, {}, True),
     "select": (
         "select",
@@ -221,12 +229,14 @@ def test_noise_leaves_registers_for_half_of_all_warps(compiled: dict[str, dict[s
     assert compiled[name]["registers"] <= 64
 
 
-@pytest.mark.parametrize("name", ["kick_drift", "kick_drift noise", "kick logistic", "select", "average wide"])
+@pytest.mark.parametrize(
+    "name", ["kick_drift", "kick_drift noise", "kick_drift mean", "kick logistic", "select", "average wide"]
+)
 def test_updates_move_16_bytes_per_access(compiled: dict[str, dict[str, Any]], name: str) -> None:
     """1,024 float32 over 128 threads: two 16-byte accesses per buffer and thread. With noise 256 threads: one."""
     wide = [a for a in compiled[name]["accesses"] if ".v4.b32" in a]
     expected = {"kick_drift": (6, 4), "kick_drift noise": (4, 2), "kick logistic": (6, 2), "select": (2, 2)}
-    expected["average wide"] = (2, 2)
+    expected |= {"average wide": (2, 2), "kick_drift mean": (8, 4)}
     loads, stores = expected[name]
     assert sum(a.startswith("ld") for a in wide) == loads
     assert sum(a.startswith("st") for a in wide) == stores

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from hmc_fast.kernels import launch, ops, prior, reduce
 from hmc_fast.kernels.ops import Counter, Segment
-from hmc_fast.kernels.self_check import FAMILIES
+from hmc_fast.kernels.self_check import FAMILIES, Varies
 
 SIZES = (1, 31, 1023, 4097)
 # Same formula, other roundings: a few units in the last place of the largest term (a mixture's gradient is
@@ -26,8 +26,9 @@ TOLERANCE: dict[torch.dtype, Any] = {
 }
 SUM_TOLERANCE = 1e-12  # relative to the sum of the terms' magnitudes
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["f32", "f64"])
-# On a GPU every family with one kind of scale: a kernel takes half a second to compile there (gpu_assurance/).
-VECTOR = {name: number % 2 == 0 for number, name in enumerate(FAMILIES)}
+WAYS = (Varies(False, False), Varies(True, False), Varies(True, True))
+# On a GPU each family in one way: a kernel takes half a second to compile there (gpu_assurance/).
+VARIES = dict.fromkeys(FAMILIES, WAYS[0]) | {"laplace": WAYS[2], "student_t": WAYS[1]}
 
 
 def cases(names: str, *axes: Any, on_gpu: Callable[..., bool]) -> pytest.MarkDecorator:
@@ -64,9 +65,10 @@ class Case:
             return None
         return self.positive(self.size) if kind == "shared" else self.positive(self.chains, self.size)
 
-    def prior(self, name: str, vector: bool = False) -> tuple[Segment, ...]:
+    def prior(self, name: str, vector: bool = False, mean: bool = False) -> tuple[Segment, ...]:
         family, shape = FAMILIES[name]
-        return (Segment(0, self.size, family, self.positive(self.size) if vector else 0.7, shape),)
+        scale, middle = self.positive(self.size) if vector else 0.7, self.normal(self.size) if mean else None
+        return (Segment(0, self.size, family, scale, shape, middle),)
 
     def two_segments(self, split: int) -> tuple[Segment, ...]:
         """Normal below `split`, a mixture with a scale of each element above."""
@@ -79,7 +81,7 @@ class Case:
         bounds = [0, 1, 6, 131, 134, 777, self.size]
         scale = self.positive(self.size)
         return tuple(
-            Segment(lo, hi, family, scale if i % 2 else 0.7, shape)
+            Segment(lo, hi, family, scale if i % 2 else 0.7, shape, scale if i % 3 else None)
             for i, (lo, hi, (family, shape)) in enumerate(
                 zip(bounds[:-1], bounds[1:], FAMILIES.values(), strict=True)
             )
@@ -135,15 +137,15 @@ def test_kick_drift_shapes(device: str, size: int, chains: int, mass: str, noise
 
 @DTYPES
 @cases(
-    "op, family, vector",
+    "op, family, varies",
     ["kick", "kick_drift"],
     FAMILIES,
-    [False, True],
-    on_gpu=lambda op, family, vector: op == "kick_drift" and vector == VECTOR[family],
+    WAYS,
+    on_gpu=lambda op, family, varies: op == "kick_drift" and varies == VARIES[family],
 )
-def test_update_with_every_prior(device: str, op: str, family: str, vector: bool, dtype: torch.dtype) -> None:
+def test_update_with_every_prior(device: str, op: str, family: str, varies: Varies, dtype: torch.dtype) -> None:
     case = Case(device, 3, 1023, dtype)
-    assert_update(case, op, case.prior(family, vector))
+    assert_update(case, op, case.prior(family, *varies))
 
 
 @pytest.mark.interpreted
@@ -169,7 +171,7 @@ def test_update_with_two_segments(device: str, split: int) -> None:
 def test_force(device: str, name: str, dtype: torch.dtype) -> None:
     """What is written does not depend on what was there."""
     case = Case(device, 3, 1023, dtype)
-    segments = case.mixed_prior() if name == "all" else case.prior(name, VECTOR[name])
+    segments = case.mixed_prior() if name == "all" else case.prior(name, *VARIES[name])
     got, expected = torch.full_like(case.theta, torch.nan), torch.full_like(case.theta, torch.nan)
     ops.force(got, case.grad, case.theta, segments, 0.25, impl="triton")
     ops.force(expected, case.grad, case.theta, segments, 0.25, impl="torch")
@@ -216,7 +218,9 @@ def test_prior_gradient_is_that_of_its_density(device: str, family: str, dtype: 
     case.theta = x.to(device, dtype)[None].contiguous()
     case.momentum, case.grad = torch.zeros_like(case.theta), torch.zeros_like(case.theta)
     case.coefficients = torch.tensor([[1.0, 1.0, 0.0, 0.0]], device=device, dtype=dtype)
-    segments = case.prior(family, VECTOR[family])
+    segments = case.prior(family, *VARIES[family])
+    if segments[0].mean is not None:
+        segments[0].mean.zero_()
     exact = case.theta.double().cpu().requires_grad_()
     (expected,) = torch.autograd.grad(prior.log_density(exact, segments[0]).sum(), exact)
     if family == "laplace":
@@ -321,17 +325,17 @@ def test_kinetic_energy(device: str, size: int, chains: int, dtype: torch.dtype)
 
 
 @DTYPES
-@cases("family, vector", FAMILIES, [False, True], on_gpu=lambda family, vector: vector == VECTOR[family])
-def test_log_prior_of_every_family(device: str, family: str, vector: bool, dtype: torch.dtype) -> None:
+@cases("family, varies", FAMILIES, WAYS, on_gpu=lambda family, varies: varies == VARIES[family])
+def test_log_prior_of_every_family(device: str, family: str, varies: Varies, dtype: torch.dtype) -> None:
     case = Case(device, 3, 1023, dtype)
-    assert_log_prior(case, case.prior(family, vector))
+    assert_log_prior(case, case.prior(family, *varies))
 
 
 @DTYPES
-@cases("family, vector", FAMILIES, [False, True], on_gpu=lambda family, vector: family == "mixture" and not vector)
-def test_differences_with_every_prior(device: str, family: str, vector: bool, dtype: torch.dtype) -> None:
+@cases("family, varies", FAMILIES, WAYS, on_gpu=lambda family, varies: family == "mixture" and not varies.scale)
+def test_differences_with_every_prior(device: str, family: str, varies: Varies, dtype: torch.dtype) -> None:
     case = Case(device, 3, 1023, dtype)
-    assert_differences(case, case.prior(family, vector))
+    assert_differences(case, case.prior(family, *varies))
 
 
 @cases("size, chains", SIZES, [1, 3], on_gpu=lambda size, chains: size > 1)
@@ -376,8 +380,10 @@ def test_log_prior_far_out_and_at_zero(device: str, family: str) -> None:
     x = torch.tensor([[0.0, 1e-12, -1e-6, 1e-3, 1.0, -30.0, 1e3, 1e6, -1e15, 1e-30]], device=device)
     x = x.T.expand(-1, 1023).contiguous()  # a chain for each
     segments = (Segment(0, 1023, *_family(family)),)
-    if VECTOR[family]:
+    if VARIES[family].scale:
         segments = (dataclasses.replace(segments[0], scale=torch.full_like(x[0], 0.7)),)
+    if VARIES[family].mean:
+        segments = (dataclasses.replace(segments[0], mean=torch.zeros_like(x[0])),)
     expected = ops.log_prior(x, segments, impl="torch")
     assert_sums(ops.log_prior(x, segments, impl="triton"), expected)
 
@@ -569,6 +575,7 @@ def _bad_calls() -> dict[str, tuple[str, Callable[[Case], object]]]:
         "long": ("cover", lambda c: spans(c, (0, 33))),
         "family": ("family", lambda c: call(c, prior=[Segment(0, 32, 99)])),
         "scale": ("scale", lambda c: call(c, prior=[Segment(0, 32, ops.NORMAL, c.positive(31))])),
+        "mean": ("mean", lambda c: call(c, prior=[Segment(0, 32, ops.NORMAL, mean=c.normal(31))])),
         "step": ("step", lambda c: counted(c, step=torch.zeros(2, device=c.device).long())),
         "seed": ("seed", lambda c: counted(c, seed=2**64)),
         "stream": ("stream", lambda c: counted(c, stream=-1)),

@@ -24,7 +24,7 @@ def test_streamed_average_equals_predict_over_stored_draws():
 
 def test_files_of_a_run(tmp_path):
     run = go(out=tmp_path / "run", config={"any": 1}, draw_dtype=torch.float16)
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"any": 1}
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"any": 1, "prior": "Normal(variance=0.5)"}
     trace = pd.read_csv(tmp_path / "run" / "trace.csv")
     assert list(trace.columns[:3]) == ["chain", "iteration", "phase"]
     assert len(trace) == 2 * 15

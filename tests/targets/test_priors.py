@@ -9,7 +9,7 @@ from torch import nn
 import hmc_fast
 from hmc_fast.kernels import ops
 from hmc_fast.kernels.prior import grad, log_density
-from hmc_fast.targets import priors
+from hmc_fast.targets import prior_table
 from hmc_fast.targets.flat_module import FlatModel
 
 VARIANCE = 0.3
@@ -23,7 +23,7 @@ FAMILIES = {
 
 
 def table(prior, size=1):
-    return priors.segments(prior, FlatModel(nn.Linear(size, 1, bias=False)))
+    return prior_table.segments(prior, FlatModel(nn.Linear(size, 1, bias=False)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -58,10 +58,10 @@ def test_gradient_is_the_derivative_far_out_too(name):
 def test_draws_follow_the_density(name):
     prior, known = FAMILIES[name]
     flat = FlatModel(nn.Linear(4000, 1, bias=False))
-    segments = priors.segments(prior, flat)
+    segments = prior_table.segments(prior, flat)
     uniform = torch.rand(2, 4000, generator=torch.Generator().manual_seed(0))
     second = torch.rand(2, 4000, generator=torch.Generator().manual_seed(1))
-    draws = priors.sample(segments, uniform, second).flatten().numpy()
+    draws = prior_table.sample(segments, uniform, second).flatten().numpy()
     if known is None:
         wide = VARIANCE / (0.3 + 0.7 * 0.04)
         cdf = lambda x: 0.3 * stats.norm.cdf(x, scale=wide**0.5) + 0.7 * stats.norm.cdf(x, scale=0.2 * wide**0.5)  # noqa: E731
@@ -77,7 +77,7 @@ def network():
 def test_groups_get_their_own_variance():
     flat = network()
     prior = hmc_fast.PerGroup({"2.*": hmc_fast.Normal(4.0), "*.bias": hmc_fast.Normal(9.0)}, hmc_fast.Normal(1.0))
-    (segment,) = priors.segments(prior, flat)  # one family: one segment, one launch
+    (segment,) = prior_table.segments(prior, flat)  # one family: one segment, one launch
     expected = [1.0] * 12 + [3.0] * 4 + [2.0] * 10  # the first pattern that matches decides
     assert segment.scale.tolist() == pytest.approx(expected)
     theta = torch.randn(2, 26)
@@ -90,18 +90,18 @@ def test_families_are_segments_and_equal_neighbours_merge():
     prior = hmc_fast.PerGroup(
         {"*.bias": hmc_fast.Laplace(1.0), "2.bias": hmc_fast.Laplace(1.0)}, hmc_fast.Normal(1.0)
     )
-    segments = priors.segments(prior, network())
+    segments = prior_table.segments(prior, network())
     kinds = [(s.start, s.stop, s.family) for s in segments]
     assert kinds == [(0, 12, ops.NORMAL), (12, 16, ops.LAPLACE), (16, 24, ops.NORMAL), (24, 26, ops.LAPLACE)]
     prior = hmc_fast.PerGroup({"0.bias": hmc_fast.Laplace(1.0), "2.weight": hmc_fast.Laplace(5.0)})
-    assert [s.stop for s in priors.segments(prior, network())] == [12, 24, 26]
+    assert [s.stop for s in prior_table.segments(prior, network())] == [12, 24, 26]
     prior = hmc_fast.PerGroup({"0.*": hmc_fast.StudentT(1.0, 4.0)}, hmc_fast.StudentT(1.0, 9.0))
-    shapes = [(s.stop, s.shape[0]) for s in priors.segments(prior, network())]
+    shapes = [(s.stop, s.shape[0]) for s in prior_table.segments(prior, network())]
     assert shapes == [(16, 4.0), (26, 9.0)], "degrees of freedom belong to a segment"
 
 
 def test_fan_in_divides_the_variance():
-    (segment,) = priors.segments(hmc_fast.PerGroup(default=hmc_fast.Normal(1.0), fan_in=True), network())
+    (segment,) = prior_table.segments(hmc_fast.PerGroup(default=hmc_fast.Normal(1.0), fan_in=True), network())
     expected = [3**-0.5] * 12 + [1.0] * 4 + [0.5] * 8 + [1.0] * 2
     assert segment.scale.tolist() == pytest.approx(expected)
 
@@ -130,7 +130,7 @@ def test_a_posterior_uses_its_groups():
         (lambda: hmc_fast.Mixture(1.0, weight=1.0), "mixture weight 1.0"),
         (lambda: hmc_fast.Mixture(1.0, ratio=0.0), "mixture ratio 0.0"),
         (
-            lambda: priors.segments(hmc_fast.PerGroup({"x*": hmc_fast.Normal()}), network()),
+            lambda: prior_table.segments(hmc_fast.PerGroup({"x*": hmc_fast.Normal()}), network()),
             r"'x\*' matches no parameter",
         ),
     ],
