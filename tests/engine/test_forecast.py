@@ -40,8 +40,9 @@ def test_lengths_to_be_learned_are_a_range(sampler):
 
 def test_several_windows_have_limits_of_their_own():
     """Stan's for 1,000 iterations end after 100, 150, 250, 450 and 950."""
-    expected, _ = forecast(hmc_fast.HMC(adapt=True), 1000, 100)
+    expected, (line,) = forecast(hmc_fast.HMC(adapt=True), 1000, 100)
     assert expected == 100 * 20 + 50 * 128 + 950 * 512
+    assert f"at most {100 * 64 + 50 * 256 + 950 * 1024:,}" in line
 
 
 def test_a_network_takes_no_more_than_it_was_told(capfd):
