@@ -23,7 +23,7 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
-from ..engine.checkpoint import STATE_FILE
+from ..engine.checkpoint import exists
 from ..errors import UserError
 from ..models import build
 from ..presets.build import draw, make_dataset, make_posterior
@@ -171,7 +171,7 @@ class Lab:
         return self.sampler(name, sampler=sampler, **changes)
 
     def _draw(self, specification: RunSpecification, directory: Path) -> None:
-        resume = (directory / "checkpoint" / STATE_FILE).exists()
+        resume = exists(directory / "checkpoint")
         if directory.exists() and not resume:
             shutil.rmtree(directory)  # interrupted before its first checkpoint
         settings = dataclasses.replace(specification.settings, resume=resume)
