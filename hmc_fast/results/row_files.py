@@ -93,6 +93,8 @@ class RowFile(Rows):
     def append(self, rows: np.ndarray) -> None:
         """Writes in place; an error leaves the rows before as they are."""
         assert self.count + len(rows) <= self.shape[0]
+        if not len(rows):
+            return  # without a header the file holds nothing
         data = np.ascontiguousarray(rows, self.dtype).data.cast("B") if rows.size else memoryview(b"")
         if not self.count:
             atomic_files.write_at(self.path, self._descriptor, memoryview(self._header), 0)
