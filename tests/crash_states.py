@@ -1,7 +1,8 @@
 """What a power loss may leave of a run's folder, from a record of its file operations.
 
-The model is the weakest that POSIX promises. Data written since a file's last fsync may be there, missing, or torn;
-names changed since a folder's last fsync may be changed or not, each for itself. A rename happens whole or not at all.
+The model is the weakest that POSIX promises. Data written since a file's last fsync may be there, missing, or
+torn; names changed since a folder's last fsync may be changed or not, each for itself. A rename happens whole or
+not at all.
 """
 
 import itertools

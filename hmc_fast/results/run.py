@@ -1,6 +1,7 @@
 """A finished run: draws, trace, averaged predictions, and the queries on them."""
 
 import dataclasses
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,14 +81,14 @@ class Run:
         """Number of divergent proposals after burn-in."""
         return int(self.history.divergent[self.plan.burn_in :].sum())
 
-    @property
+    @cached_property
     def diagnostics(self) -> RunDiagnostics:
         """E-BFMI, temperatures, divergent iterations, R-hat of all weights, and more."""
         return RunDiagnostics(self)
 
     def diagnosis(self) -> list[Sentence]:
         """One sentence per problem, with its number and a remedy; a single sentence if there is none."""
-        return diagnosis.sentences(self.diagnostics.evidence())
+        return diagnosis.sentences(self.diagnostics.evidence)
 
     def predict(self, inputs: Any, *, batch_size: int = 1024) -> Prediction:
         """The predictions at `inputs (T, ...)` averaged over all draws; memory grows with `batch_size`, not with

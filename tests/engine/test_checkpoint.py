@@ -5,12 +5,12 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from interruption import interrupt_at
 
 import hmc_fast
 from cases import RUNS, go
 from hmc_fast.engine import checkpoint
 from hmc_fast.errors import Interrupted
+from interruption import interrupt_at
 
 
 @pytest.mark.parametrize("sampler", RUNS)
