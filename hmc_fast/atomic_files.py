@@ -27,6 +27,7 @@ __all__ = [
     "sync",
     "write_at",
     "write_json",
+    "write_text",
     "written_atomically",
 ]
 
@@ -89,9 +90,13 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes atomically; NaN and infinities become null, as JSON has none."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes atomically, in UTF-8."""
     with written_atomically(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

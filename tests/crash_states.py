@@ -15,7 +15,7 @@ class RecordingOS:
     """Stands in for `os` in `hmc_fast.atomic_files`: does the same, and records what changes the disk below `root`.
 
     Attributes:
-        events: (kind, ...) in order. Files are numbered, because their names change.
+        events: (kind, ...) in order; "note" is for the test's own. Files are numbered, because their names change.
     """
 
     def __init__(self, root):
@@ -112,7 +112,7 @@ def _after(events):
             open_names = [op for op in open_names if op not in done]
         elif kind == "sync":
             kept_data[details[0]] += open_data.pop(details[0], [])
-        else:
+        elif kind != "note":
             open_data[details[0]].append((kind, *details[1:]))
     for names, data in itertools.product(_subsets(open_names), _written(open_data)):
         files = {n: _bytes(kept_data[n] + data.get(n, [])) for n in {*kept_data, *data}}

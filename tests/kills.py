@@ -4,7 +4,7 @@
 
 Each run is a process of its own, forked after the imports, which write nothing. It is stopped by SIGKILL, SIGTERM,
 SIGHUP, Ctrl-C twice, or SIGSTOP and then SIGKILL, from its first moment to its report; what resumes it may be
-killed again. Prints the counts, and the exit status is 1 if a run cannot be resumed or differs.
+killed again. Prints counts as it goes, and the exit status is 1 if a run cannot be resumed or differs.
 """
 
 import argparse
@@ -133,6 +133,7 @@ def kill_runs(number, seed, folder, with_report=0.1):
                 break
         if status == 0:
             counts["same" if left_by(place) == expected else "different"] += 1
+        print(dict(counts), flush=True)
     return counts
 
 
@@ -143,7 +144,6 @@ def main():
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         counts = kill_runs(arguments.number, arguments.seed, Path(folder))
-    print(dict(counts))
     return int(counts["lost"] + counts["different"] > 0)
 
 

@@ -24,6 +24,7 @@ from failing_disk import failing
 from hmc_fast import atomic_files
 from hmc_fast.engine.interrupt import InterruptGuard
 from hmc_fast.engine.loop import Loop
+from hmc_fast.engine.output import OutputFolder
 from hmc_fast.errors import Interrupted
 from interruption import interrupt_at
 
@@ -71,32 +72,39 @@ def goes_on(sampler, folder, **options):
 # --- power loss ---
 
 
-def recorded(sampler, folder, monkeypatch, **options):
-    """The file operations of a run."""
-    recorder = crash_states.RecordingOS(folder.parent)
+def recorded(sampler, folder, monkeypatch):
+    """The file operations of a run, with a note where a checkpoint is said to be written."""
+    recorder, save = crash_states.RecordingOS(folder.parent), Loop.save
     with monkeypatch.context() as patch:
         patch.setattr(atomic_files, "os", recorder)
-        go(sampler, out=folder, capacity=2, **options)
+        note = recorder.events.append
+        patch.setattr(Loop, "save", lambda self, *a: (save(self, *a), note(("note", self.saved_iteration))))
+        go(sampler, out=folder, capacity=2)
     return recorder.events
 
 
 def resume_all(sampler, tmp_path, monkeypatch, every):
+    """Reads the checkpoint of each state, and resumes from one in `every`."""
     root = tmp_path / "disk"
     root.mkdir()
     events = recorded(sampler, root / "run", monkeypatch)
+    saved = [-1, *itertools.accumulate((e[1] if e[0] == "note" else -1 for e in events), max)]
     states = list(crash_states.crash_states(events))
-    for index, (_, tree) in enumerate(states):
-        if index % every:
-            continue
+    for index, (end, tree) in enumerate(states):
         place = tmp_path / str(index)
         place.mkdir()
         crash_states.write(tree, root, place)
-        assert_same(goes_on(sampler, place / "run"), sampler, place / "run")
+        if (place / "run" / "checkpoint").is_dir():
+            with OutputFolder(place / "run") as output:
+                found = output.read_checkpoint()
+            assert (-1 if found is None else found.numbers["iteration"]) >= saved[end], "a checkpoint was lost"
+        if index % every == 0:
+            assert_same(goes_on(sampler, place / "run"), sampler, place / "run")
     return len(states)
 
 
-def test_some_states_after_a_power_loss_resume_to_the_same_bytes(tmp_path, monkeypatch):
-    assert resume_all("hmc", tmp_path, monkeypatch, every=41) > 200
+def test_no_state_after_a_power_loss_loses_a_checkpoint_and_some_resume_to_the_same_bytes(tmp_path, monkeypatch):
+    assert resume_all("hmc", tmp_path, monkeypatch, every=71) > 200
 
 
 @pytest.mark.slow
@@ -271,14 +279,14 @@ def test_a_second_start_on_the_same_folder_is_refused(resume, tmp_path, monkeypa
 
 def test_two_starts_at_the_same_moment(tmp_path, monkeypatch):
     """Both find no run; the second is refused when it wants to create one."""
-    create = hmc_fast.engine.output.OutputFolder.create
+    create = OutputFolder.create
 
     def create_late(self):
         monkeypatch.undo()
         go("hmc", out=tmp_path / "run")
         create(self)
 
-    monkeypatch.setattr(hmc_fast.engine.output.OutputFolder, "create", create_late)
+    monkeypatch.setattr(OutputFolder, "create", create_late)
     with pytest.raises(hmc_fast.UserError, match="already contains a run"):
         go("hmc", out=tmp_path / "run", seed=1)
     assert_same(goes_on("hmc", tmp_path / "run"), "hmc", tmp_path / "run")
