@@ -5,17 +5,22 @@ reported on one line of stderr, with exit status 2.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import difflib
+import os
+import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
 
-from .errors import UserError
+from .errors import Interrupted, UserError
+from .messages import tell
 
 __all__ = ["Flag", "did_you_mean", "flags_of", "main_guard", "option", "parse", "setting"]
 
@@ -115,15 +120,50 @@ def parse(
 
 
 def main_guard(function: Callable[[], None], prog: str) -> int:
-    """Runs a command. Returns 0 on success, 2 after a user mistake, reported on one line, 130 after Ctrl-C."""
+    """Runs a command. Returns 0 on success, 2 after a user mistake, reported on one line, 130 after Ctrl-C, 143
+    after SIGTERM, 129 after SIGHUP."""
     try:
-        function()
+        with _interrupted_by_signals():
+            function()
     except UserError as error:
-        print(f"{prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        tell(f"{prog}: error: {' '.join(str(error).split())}")
         return 2
+    except Interrupted as stop:
+        return stop.status
     except KeyboardInterrupt:
         return 130
+    finally:
+        _flush_or_drop(sys.stdout, sys.stderr)
     return 0
+
+
+@contextlib.contextmanager
+def _interrupted_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, unless they are ignored, as under nohup."""
+
+    def stop(number: int, frame: Any) -> NoReturn:
+        raise Interrupted(number)
+
+    previous: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) == signal.SIG_DFL:
+                previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for ended, handler in previous.items():
+            signal.signal(ended, handler)
+
+
+def _flush_or_drop(*streams: Any) -> None:
+    """Drops what a closed pipe does not take: Python would fail on it at its end, whatever the command returns."""
+    for stream in streams:
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def option(name: str) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 from .command_line import Parsed, main_guard, parse
 from .compute.random_streams import check_seed
 from .datasets import Dataset
-from .engine.loop import Interrupted
 from .engine.output import refuse_existing
+from .errors import Interrupted
+from .messages import tell
 from .presets.build import draw, make_dataset
 from .presets.resolve import resolve, resumed, sample_flags
 from .presets.table import PRESETS
@@ -26,7 +27,7 @@ flag is left out, and False its --no- form."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit status: 0 for a finished run, 2 for a user mistake, 130 after Ctrl-C."""
+    """Exit status: 0 for a finished run, 2 for a user mistake, 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP."""
     parsed = parse(
         sample_flags,
         PRESETS,
@@ -51,12 +52,12 @@ def _sample(parsed: Parsed) -> None:
     try:
         result = draw(specification, directory, dataset)
     except Interrupted:
-        print(f"interrupted; to continue: python -m {_PROG} --out {directory} --resume", file=sys.stderr)
+        tell(f"interrupted; to continue: python -m {_PROG} --out {directory} --resume")
         raise
     figures = write_artifacts(directory, settings.preset, result, dataset)
     if settings.progress:
-        print(headline(figures), *figures["diagnosis"], sep="\n")
-    print(directory)
+        tell(headline(figures), *figures["diagnosis"], file=sys.stdout)
+    tell(str(directory), file=sys.stdout)
 
 
 def write_artifacts(directory: Path, preset: str, result: Run, dataset: Dataset) -> dict[str, Any]:

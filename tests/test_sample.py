@@ -366,7 +366,7 @@ MISTAKES = {
     "negative train size": ("--train-size -1", "--train-size -1"),
     "init": ("--init nothing", "nothing"),
     "init damaged": ("--init mine.py", "mine.py is not a readable safetensors file"),
-    "draws that fit no disk": ("--draws 1000000000", "the draws need"),
+    "draws that fit no disk": ("--draws 1000000000", "of them for draws"),
 }
 
 
@@ -544,15 +544,18 @@ def test_resume_takes_the_same_settings_and_those_that_change_nothing(broken_run
     ],
 )
 def test_resume_of_a_damaged_run(broken_run, here, capsys, damage, words):
-    config, state = broken_run / "config.json", broken_run / "checkpoint" / "state.safetensors"
+    config, checkpoint = broken_run / "config.json", broken_run / "checkpoint"
+    state, previous = (checkpoint / f"{name}.safetensors" for name in ("state", "previous"))
     if "missing" in damage:
-        (config if "config" in damage else state).unlink()
+        for path in [config] if "config" in damage else [state, previous]:
+            path.unlink()
     elif damage == "config foreign":
         config.write_text("[]")
     elif damage == "config damaged":
         config.write_text(config.read_text()[:50])
     else:
-        state.write_bytes(state.read_bytes()[:100])
+        for path in (state, previous):
+            path.write_bytes(path.read_bytes()[:100])
     check_mistake(here, capsys, words, "--resume --out broken")
 
 

@@ -1,16 +1,46 @@
-"""The memory, disk space and gradients that a run needs, computed before it starts. Where burn-in learns how many
-gradients an iteration takes, they are told again."""
+"""The memory and disk space that a run needs, computed before it starts."""
 
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import UserError
-from ..results.trace import Plan, Trace
-from ..samplers.protocol import Sampler, State, buffers
+from ..results.streamed_predictions import StreamedPredictions
+from ..results.trace import TRACE_COLUMNS, Trace
+from ..samplers.protocol import State, buffers, state_tensors
 from ..targets.base import Target
 
-__all__ = ["LearnedWork", "check_disk", "expected_gradients", "forecast", "human"]
+__all__ = ["DiskUse", "check_disk", "disk_use", "forecast", "human"]
+
+_CSV_FIGURE = 18  # bytes of a number in trace.csv, with its comma
+_PAGES = 2**24  # of figures and report
+
+
+class DiskUse(NamedTuple):
+    """Bytes of a run's folder."""
+
+    draws: int  # `draws.npy`
+    rows: int = 0  # the other files that grow: trace, curve and function values
+    checkpoints: int = 0  # the newest, the one before, and the next while it is written
+    report: int = 0  # trace.csv, predictions.npz, figures
+
+
+def disk_use(state: State, trace: Trace, predictions: StreamedPredictions | None, draws: int) -> DiskUse:
+    """Of a run whose draws take `draws` bytes."""
+    rows, averages, tested = _trace_bytes(trace), 0, 0
+    if predictions is not None:
+        average = predictions.average
+        rows += predictions.values.nbytes + average.curve.nbytes
+        averages = predictions.nbytes - average.curve.nbytes + average.sums.nbytes // 2
+        tested = average.sums.nbytes + average.second.nbytes + average.curve.nbytes
+    checkpoint = averages + sum(tensor.nbytes for tensor in state_tensors(state).values())
+    csv = (len(TRACE_COLUMNS) + 3) * _CSV_FIGURE * trace.log_prior.size
+    return DiskUse(draws, rows, 3 * checkpoint, csv + tested + _PAGES)
+
+
+def _trace_bytes(trace: Trace) -> int:
+    return len(TRACE_COLUMNS) * trace.log_prior.nbytes
 
 
 def human(count: float) -> str:
@@ -23,70 +53,48 @@ def human(count: float) -> str:
 
 
 def forecast(
-    target: Target, state: State, average_bytes: int, *, draws: int, capacity: int, draw_bytes: int, on_disk: bool
+    target: Target,
+    state: State,
+    trace: Trace,
+    predictions: StreamedPredictions | None,
+    *,
+    capacity: int,
+    draw_bytes: int,
+    all_draws: int,
+    disk: DiskUse | None,
 ) -> str:
     """One line on the memory allocated for the whole run; activations, bounded by `micro_batch_size`, are extra.
 
-    draw_bytes: of one draw of all chains.
+    draw_bytes: of one draw of all chains. all_draws: of all, as stored. disk: None if all is kept in memory.
     """
     chains, ring = sum(tensor.nbytes for tensor in buffers(state)), capacity * draw_bytes
-    parts = [
-        f"chains {human(chains)}",
-        f"ring of {capacity} draws {human(ring)}",
-        f"data {human(target.nbytes)}",
-        f"averages {human(average_bytes)}",
-    ]
-    where = "on disk" if on_disk else "in host memory"
-    total = chains + ring + target.nbytes + average_bytes
-    return (
-        f"memory on {target.device}: {human(total)} ({', '.join(parts)}) and activations; "
-        f"all draws {where}: {human(draws * draw_bytes)}"
-    )
+    averages = 0 if predictions is None else predictions.nbytes
+    sizes = {
+        "chains": chains,
+        f"ring of {capacity} draws": ring,
+        "data": target.nbytes,
+        "averages": averages,
+        "trace": _trace_bytes(trace),
+    }
+    if disk is None and predictions is not None:
+        sizes["function values"] = predictions.values.nbytes
+    parts = ", ".join(f"{name} {human(size)}" for name, size in sizes.items())
+    place = f"in host memory: {human(all_draws)}"
+    if disk is not None:
+        place = f"on disk: {human(all_draws)}, and {human(sum(disk) - disk.draws)} for all else"
+    return f"memory on {target.device}: {human(sum(sizes.values()))} ({parts}) and activations; all draws {place}"
 
 
-def expected_gradients(sampler: Sampler, target: Target, plan: Plan) -> tuple[int, tuple[str, ...]]:
-    """Gradients of a chain in the whole run, and what to print if that is a guess."""
-    iterations = plan.kept_iterations(sampler)[-1] + 1
-    if not hasattr(sampler, "forecast"):
-        return iterations * sampler.gradients_per_iteration(target), ()
-    expected, most = sampler.forecast(plan.burn_in, iterations)
-    if expected == most:
-        return expected, ()
-    return expected, (
-        f"trajectory lengths are learned in burn-in: about {expected:,} gradients of each chain, at most {most:,}; "
-        "told again as they are learned",
-    )
-
-
-class LearnedWork:
-    """Tells how many gradients are left, when burn-in has learned it and again whenever that doubles or halves."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def news(self, state: State, iterations_left: int, recent: Trace) -> str | None:
-        """A line to print, or None. recent: iterations, for the time of a gradient."""
-        learned = getattr(state, "learned_gradients", None)
-        if learned is None or self._told / 2 < learned < self._told * 2:
-            return None
-        self._told, left = learned, iterations_left * learned
-        seconds = left * recent.seconds[:, 0].sum() / recent.leapfrog_steps[:, 0].sum()
-        return (
-            f"trajectories of {learned:,} leapfrog steps, as learned so far: about {left:,} gradients of each "
-            f"chain are left, {seconds:.3g} s"
-        )
-
-
-def check_disk(path: Path, needed: int) -> None:
-    """Raises UserError if the draws do not fit on the disk of `path` (of its nearest existing parent)."""
+def check_disk(path: Path, needed: DiskUse) -> None:
+    """Raises UserError if the run does not fit on the disk of `path` (of its nearest existing parent)."""
     parent = path.absolute()
     while not parent.exists():
         parent = parent.parent
     if not os.access(parent, os.W_OK):
         raise UserError(f"{path} cannot be written: choose another directory with --out")
     free = shutil.disk_usage(parent).free
-    if needed > free:
+    if sum(needed) > free:
         raise UserError(
-            f"the draws need {human(needed)}, but {parent} has {human(free)} free: use fewer draws or chains, or "
-            "another directory"
+            f"the run needs {human(sum(needed))}, {human(needed.draws)} of them for draws, but {parent} has "
+            f"{human(free)} free: use fewer draws or chains, or another directory"
         )

@@ -15,15 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import UserError
+from ..atomic_files import NotWritten
+from ..errors import Interrupted, UserError
 from ..results.draw_precision import Spread
 from ..results.draw_store import DrawStore
+from ..results.row_files import Rows
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
-from ..samplers.protocol import Sampler
+from ..samplers.protocol import Info, Sampler
 from ..targets.base import Target
 from . import checkpoint
-from .forecast import LearnedWork
+from .expected_work import LearnedWork
 from .interrupt import InterruptGuard
 from .output import Output
 from .profile import Profile
@@ -31,13 +33,10 @@ from .progress import Progress
 
 __all__ = ["Diverged", "Interrupted", "Loop"]
 
-_CHECKPOINT_INTERVAL = 60.0  # seconds; a checkpoint of a small network takes milliseconds
+# Seconds: an iteration that takes longer is not finished after a signal, but repeated when the run is resumed.
+_LONG_ITERATION = 1.0
 # Of one call: Ctrl-C, the checkpoint and the display wait for it.
 _CALL_SECONDS, _CALL_BYTES = 0.1, 2**24
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C; a checkpoint was written if the run has a directory."""
 
 
 class Diverged(UserError):
@@ -54,7 +53,9 @@ class Loop:
         spread: of the second half of burn-in, from which that dtype follows; None if it was given.
         trace: of all iterations; the first `iteration` rows are filled.
         predictions: at the test inputs; None without test inputs.
+        trace_rows, curve_rows: the files that trace and curve are appended to; None if the run has no directory.
         fingerprint: what determines the draws; goes into the checkpoint.
+        checkpoint_seconds: between two checkpoints.
     """
 
     target: Target
@@ -62,33 +63,42 @@ class Loop:
     state: Any
     plan: Plan
     kept: list[int]
-    store: DrawStore | None
-    open_store: Callable[[torch.dtype], DrawStore]
-    spread: Spread | None
     trace: Trace
     predictions: StreamedPredictions | None
     output: Output
     fingerprint: dict[str, Any]
+    checkpoint_seconds: float
+    store: DrawStore | None = None
+    open_store: Callable[[torch.dtype], DrawStore] | None = None
+    spread: Spread | None = None
+    trace_rows: Rows | None = None
+    curve_rows: Rows | None = None
     iteration: int = 0
+    saved_iteration: int = -1  # of the last checkpoint
     _iterations_per_call: int = 1
     _work: LearnedWork = field(default_factory=LearnedWork)
+    _last_seconds: float = math.inf  # of an iteration
+    _guard: InterruptGuard = field(default_factory=InterruptGuard)
 
     def run(self, *, progress: bool, profile: bool = False) -> None:
-        """Raises Interrupted on Ctrl-C, after finishing the current call and writing a checkpoint."""
+        """Raises Interrupted on Ctrl-C, SIGTERM or SIGHUP, after writing a checkpoint: of the end of the current
+        call, or of the start of an iteration that takes long."""
         total = len(self.trace)
         profiler = self._profiler(total - self.iteration) if profile else None
         bar = Progress(total, self.iteration, progress)
+        if self.saved_iteration < 0:
+            self.save()
         last_checkpoint = time.monotonic()
         try:
-            with InterruptGuard() as guard:
+            with InterruptGuard(tells=progress) as self._guard:
                 while self.iteration < total:
                     self._advance(bar, 1 if profile else self._iterations_per_call)
                     if profiler is not None:
                         profiler.step()
-                    if guard.requested:
+                    if self._guard.requested is not None:
                         self.save()
-                        raise Interrupted
-                    if time.monotonic() - last_checkpoint > _CHECKPOINT_INTERVAL:
+                        raise Interrupted(self._guard.requested)
+                    if time.monotonic() - last_checkpoint > self.checkpoint_seconds:
                         self.save()
                         last_checkpoint = time.monotonic()
         finally:
@@ -100,8 +110,7 @@ class Loop:
         begin, first = time.perf_counter(), self.iteration
         warming_up = first < self.plan.burn_in
         if number == 1:
-            self.state, info = self.sampler.step(self.state, warming_up=warming_up)
-            theta = self.state.theta[None]
+            theta, info = self._step(warming_up)
         else:
             steps = self.sampler.steps  # type: ignore[attr-defined]
             self.state, theta, info = steps(self.state, number, warming_up=warming_up)
@@ -114,12 +123,29 @@ class Loop:
         seconds = time.perf_counter() - begin
         self.trace.seconds[rows] = seconds / number
         self.iteration += number
-        self._iterations_per_call = self._next_number(number, seconds)
+        self._iterations_per_call, self._last_seconds = self._next_number(number, seconds), seconds / number
         if warming_up:
             recent = self.trace[max(0, self.iteration - 5) : self.iteration]
             if line := self._work.news(self.state, len(self.trace) - self.iteration, recent):
                 bar.say(line)
         bar.update("burn-in" if warming_up else "sampling", self._figures, number)
+
+    def _step(self, warming_up: bool) -> tuple[Tensor, Info]:
+        """One iteration: theta `(1, C, D)`. A long one is broken off by a signal between two operations, which
+        leaves the state unusable: the checkpoint is then of its beginning."""
+        is_long = self._last_seconds > _LONG_ITERATION and self.target.path != "loop"  # a loop is one operation
+        is_saved = self.saved_iteration == self.iteration or not self.output.is_kept
+        kept = checkpoint.on_host(checkpoint.saved_state(self.state)) if is_long and not is_saved else None
+        try:
+            with self._guard.abandonable(is_long):
+                self.state, info = self.sampler.step(self.state, warming_up=warming_up)
+        except BaseException:
+            if not self._guard.abandoned or self._guard.requested is None:
+                raise
+            if kept is not None:
+                self.save(kept)
+            raise Interrupted(self._guard.requested) from None
+        return self.state.theta[None], info
 
     def _next_number(self, number: int, seconds: float) -> int:
         """How many iterations a call may take, if the last one took `seconds` for `number`."""
@@ -156,6 +182,7 @@ class Loop:
 
     def _open_store(self, bar: Progress) -> DrawStore:
         """In half precision where that holds the draws."""
+        assert self.open_store is not None
         refusal = None if self.spread is None else self.spread.refusal()
         if refusal is None:
             return self.open_store(torch.float16)
@@ -216,31 +243,52 @@ class Loop:
 
     # --- checkpoint ---
 
-    def save(self) -> None:
-        """Writes the checkpoint, if the run has a directory."""
-        tensors = checkpoint.saved_state(self.state) | self.trace[: self.iteration].tensors()
+    def not_written(self, error: NotWritten) -> UserError:
+        """What to say of a run that the disk has stopped."""
+        if self.saved_iteration < 0:
+            return error
+        return UserError(
+            f"{error.path} cannot be written ({error.reason}): the run stopped at iteration {self.iteration}, and "
+            f"its checkpoint of iteration {self.saved_iteration} is kept; make room or make it writable, then "
+            "resume"
+        )
+
+    def save(self, state: dict[str, Tensor] | None = None) -> None:
+        """Writes the checkpoint, if the run has a directory. state: of the sampler, if not the current one."""
+        if self.trace_rows is None:
+            return
+        tensors = checkpoint.saved_state(self.state) if state is None else dict(state)
         numbers = {"iteration": self.iteration, "draws": 0, "draw_bytes": 0}
+        self.trace_rows.append(self.trace.rows(self.trace_rows.count, self.iteration))
+        files = {"trace": self.trace_rows}
         if self.store is not None:
             self.store.flush()
             tensors["store.counts"] = self.store.counts
             numbers |= {"draws": self.store.count, "draw_bytes": self.store.ring.element_size()}
+            files["draws"] = self.store.rows
         if self.spread is not None:
             tensors |= {f"spread.{name}": tensor for name, tensor in self.spread.state_dict().items()}
-        if self.predictions is not None:
+        if self.predictions is not None and self.curve_rows is not None:
+            self.predictions.flush()
+            self.curve_rows.append(self.predictions.curve(self.curve_rows.count))
             tensors |= self.predictions.tensors()
-        self.output.write_checkpoint(checkpoint.Checkpoint(tensors, numbers, self.fingerprint))
+            files |= {"function_values": self.predictions.values, "curve": self.curve_rows}
+        counted = {name: rows.sync() for name, rows in files.items()}  # before the checkpoint that counts them
+        self.output.write_checkpoint(checkpoint.Checkpoint(tensors, numbers, self.fingerprint, counted))
+        self.saved_iteration = self.iteration
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Continues from a checkpoint; the store must already contain the draws that the checkpoint counts."""
+        """Continues from a checkpoint; the files of rows must already hold what the checkpoint counts."""
+        assert self.trace_rows is not None
         checkpoint.restore_state(self.state, saved)
-        self.iteration = saved.numbers["iteration"]
-        self.trace.restore(saved.tensors)
-        if self.store is not None:
+        self.iteration = self.saved_iteration = saved.numbers["iteration"]
+        self.trace.restore(self.trace_rows.read())
+        if self.store is not None and "store.counts" in saved.tensors:
             self.store.counts.copy_(saved.tensors["store.counts"])
         if self.spread is not None:
             prefix = "spread."
             self.spread.load_state_dict(
                 {n.removeprefix(prefix): t for n, t in saved.tensors.items() if n.startswith(prefix)}
             )
-        if self.predictions is not None:
-            self.predictions.restore(saved.tensors)
+        if self.predictions is not None and self.curve_rows is not None:
+            self.predictions.restore(saved.tensors, self.curve_rows.read())

@@ -1,10 +1,11 @@
 """A torch profiler trace of a few iterations of a run, and a printed list of its largest costs."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from ..messages import tell
 
 __all__ = ["Profile"]
 
@@ -39,7 +40,7 @@ class Profile:
         elif self._seen == self._last:
             self._profiler.stop()
             self._profiler.export_chrome_trace(str(self.path))
-            print(self._report(), file=sys.stderr)
+            tell(self._report())
 
     def _report(self) -> str:
         """The operations with the largest self time, on the device if there is one."""

@@ -1,9 +1,15 @@
-"""Progress display: one bar on a terminal, occasional plain lines otherwise, nothing if disabled."""
+"""Progress display: one bar on a terminal, occasional plain lines otherwise, nothing if disabled.
 
+A terminal or pipe that closes ends the display, not the run.
+"""
+
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from typing import Any
+
+from ..messages import tell
 
 __all__ = ["Progress"]
 
@@ -23,7 +29,8 @@ class Progress:
         if enabled and sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
+            with contextlib.suppress(OSError):
+                self._bar = tqdm(total=total, initial=done, unit="it", dynamic_ncols=True, smoothing=0.1)
 
     def update(self, phase: str, look: Callable[[], dict[str, str]], iterations: int = 1) -> None:
         """Counts iterations. look: returns the figures, name -> value, in display order; called only when they are
@@ -37,23 +44,26 @@ class Progress:
             self._last_line = now
             figures = look()
         if self._bar is not None:
-            if due or self._done == self._total:
-                self._bar.set_description_str(phase, refresh=False)
-                self._bar.set_postfix(figures, refresh=False)
-            self._bar.update(iterations)
+            with contextlib.suppress(OSError):
+                if due or self._done == self._total:
+                    self._bar.set_description_str(phase, refresh=False)
+                    self._bar.set_postfix(figures, refresh=False)
+                self._bar.update(iterations)
         elif due or self._done == self._total:
             rate = (now - self._start) / (self._done - self._first)
             figures = figures | {"left": f"{rate * (self._total - self._done):.0f}s"}
             shown = "  ".join(f"{name} {value}" for name, value in figures.items())
-            print(f"{phase} {self._done}/{self._total}  {shown}", file=sys.stderr, flush=True)
+            tell(f"{phase} {self._done}/{self._total}  {shown}")
 
     def say(self, line: str) -> None:
         """Prints a line of its own."""
         if self._bar is not None:
-            self._bar.write(line, file=sys.stderr)
+            with contextlib.suppress(OSError):
+                self._bar.write(line, file=sys.stderr)
         elif self._enabled:
-            print(line, file=sys.stderr, flush=True)
+            tell(line)
 
     def close(self) -> None:
         if self._bar is not None:
-            self._bar.close()
+            with contextlib.suppress(OSError):
+                self._bar.close()

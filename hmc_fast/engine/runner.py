@@ -1,29 +1,32 @@
 """`hmc_fast.run`: posterior and sampler in, draws and predictions out."""
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole_number
+from ..arguments import positive, whole_number
+from ..atomic_files import NotWritten
 from ..compute.device import resolve_device
 from ..compute.random_streams import check_seed
 from ..dynamics.gradient_step import Graph, checked_graph
 from ..errors import UserError
 from ..kernels import ops
+from ..messages import tell
 from ..results.draw_precision import Spread
-from ..results.draw_store import DrawStore, bytes_per_draw, parse_capacity
+from ..results.draw_store import DrawStore, bytes_per_draw, numpy_dtype, parse_capacity
 from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
-from ..results.trace import Plan, Trace
+from ..results.trace import TRACE_COLUMNS, Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
-from .forecast import expected_gradients, forecast
+from .expected_work import expected_gradients
+from .forecast import DiskUse, disk_use, forecast
 from .kernel_check import check_kernels
 from .loop import Diverged, Loop
 from .output import Output, OutputFolder
@@ -47,6 +50,7 @@ def run(
     capacity: "int | str | None" = None,
     out: "str | Path | None" = None,
     resume: bool = False,
+    checkpoint_seconds: float = 60.0,
     config: dict[str, Any] | None = None,
     device: "torch.device | str | None" = None,
     compile: Compile = "auto",
@@ -70,7 +74,9 @@ def run(
             dtype; for a bare density its own. The chain itself always keeps full precision.
         capacity: of the ring buffer on the device, in draws (64) or bytes ("512MB"). It does not affect results.
         out: a directory for `draws.npy`, `trace.csv` and `checkpoint/`; None keeps everything in memory.
-        resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run.
+        resume: continue from the checkpoint in `out`; the draws are those of an uninterrupted run
+            (docs/durability.md).
+        checkpoint_seconds: between two checkpoints in `out`; what comes after the last is repeated on resuming.
         config: written to `config.json` in `out` when the run starts; any JSON object. The prior in words is added
             as "prior" unless it has that key.
         device: move the target there first.
@@ -84,8 +90,9 @@ def run(
         progress: show a progress bar, or lines without a terminal.
 
     Raises:
-        UserError: an option out of range, or a directory that already contains a run or cannot be written.
-        KeyboardInterrupt: Ctrl-C; with `out`, after writing a checkpoint.
+        UserError: an option out of range, a directory that already contains a run, is in use or cannot be written,
+            a damaged run to resume, or a disk that is full; its run can be resumed once there is room.
+        Interrupted: a KeyboardInterrupt, by Ctrl-C, SIGTERM or SIGHUP; with `out`, after writing a checkpoint.
     """
     # All validation happens here, before anything is written.
     _check_kinds(target, sampler)
@@ -94,15 +101,17 @@ def run(
         raise UserError(f"kernels {kernels!r} is unknown: use 'auto' or 'torch'")
     check_seed(seed)
     plan = Plan(burn_in, draws, thin)
+    positive("checkpoint_seconds", checkpoint_seconds)
     target = target if device is None else target.to(resolve_device(device))
     target = target.with_kernels(kernels)
-    with ops.using(target.kernels):
+    with ops.using(target.kernels), Output() if out is None else OutputFolder(Path(out)) as output:
         theta = target.initial(init, chains, seed)
-        output = Output() if out is None else OutputFolder(Path(out))
         saved = output.read_checkpoint() if resume else None
         storage = _storage(target, plan, chains, draw_dtype, capacity, saved)
+        worst = draws * storage.draw_bytes(storage.dtype or target.dtype)
         if saved is None:
-            output.check_room(draws * storage.draw_bytes(storage.dtype or target.dtype))
+            output.refuse_existing()
+            output.check_room(DiskUse(draws=worst))  # before anything of that length is made
         graph = checked_graph(target, graph)
         target, reasons = _prepared(target, sampler, plan, chains, compile, graph, saved)
         if target.kernels == "auto" and (checked := check_kernels(target, chains)):
@@ -115,29 +124,50 @@ def run(
         predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
 
         state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
-        output.create()
-        if config is not None and saved is None:
-            output.write_config({"prior": target.prior_in_words} | config)
-        loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
+        loop = Loop(
+            target=target,
+            sampler=sampler,
+            state=state,
+            plan=plan,
+            kept=(kept := plan.kept_iterations(sampler)),
+            trace=Trace.empty(kept[-1] + 1, chains),
+            predictions=predictions,
+            output=output,
+            fingerprint=fingerprint,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+        disk = disk_use(state, loop.trace, predictions, worst) if output.is_kept else None
+        if disk is not None and saved is None:
+            output.check_room(disk)
         if progress:
+            draw_bytes = storage.draw_bytes(storage.dtype)
             memory = forecast(
                 target,
                 state,
-                0 if predictions is None else predictions.nbytes,
-                draws=draws,
+                loop.trace,
+                predictions,
                 capacity=storage.capacity(storage.dtype),
-                draw_bytes=storage.draw_bytes(storage.dtype),
-                on_disk=out is not None,
+                draw_bytes=draw_bytes,
+                all_draws=draws * draw_bytes,
+                disk=disk,
             )
-            print(*reasons, memory, sep="\n", file=sys.stderr)
+            tell(*reasons, memory)
         try:
+            output.create()
+            if config is not None and saved is None:
+                output.write_config({"prior": target.prior_in_words} | config)
+            _open(loop, storage, saved)
             loop.run(progress=progress, profile=profile)
+            return _publish(loop, seed)
+        except NotWritten as error:
+            if loop.saved_iteration < 0:
+                output.remove_start()
+            raise loop.not_written(error) from error
         except UserError as error:
             output.remove_start()
             if isinstance(error, Diverged):  # minibatches may have met an example only now
                 refuse_undefined_start(target, theta)
             raise
-        return _publish(loop, seed)
 
 
 def _check_kinds(target: Any, sampler: Any) -> None:
@@ -227,56 +257,40 @@ def _fingerprint(
     }
 
 
-def _open(
-    target: Target,
-    sampler: Sampler,
-    state: Any,
-    plan: Plan,
-    storage: _Storage,
-    predictions: StreamedPredictions | None,
-    output: Output,
-    fingerprint: dict[str, Any],
-    saved: Checkpoint | None,
-) -> Loop:
-    """The loop at its first iteration, or at the iteration of the checkpoint."""
-    chains, kept = len(state.theta), plan.kept_iterations(sampler)
+def _open(loop: Loop, storage: _Storage, saved: Checkpoint | None) -> None:
+    """Reserves room for all that the run will write, or opens it where the checkpoint ends."""
+    output, predictions, draws = loop.output, loop.predictions, storage.draws
 
-    def open_store(dtype: torch.dtype, count: int = 0) -> DrawStore:
+    def open_store(dtype: torch.dtype) -> DrawStore:
         return DrawStore(
-            plan.draws,
-            chains,
-            target.num_params,
+            draws,
+            *storage.shape,
             capacity=storage.capacity(dtype),
             dtype=dtype,
-            device=target.device,
-            path=output.draws_path,
-            count=count,
+            device=loop.target.device,
+            rows=output.rows("draws", (draws, *storage.shape), numpy_dtype(dtype), saved),
         )
 
-    known = storage.dtype is not None
-    store = open_store(storage.dtype, 0 if saved is None else saved.numbers["draws"]) if storage.dtype else None
-    loop = Loop(
-        target=target,
-        sampler=sampler,
-        state=state,
-        plan=plan,
-        kept=kept,
-        store=store,
-        open_store=open_store,
-        spread=None if known else Spread(state.theta),
-        trace=Trace.empty(kept[-1] + 1, chains),
-        predictions=predictions,
-        output=output,
-        fingerprint=fingerprint,
-    )
+    loop.open_store = open_store
+    if storage.dtype is None:
+        loop.spread = Spread(loop.state.theta)
+        output.reserve_draws(draws * storage.draw_bytes(loop.target.dtype))
+    else:
+        loop.store = open_store(storage.dtype)
+    if output.is_kept:
+        shape = (len(loop.trace), len(TRACE_COLUMNS), storage.shape[0])
+        loop.trace_rows = output.rows("trace", shape, np.float64, saved)
+        if predictions is not None:
+            predictions.values = output.rows("function_values", predictions.values.shape, np.float32, saved)
+            loop.curve_rows = output.rows("curve", tuple(predictions.average.curve.shape), np.float64, saved)
     if saved is not None:
         loop.restore(saved)
-    return loop
 
 
 def _publish(loop: Loop, seed: int) -> Run:
     """The finished run, with its files under their final names."""
-    loop.save()
+    if loop.saved_iteration != loop.iteration:
+        loop.save()
     predictions = loop.predictions
     return Run(
         target=loop.target,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..atomic_files import write_json
+from ..atomic_files import write_json, write_text
 from ..report.drawing import SIZE, label_log_axis, new_figure, save, style
 from ..report.html import render
 from ..results.predictions import expected_calibration_error
@@ -89,9 +89,9 @@ class Page:
     def write(self, settings: dict[str, Any]) -> Path:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, _, table in self.tables:
-            table.to_csv(self.directory / f"{name}.csv", index=False)
+            write_text(self.directory / f"{name}.csv", table.to_csv(index=False))
         write_json(self.directory / "settings.json", settings)
-        (self.directory / "results.md").write_text(self._markdown(), encoding="utf-8")
+        write_text(self.directory / "results.md", self._markdown())
         page = render(
             files(__package__).joinpath("page.html.jinja").read_text(encoding="utf-8"),
             question=self.question,
@@ -107,7 +107,7 @@ class Page:
             settings=[(key, str(value)) for key, value in settings.items()],
         )
         path = self.directory / "index.html"
-        path.write_text(page, encoding="utf-8")
+        write_text(path, page)
         return path
 
     def _markdown(self) -> str:

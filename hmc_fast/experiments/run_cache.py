@@ -23,7 +23,7 @@ from torch import Tensor
 from .. import __version__
 from ..atomic_files import write_json, written_atomically
 from ..compute.device import resolve_device
-from ..engine.checkpoint import STATE_FILE
+from ..engine.checkpoint import exists
 from ..errors import UserError
 from ..models import build
 from ..presets.build import draw, make_dataset, make_posterior
@@ -77,8 +77,7 @@ class Sample:
         """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; cached in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
         if not path.exists():
-            with written_atomically(path) as temporary:
-                np.save(temporary, self.predict(self.lab.dataset.x_test))
+            _save(path, self.predict(self.lab.dataset.x_test))
         return np.asarray(np.load(path, mmap_mode="r"))
 
     @property
@@ -98,6 +97,11 @@ class Sample:
             theta = torch.from_numpy(np.array(self.draws[index])).to(posterior.device, posterior.dtype)
             rows.append(posterior.predict(theta, inputs).float().cpu().numpy())
         return np.stack(rows)
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with written_atomically(path) as temporary:
+        np.save(temporary, array)
 
 
 class Lab:
@@ -171,14 +175,14 @@ class Lab:
         return self.sampler(name, sampler=sampler, **changes)
 
     def _draw(self, specification: RunSpecification, directory: Path) -> None:
-        resume = (directory / "checkpoint" / STATE_FILE).exists()
+        resume = exists(directory / "checkpoint")
         if directory.exists() and not resume:
             shutil.rmtree(directory)  # interrupted before its first checkpoint
         settings = dataclasses.replace(specification.settings, resume=resume)
         run = draw(dataclasses.replace(specification, settings=settings), directory, self._runs_on)
         share = min(1.0, (run.sampler.batch_size or run.target.num_data) / run.target.num_data)
         spent = share * run.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum().to_numpy()
-        np.save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
+        _save(directory / "passes.npy", spent[run.plan.kept_iterations(run.sampler)])
         test = self._runs_on  # written last: metrics.json marks the run as complete
         write_scores(directory, self.preset, run, test.y_test.numpy(), test.y_mean, test.y_std)
 
@@ -210,8 +214,8 @@ class Lab:
 
     def _keep(self, directory: Path, made: Approximation, seconds: float) -> None:
         directory.mkdir(parents=True)
-        np.save(directory / "draws.npy", made.draws)
-        np.save(directory / "passes.npy", made.passes)
+        _save(directory / "draws.npy", made.draws)
+        _save(directory / "passes.npy", made.passes)
         write_json(directory / "metrics.json", {"seconds": seconds})
 
     def obtain(self, jobs: Sequence[Job]) -> list[Sample]:

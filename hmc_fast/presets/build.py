@@ -52,6 +52,7 @@ def draw(specification: RunSpecification, directory: Path, dataset: Dataset) -> 
         capacity=settings.capacity,
         out=directory,
         resume=settings.resume,
+        checkpoint_seconds=settings.checkpoint_seconds,
         config=config | describe_environment(device),
         compile=_SWITCH[settings.compile],
         graph=_SWITCH[settings.graph],

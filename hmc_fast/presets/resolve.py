@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..command_line import Flag, flags_of, option
+from ..engine.output import is_unbegun
 from ..errors import UserError
 from ..targets.priors import suggested_trajectory_length
 from .sampler_arguments import (
@@ -65,6 +66,8 @@ def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
         raise UserError("--resume needs --out, the directory of the run to continue")
     path = given["out"] / "config.json"
     if not path.is_file():
+        if is_unbegun(given["out"]):  # cut off before it was written
+            return resolve(preset or next(iter(PRESETS)), given)
         raise UserError(f"{path} does not exist: there is no run to resume")
     try:
         config: dict[str, Any] = json.loads(path.read_text())

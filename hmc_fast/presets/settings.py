@@ -121,6 +121,13 @@ class SampleSettings:
         topic=_OUTPUT,
         affects_draws=False,
     )
+    checkpoint_seconds: float = setting(
+        60.0,
+        "Seconds between checkpoints: what a kill may cost.",
+        topic=_OUTPUT,
+        unit="s",
+        affects_draws=False,
+    )
     progress: bool = setting(True, "Show progress.", topic=_OUTPUT, affects_draws=False)
 
 

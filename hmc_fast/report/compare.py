@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic_files import write_text
 from ..errors import UserError
 from ..results.predictions import agreement, total_variation
 from ..results.run_folder_reader import RunFolder
@@ -64,7 +65,7 @@ def write_comparison(runs: Sequence[RunFolder], path: Path) -> Path:
         matrices=_matrices(runs, names) if runs[0].is_classification else [],
         figures=figures,
     )
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic_files import written_atomically
+
 __all__ = ["image_look", "label_log_axis", "new_figure", "note", "plain", "save", "style"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
@@ -58,7 +60,8 @@ def new_figure(size: tuple[float, float] = SIZE) -> Any:
 
 def save(figure: Any, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None})
+    with written_atomically(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
     return path
 
 

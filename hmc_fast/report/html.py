@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..atomic_files import write_text
 from ..errors import UserError
 from ..results.run_folder_reader import RunFolder
 from .figures import write_figures
@@ -39,7 +40,7 @@ def write_html(
         images_missing=images_missing,
     )
     path = run.directory / "report.html"
-    path.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return path
 
 

@@ -65,6 +65,11 @@ class Evidence:
         values = rhat(self.function)
         return values[np.isfinite(values)]
 
+    @cached_property
+    def function_ess(self) -> float:
+        """The smallest bulk ESS of the predicted values that changed."""
+        return float(np.nanmin(ess_bulk(self.function)))
+
 
 def sentences(run: Evidence) -> list[Sentence]:
     """One sentence per problem; if there is none, one that lists the checks that passed."""
@@ -194,7 +199,7 @@ def _predictions(run: Evidence) -> Iterator[str]:
                 f"R-hat of the predictions reaches {worst:.3f} and is above {_RHAT} for "
                 f"{_share(moving > _RHAT)} of them: take more draws."
             )
-        bulk, tail = np.nanmin(ess_bulk(run.function)), np.nanmin(ess_tail(run.function))
+        bulk, tail = run.function_ess, np.nanmin(ess_tail(run.function))
         needed = _ESS_PER_CHAIN * chains
         if min(bulk, tail) < needed:
             yield (

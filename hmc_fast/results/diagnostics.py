@@ -21,6 +21,7 @@ __all__ = [
     "plain_rhat",
     "rhat",
     "split_chains",
+    "spread_evenly",
 ]
 
 # Values processed at a time: 8 MiB, which fits in cache and bounds the memory of the transforms.
@@ -28,6 +29,10 @@ _BLOCK = 2**20
 
 # Values read at a time from a file of draws, which may not fit in memory: 128 MiB in float64.
 _VALUES_READ = 2**24
+
+
+# Values whose ranks and spectra are computed at the end of a run: two seconds of a CPU.
+_VALUES_JUDGED = 2**22
 
 
 def per_parameter(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarray) -> np.ndarray:
@@ -40,6 +45,14 @@ def per_parameter(statistic: Callable[[np.ndarray], np.ndarray], draws: np.ndarr
     blocks = (draws[:, :, begin : begin + width] for begin in range(0, num_params, width))
     parts = [statistic(np.moveaxis(block, 0, 1).astype(np.float64)) for block in blocks]
     return np.concatenate(parts, axis=-1)
+
+
+def spread_evenly(x: np.ndarray) -> np.ndarray:
+    """Of many long chains `(C, S, Q)` the quantities, evenly spread, whose diagnostics take a few seconds."""
+    width = max(1, _VALUES_JUDGED // (x.shape[0] * x.shape[1]))
+    if x.shape[2] <= width:
+        return x
+    return x[:, :, np.linspace(0, x.shape[2] - 1, width).astype(np.int64)]
 
 
 def _by_block(statistic: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ Device memory does not grow with the number of draws, and the device synchronise
 """
 
 import re
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +12,9 @@ from torch import Tensor
 
 from ..errors import UserError
 from ..kernels import ops
+from .row_files import Rows
 
-__all__ = ["DrawStore", "bytes_per_draw", "parse_capacity"]
+__all__ = ["DrawStore", "bytes_per_draw", "numpy_dtype", "parse_capacity"]
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: np.float64}
@@ -23,11 +23,16 @@ _NUMPY = {torch.float16: np.float16, torch.float32: np.float32, torch.float64: n
 _DEFAULT_BYTES = 2**28
 
 
-def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
-    """Bytes of one stored draw of all chains. Raises UserError for an unsupported dtype."""
+def numpy_dtype(dtype: torch.dtype) -> np.dtype:
+    """Of stored draws. Raises UserError for an unsupported dtype."""
     if dtype not in _NUMPY:
         raise UserError(f"draw_dtype {dtype} is unknown: use torch.float16, float32 or float64")
-    return num_chains * num_params * dtype.itemsize
+    return np.dtype(_NUMPY[dtype])
+
+
+def bytes_per_draw(num_chains: int, num_params: int, dtype: torch.dtype) -> int:
+    """Bytes of one stored draw of all chains. Raises UserError for an unsupported dtype."""
+    return num_chains * num_params * numpy_dtype(dtype).itemsize
 
 
 def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int) -> int:
@@ -61,8 +66,7 @@ class DrawStore:
         num_draws, num_chains, num_params: S, C, D.
         capacity: draws in the ring, see `parse_capacity`.
         dtype: torch.float16, float32 or float64.
-        path: the `.npy` file to fill, or None for host memory.
-        count: number of draws already in the file at `path`, when resuming a run; 0 creates a new file.
+        rows: where draws go, of shape (S, C, D) and the same dtype; None: to host memory.
 
     Attributes:
         counts: `(2,)` int64: how many values overflowed, and how many became subnormal, when rounded.
@@ -77,22 +81,14 @@ class DrawStore:
         capacity: "int | str | None" = None,
         dtype: torch.dtype = torch.float16,
         device: torch.device | str = "cpu",
-        path: Path | None = None,
-        count: int = 0,
+        rows: Rows | None = None,
     ) -> None:
         shape = (num_draws, num_chains, num_params)
         self.capacity = parse_capacity(capacity, bytes_per_draw(num_chains, num_params, dtype), num_draws)
         self.ring = torch.empty(self.capacity, *shape[1:], dtype=dtype, device=device)
         self.counts = torch.zeros(2, dtype=torch.int64, device=device)
-        self.path = path
-        self._flushed = self._pushed = count
-        self._sink: np.ndarray
-        if path is None:
-            self._sink = np.empty(shape, _NUMPY[dtype])
-        elif count:
-            self._sink = np.load(path, mmap_mode="r+")
-        else:
-            self._sink = np.lib.format.open_memmap(path, mode="w+", dtype=_NUMPY[dtype], shape=shape)
+        self.rows = Rows(shape, numpy_dtype(dtype)) if rows is None else rows
+        self._pushed = self.rows.count
 
     @property
     def count(self) -> int:
@@ -102,30 +98,27 @@ class DrawStore:
     @property
     def nbytes(self) -> int:
         """Bytes of all S draws, as stored."""
-        return int(self._sink.nbytes)
+        return self.rows.nbytes
 
     def push(self, theta: Tensor) -> None:
         """Rounds `theta (C, D)` into the next slot, or each of several, `(K, C, D)`, in turn."""
         each = theta if theta.dim() == 3 else theta[None]
         while len(each):
-            if self._pushed - self._flushed == self.capacity:
+            if self._pushed - self.rows.count == self.capacity:
                 self.flush()
             slot = self._pushed % self.capacity
-            length = min(len(each), self.capacity - max(slot, self._pushed - self._flushed))
+            length = min(len(each), self.capacity - max(slot, self._pushed - self.rows.count))
             ops.store(self.ring[slot : slot + length].flatten(0, 1), each[:length].flatten(0, 1), self.counts)
             self._pushed, each = self._pushed + length, each[length:]
 
     def flush(self) -> None:
         """Moves what is in the ring to its place in the file or in host memory."""
-        while self._flushed < self._pushed:  # at most twice: the ring may wrap
-            slot = self._flushed % self.capacity
-            length = min(self._pushed - self._flushed, self.capacity - slot)
-            self._sink[self._flushed : self._flushed + length] = self.ring[slot : slot + length].cpu().numpy()
-            self._flushed += length
-        if isinstance(self._sink, np.memmap):
-            self._sink.flush()
+        while self.rows.count < self._pushed:  # at most twice: the ring may wrap
+            slot = self.rows.count % self.capacity
+            length = min(self._pushed - self.rows.count, self.capacity - slot)
+            self.rows.append(self.ring[slot : slot + length].cpu().numpy())
 
     def draws(self) -> np.ndarray:
         """All draws so far, `(S, C, D)`; a view of the file or buffer, not a copy."""
         self.flush()
-        return self._sink[: self._pushed]
+        return self.rows.read()

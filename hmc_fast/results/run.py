@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,14 +80,14 @@ class Run:
         """Number of divergent proposals after burn-in."""
         return int(self.history.divergent[self.plan.burn_in :].sum())
 
-    @property
+    @cached_property
     def diagnostics(self) -> RunDiagnostics:
         """E-BFMI, temperatures, divergent iterations, R-hat of all weights, and more."""
         return RunDiagnostics(self)
 
     def diagnosis(self) -> list[Sentence]:
         """One sentence per problem, with its number and a remedy; a single sentence if there is none."""
-        return diagnosis.sentences(self.diagnostics.evidence())
+        return diagnosis.sentences(self.diagnostics.evidence)
 
     def predict(
         self, inputs: Any, *, quantiles: "float | Sequence[float] | None" = None, batch_size: int = 1024

@@ -4,6 +4,7 @@ Shapes: C chains, I iterations after burn-in, S kept draws, D parameters.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from ..errors import UserError
 from ..kernels import ops
 from .diagnosis import Evidence
-from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat
+from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat, spread_evenly
 from .draw_precision import lost_coordinates
 from .predictions import Classification
 from .trace import Trace
@@ -27,7 +28,7 @@ __all__ = ["RunDiagnostics"]
 
 @dataclass(frozen=True)
 class RunDiagnostics:
-    """`run.diagnostics`; everything is computed on access."""
+    """`run.diagnostics`; everything is computed on access, the evidence once."""
 
     run: "Run"
 
@@ -107,8 +108,10 @@ class RunDiagnostics:
         columns = ["mean", "sd", "ess_mean", "r_hat"]
         return pd.DataFrame(per_parameter(figures, self.run.draws).T, columns=columns)
 
+    @cached_property
     def evidence(self) -> Evidence:
-        """The input to `run.diagnosis`."""
+        """The input to `run.diagnosis`, kept because it takes seconds. Of long chains, some of the predictions,
+        evenly spread, represent the rest."""
         sampling = self._sampling
         return Evidence(
             potential=self.potential[:, np.array(self._kept) - self.run.plan.burn_in],
@@ -117,7 +120,7 @@ class RunDiagnostics:
             acceptance_rate=self.run.acceptance_rate,
             e_bfmi=self.e_bfmi,
             kinetic_temperature=self._kinetic_temperatures(),
-            function=self.run.function_draws,
+            function=spread_evenly(self.run.function_draws),
             test_score=self.test_log_likelihood,
             weight_rhat=per_parameter(plain_rhat, self.run.draws),
             draw_dtype=str(self.run.draws.dtype),

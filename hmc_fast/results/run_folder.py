@@ -14,7 +14,6 @@ import torch
 
 from ..atomic_files import write_json, written_atomically
 from ..errors import UserError
-from .diagnostics import ess_bulk, rhat
 from .predictions import Classification, Raw, Regression
 from .run import Run
 
@@ -137,9 +136,8 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
             "accuracy_single": float(single[:, :chains].mean()),
             "nll_single": float(single[:, chains:].mean()),
         }
-    r_hat = rhat(run.function_draws)
-    moving = r_hat[np.isfinite(r_hat)]
-    ess = ess_bulk(run.function_draws)
+    evidence = run.diagnostics.evidence
+    moving = evidence.function_rhat
     e_bfmi, temperature = run.diagnostics.e_bfmi, run.diagnostics.kinetic_temperature
     e_bfmi = None if e_bfmi is None else e_bfmi[np.isfinite(e_bfmi)]
     return {
@@ -148,7 +146,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         "divergences": run.divergences,
         "rhat_function_max": float(moving.max()) if len(moving) else None,
         "rhat_function_share_below_1_1": float((moving < 1.1).mean()) if len(moving) else None,
-        "ess_function_min": float(np.nanmin(ess)) if len(moving) else None,
+        "ess_function_min": evidence.function_ess if len(moving) else None,
         "e_bfmi_min": float(e_bfmi.min()) if e_bfmi is not None and len(e_bfmi) else None,
         "kinetic_temperature": None if temperature is None else float(temperature.mean()),
         "diagnosis": (diagnosis := run.diagnosis()),

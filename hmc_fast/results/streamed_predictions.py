@@ -9,6 +9,7 @@ from ..compute.batches import rows
 from ..errors import UserError
 from ..targets.base import Target
 from .model_average import StreamedAverage
+from .row_files import Rows
 
 __all__ = ["StreamedPredictions"]
 
@@ -24,6 +25,9 @@ class StreamedPredictions:
     Args:
         target: computes the predictions. num_chains, num_draws: C, S.
         test: inputs `(T, ...)`, or (inputs, labels), labels `(T,)`.
+
+    Attributes:
+        values: where function values go, float32, a row `(C, Q)` per draw; in host memory until replaced.
 
     Raises:
         UserError: the target has no predictions, or inputs and labels do not fit the data or each other.
@@ -44,14 +48,14 @@ class StreamedPredictions:
         self.average = StreamedAverage(target.task, shape, labels=labels, num_draws=num_draws, device=target.device)
         # Of a regression the means alone.
         count = min(_MAX_FUNCTION_VALUES, points * (1 if target.task == "regression" else event.numel()))
-        self._values = np.empty((num_chains, num_draws, count), np.float32)
+        self.values = Rows((num_draws, num_chains, count), np.float32)
         self._recent: list[Tensor] = []  # `(C, Q)` each: the latest values, not yet on the host
         self._last = torch.empty(0)  # `(C, T, ...)`: predictions of the latest draw
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the sums, on the target's device."""
-        return self.average.sums.nbytes + self.average.second.nbytes
+        """Bytes of the sums and the curve, on the target's device."""
+        return self.average.sums.nbytes + self.average.second.nbytes + self.average.curve.nbytes
 
     def add(self, theta: Tensor, *, moved: bool) -> None:
         """Adds the predictions at `theta (C, D)` to the average. moved: whether any chain has moved since the last
@@ -64,10 +68,10 @@ class StreamedPredictions:
             self._last = self.target.predict(theta, self.inputs)
             self.average.update(self._last)
         values = self._last[..., :1] if self.average.task == "regression" else self._last
-        values = values.flatten(1)[:, : self._values.shape[2]]
+        values = values.flatten(1)[:, : self.values.shape[2]]
         self._recent.append(values.to(torch.float32, copy=True))  # a view would keep all predictions alive
         if len(self._recent) == _FUNCTION_WINDOW:
-            self._collect()
+            self.flush()
 
     def change(self, theta: Tensor, other: Tensor) -> float:
         """The largest change of a prediction from `theta` to `other (C, D)`, at the first test points."""
@@ -78,11 +82,10 @@ class StreamedPredictions:
             difference = difference[..., 0] / first[..., 1].sqrt()
         return float(difference.max())
 
-    def _collect(self) -> None:
+    def flush(self) -> None:
         """Moves function values to the host: once per window, so that no iteration waits for its predictions."""
         if self._recent:
-            first = self.average.count - len(self._recent)
-            self._values[:, first : self.average.count] = torch.stack(self._recent, dim=1).cpu().numpy()
+            self.values.append(torch.stack(self._recent).cpu().numpy())
             self._recent.clear()
 
     def score(self) -> float:
@@ -91,28 +94,30 @@ class StreamedPredictions:
 
     def function_values(self) -> np.ndarray:
         """Predicted values of each draw so far at the first test points, float32 `(C, S, Q)`."""
-        self._collect()
-        return self._values[:, : self.average.count]
+        self.flush()
+        return np.moveaxis(self.values.read(), 0, 1)
 
     # --- checkpoint ---
 
     def tensors(self) -> dict[str, Tensor]:
+        """All that does not grow with the number of draws."""
         return {
             "average.sums": self.average.sums,
             "average.second": self.average.second,
-            "average.curve": self.average.curve,
             "average.last": self._last,
-            "function_values": torch.from_numpy(self.function_values()),
         }
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Continues from the `tensors()` of an interrupted run."""
+    def curve(self, first: int) -> np.ndarray:
+        """The curve from draw `first` on, float64 `(draws, 2 + 2C)`."""
+        return self.average.curve[first : self.average.count].cpu().numpy()
+
+    def restore(self, tensors: dict[str, Tensor], curve: np.ndarray) -> None:
+        """Continues from the `tensors()` and `curve(0)` of an interrupted run; `values` must hold theirs."""
         self.average.sums.copy_(tensors["average.sums"])
         self.average.second.copy_(tensors["average.second"])
-        self.average.curve.copy_(tensors["average.curve"])
         self._last = tensors["average.last"].to(self.target.device)
-        self.average.count = count = tensors["function_values"].shape[1]
-        self._values[:, :count] = tensors["function_values"].numpy()
+        self.average.count = count = len(curve)
+        self.average.curve[:count] = torch.tensor(curve)
 
 
 def _check_classes(labels: Tensor, num_classes: int) -> None:

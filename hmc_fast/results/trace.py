@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..arguments import whole_number
 from ..samplers.protocol import Info, Sampler
@@ -106,14 +105,14 @@ class Trace:
 
     # --- checkpoint ---
 
-    def tensors(self) -> dict[str, Tensor]:
-        return {f"trace.{name}": torch.from_numpy(getattr(self, name)) for name in TRACE_COLUMNS}
+    def rows(self, first: int, end: int) -> np.ndarray:
+        """Of some iterations all figures, float64 `(end - first, columns, C)`."""
+        return np.stack([getattr(self, name)[first:end] for name in TRACE_COLUMNS], axis=1)
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Fills the first rows from the `tensors()` of an interrupted run."""
-        for name in TRACE_COLUMNS:
-            saved = tensors[f"trace.{name}"].numpy()
-            getattr(self, name)[: len(saved)] = saved
+    def restore(self, rows: np.ndarray) -> None:
+        """Fills the first iterations from the `rows` of an interrupted run."""
+        for index, name in enumerate(TRACE_COLUMNS):
+            getattr(self, name)[: len(rows)] = rows[:, index]
 
 
 TRACE_COLUMNS = tuple(field.name for field in dataclasses.fields(Trace))

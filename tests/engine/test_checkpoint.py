@@ -5,12 +5,12 @@ import signal
 import numpy as np
 import pandas as pd
 import pytest
-from interruption import interrupt_at
 
 import hmc_fast
 from cases import RUNS, go
 from hmc_fast.engine import checkpoint
-from hmc_fast.engine.loop import Interrupted
+from hmc_fast.errors import Interrupted
+from interruption import interrupt_at
 
 
 @pytest.mark.parametrize("sampler", RUNS)
@@ -50,7 +50,8 @@ def test_resume_refuses_other_settings(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     go(out=tmp_path / "run")
-    path = tmp_path / "run" / "checkpoint" / checkpoint.STATE_FILE
-    path.write_bytes(path.read_bytes()[:50])
+    for name in (checkpoint.STATE_FILE, checkpoint.PREVIOUS_FILE):
+        path = tmp_path / "run" / "checkpoint" / name
+        path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(hmc_fast.UserError, match="is not a readable checkpoint"):
         go(out=tmp_path / "run", resume=True)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from interruption import interrupt_at
 
 import hmc_fast
 from hmc_fast.results.draw_precision import Spread, lost_coordinates, spacing
+from interruption import interrupt_at
 
 
 def draws(centre, sd, number=50, dim=3):

@@ -6,14 +6,16 @@ import torch
 
 import hmc_fast
 from hmc_fast.results.draw_store import DrawStore, parse_capacity
+from hmc_fast.results.row_files import RowFile, verified
 
 
 @pytest.mark.parametrize("capacity", [1, 3, 4, 10, 99, "48B", None])
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_any_capacity_stores_the_same_draws(capacity, on_disk, tmp_path):
     draws = torch.randn(10, 2, 4)
-    path = tmp_path / "draws.npy" if on_disk else None
-    store = DrawStore(10, 2, 4, capacity=capacity, path=path)
+    path = tmp_path / "draws.npy"
+    rows = RowFile(path, (10, 2, 4), np.float16) if on_disk else None
+    store = DrawStore(10, 2, 4, capacity=capacity, rows=rows)
     for draw in draws:
         store.push(draw)
         assert store.ring.shape[0] <= 10
@@ -35,14 +37,18 @@ def test_several_draws_at_once_are_those_one_by_one(capacity, numbers):
 
 def test_a_file_is_continued(tmp_path):
     draws = torch.randn(6, 1, 3)
-    first = DrawStore(6, 1, 3, capacity=4, path=tmp_path / "d.npy")
+    path, shape = tmp_path / "d.npy", (6, 1, 3)
+    first = DrawStore(*shape, capacity=4, rows=RowFile(path, shape, np.float16))
     for draw in draws[:3]:
         first.push(draw)
     assert np.array_equal(first.draws(), draws[:3].half().numpy()), "what was pushed, and no more"
-    second = DrawStore(6, 1, 3, capacity=2, path=tmp_path / "d.npy", count=3)
+    hasher = verified(path, first.rows.sync())
+    rows = RowFile(path, shape, np.float16, count=3, hasher=hasher)
+    second = DrawStore(*shape, capacity=2, rows=rows)
     for draw in draws[3:]:
         second.push(draw)
     assert np.array_equal(second.draws(), draws.half().numpy())
+    verified(path, second.rows.sync())
 
 
 def test_rounding_is_counted_and_clamped():

@@ -68,7 +68,9 @@ def test_a_checkpoint_continues_even_before_a_repeat(stop):
         whole.add(theta, moved=draw != 2)
         if draw < stop:
             broken.add(theta, moved=draw != 2)
-    resumed.restore({name: tensor.clone() for name, tensor in broken.tensors().items()})
+    broken.flush()
+    resumed.values.append(broken.values.read())
+    resumed.restore({name: tensor.clone() for name, tensor in broken.tensors().items()}, broken.curve(0))
     for draw in range(stop, DRAWS):
         resumed.add(thetas()[draw], moved=draw != 2)
     assert resumed.score() == whole.score()

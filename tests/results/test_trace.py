@@ -73,7 +73,8 @@ def test_some_iterations_of_a_trace():
 
 
 def test_an_interrupted_trace_goes_on_where_it_was():
-    saved = filled()[:2].tensors()
+    saved = filled().rows(0, 2)
+    assert saved.shape == (2, len(COLUMNS), 2)
     trace = Trace.empty(3, 2)
     trace.restore(saved)
     assert np.isnan(trace.step_size[2]).all()

@@ -7,7 +7,7 @@ import torch
 
 import hmc_fast
 from cases import classifier
-from hmc_fast.engine.forecast import LearnedWork, expected_gradients
+from hmc_fast.engine.expected_work import LearnedWork, expected_gradients
 from hmc_fast.results.trace import Plan
 
 
