@@ -6,6 +6,10 @@ uniform over the data, so N/B times a batch's sum is an unbiased estimate of the
 independently, because shared batches would correlate them.
 """
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +17,9 @@ from ..compute.random_streams import PERMUTATION
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
+from ..targets.base import Target
 
-__all__ = ["Minibatches", "permutation"]
+__all__ = ["Minibatches", "StreamedMinibatches", "minibatches", "permutation"]
 
 
 def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
@@ -28,9 +33,14 @@ def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: t
 class Minibatches:
     """Indices of minibatch `step` for every chain: a function of (seed, step), so checkpoints need not store them.
 
+    Attributes:
+        target: what evaluates them, if made by `minibatches`.
+
     Raises:
         UserError: a batch size that is not in 1..N.
     """
+
+    target: Target
 
     def __init__(self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device) -> None:
         if not 1 <= batch_size <= num_data:
@@ -63,3 +73,53 @@ class Minibatches:
             first.copy_(permutation(self.seed, epoch, self.num_chains, self.num_data, self.device))
         second.copy_(permutation(self.seed, epoch + 1, self.num_chains, self.num_data, self.device))
         self._epoch = epoch
+
+
+class StreamedMinibatches(Minibatches):
+    """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them to
+    the buffers of `target`, so that the step itself, which may be a recording, finds them there.
+
+    Attributes:
+        target: whose gradient on any rows `(C, B)` is that on the minibatch in its buffers.
+    """
+
+    def __init__(self, target: Target, batch_size: int, num_chains: int, seed: int) -> None:
+        super().__init__(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
+        self.target, self._data = target.on_minibatches(num_chains, batch_size), target
+        self._reader: Any = None
+        self._step = -1
+
+    def read(self, step: Tensor, out: Tensor) -> None:
+        """Nothing: the examples themselves are there."""
+
+    def advance(self, step: int) -> int:
+        """Returns 1: the examples in the buffers are those of `step` alone."""
+        if step != self._step:
+            if self._reader is None or step != self._step + 1:  # at the start of a run, perhaps a resumed one
+                if self._reader is not None:
+                    self._reader.close()
+                self._reader = self._data.reader(self._order(step), self.num_chains * self.batch_size)
+            self.target.write_minibatch(next(self._reader))
+            self._step = step
+        return 1
+
+    def _order(self, step: int) -> Iterator[np.ndarray]:
+        rows = torch.empty(self.num_chains, self.batch_size, dtype=torch.int64)
+        while True:
+            super().advance(step)
+            super().read(torch.tensor([step]), rows)
+            yield rows.flatten().numpy().copy()
+            step += 1
+
+
+def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> Minibatches:
+    """Minibatches of a target's data, with the target that evaluates them.
+
+    Raises:
+        UserError: a batch size that is not in 1..N.
+    """
+    if target.streamed:
+        return StreamedMinibatches(target, batch_size, num_chains, seed)
+    made = Minibatches(target.num_data, batch_size, num_chains, seed, target.device)
+    made.target = target
+    return made

@@ -4,20 +4,12 @@ import os
 import shutil
 from pathlib import Path
 
+from ..compute.device import human
 from ..errors import UserError
 from ..samplers.protocol import State, buffers
 from ..targets.base import Target
 
-__all__ = ["check_disk", "forecast", "human"]
-
-
-def human(count: float) -> str:
-    """Bytes in binary units: 1.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
+__all__ = ["check_disk", "forecast"]
 
 
 def forecast(

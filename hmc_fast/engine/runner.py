@@ -95,7 +95,9 @@ def run(
     plan = Plan(burn_in, draws, thin)
     target = target if device is None else target.to(resolve_device(device))
     target = target.with_kernels(kernels)
-    with ops.using(target.kernels):
+    if sampler.batch_size is None or sampler.has_metropolis_test:
+        target.refuse_changing_data()
+    with ops.using(target.kernels), target.reading():
         theta = target.initial(init, chains, seed)
         output = Output() if out is None else OutputFolder(Path(out))
         saved = output.read_checkpoint() if resume else None
@@ -128,7 +130,7 @@ def run(
                 draw_bytes=storage.draw_bytes(storage.dtype),
                 on_disk=out is not None,
             )
-            print(*reasons, memory, sep="\n", file=sys.stderr)
+            print(*target.notes(), *reasons, memory, sep="\n", file=sys.stderr)
         try:
             loop.run(progress=progress, profile=profile)
         except UserError as error:

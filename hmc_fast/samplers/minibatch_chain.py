@@ -22,7 +22,7 @@ from ..compute.random_streams import MOMENTUM, NOISE, check_seed
 from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep, Graph, whole
-from ..dynamics.minibatches import Minibatches
+from ..dynamics.minibatches import minibatches
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
@@ -110,7 +110,7 @@ class MinibatchChain:
         self.step_size = torch.zeros(1, dtype=torch.float64, device=device)
         self.steps = Clock(device)
         self._sampler, self._minibatched = sampler, sampler.batch_size is not None
-        self._minibatches = Minibatches(target.num_data, batch_size, num_chains, seed, device)
+        self._minibatches = minibatches(target, batch_size, num_chains, seed) if self._minibatched else None
         self._scratch = _Scratch(
             grad=torch.empty_like(theta),
             log_lik=theta.new_empty(num_chains, batch_size),
@@ -120,7 +120,8 @@ class MinibatchChain:
         self.set_coefficients()
         step = self._gradient_step(self._scratch.indices if self._minibatched else None, graph)
         self._repeats = Repeats()
-        self._steps = whole(target, partial(repeat, step, self._repeats), num_chains, batch_size)
+        computing = target if self._minibatches is None else self._minibatches.target
+        self._steps = whole(computing, partial(repeat, step, self._repeats), num_chains, batch_size)
 
     @property
     def grad(self) -> Tensor:
@@ -180,7 +181,7 @@ class MinibatchChain:
         end = self.steps.count + steps
         while self.steps.count < end:
             number = end - self.steps.count
-            if self._minibatched:
+            if self._minibatches is not None:
                 number = min(number, self._minibatches.advance(self.steps.count))
             self._repeats.set(number)
             self._steps()
@@ -189,15 +190,17 @@ class MinibatchChain:
     def _gradient_step(self, batch: Tensor | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on the rows `batch (C, B)`."""
         target, scratch, log_lik = self.target, self._scratch, self._scratch.log_lik
-        chain, sampler = held(self, target.device), self._sampler
-        if batch is not None and batch is not scratch.indices:  # used once: recording or compiling it is no use
+        chain, sampler, own = held(self, target.device), self._sampler, self._minibatches
+        if batch is scratch.indices and own is not None:
+            target = own.target
+        elif batch is not None:  # used once: recording or compiling it is no use
             target, log_lik = target.prepared(path="eager"), log_lik[:, : batch.shape[1]]
 
         def prepare() -> None:
             if sampler.schedule is not None:
                 chain.set_coefficients()
-            if batch is scratch.indices:
-                chain._minibatches.read(chain.steps.on_device, batch)
+            if batch is scratch.indices and own is not None:
+                own.read(chain.steps.on_device, batch)
 
         def gradient() -> None:
             target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)

@@ -11,7 +11,8 @@ import copy
 import hashlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -166,6 +167,38 @@ class Target(ABC):
         """Whether a gradient on `count` examples is compiled by itself, rather than within a larger function."""
         alone = self.device.type != "cpu" or not self.single_pass(num_chains, count)
         return self.path == "compiled" or (self.path == "loop" and alone)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether gradients read their examples from the host, so that nothing around them can be recorded."""
+        return False
+
+    def reading(self) -> AbstractContextManager[None]:
+        """What must be open during a run, for streamed data to be read ahead.
+
+        Raises:
+            UserError: the data changed after this target was made.
+        """
+        return nullcontext()
+
+    def reader(self, order: Iterator[Any], batch_size: int) -> Any:
+        """Streamed examples of the rows in `order`, `batch_size` at a time."""
+        raise NotImplementedError
+
+    def on_minibatches(self, num_chains: int, batch_size: int) -> "Self":
+        """This target with buffers for the minibatch of every chain in place of the data, which are streamed."""
+        raise NotImplementedError
+
+    def write_minibatch(self, batch: Any) -> None:
+        """Copies what a reader returned to these buffers."""
+        raise NotImplementedError
+
+    def notes(self) -> tuple[str, ...]:
+        """What to print about the data before a run."""
+        return ()
+
+    def refuse_changing_data(self) -> None:
+        """Raises UserError if the data change from one access to the next."""
 
     @property
     def nbytes(self) -> int:

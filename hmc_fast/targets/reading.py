@@ -1,0 +1,144 @@
+"""Batches of examples read ahead of their use, in a given order: by a thread, or by worker processes.
+
+Rows are given, not drawn, so what is read depends neither on the number of workers nor on how far they are ahead.
+"""
+
+import signal
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..compute.batches import Inputs, each
+from ..errors import UserError
+
+__all__ = ["Batch", "Failure", "Reader", "ReaderThread", "ReaderWorkers"]
+
+Batch = tuple[Inputs, Tensor]
+Rows = Sequence[int]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a worker returns instead of a batch: exceptions lose their type and place between processes."""
+
+    message: str
+
+
+class Reader(ABC):
+    """The batches of an order, one after the other. `close` may be called twice, and from any state."""
+
+    @abstractmethod
+    def __next__(self) -> Batch:
+        """Raises UserError if an example cannot be read, StopIteration at the end of the order."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __iter__(self) -> "Reader":
+        return self
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class ReaderThread(Reader):
+    """One thread: for arrays, whose rows are copied without Python's lock.
+
+    Args:
+        read: rows in, a batch out.
+        ahead: batches; 0 reads in the calling thread.
+        pin: to page-locked memory, from which a copy to a GPU does not wait.
+    """
+
+    def __init__(self, read: Callable[[Rows], Batch], order: Iterator[Rows], *, ahead: int, pin: bool) -> None:
+        self._read, self._order, self._pin = read, order, pin
+        self._waiting: deque[Future[Batch]] = deque()
+        self._thread = ThreadPoolExecutor(1, "hmc_fast reader") if ahead else None
+        for _ in range(ahead):
+            self._submit()
+
+    def __next__(self) -> Batch:
+        if self._thread is None:
+            return self._batch(next(self._order))
+        if not self._waiting:
+            raise StopIteration
+        batch = self._waiting.popleft()
+        self._submit()
+        return batch.result()
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _submit(self) -> None:
+        assert self._thread is not None
+        rows = next(self._order, None)
+        if rows is not None:
+            self._waiting.append(self._thread.submit(self._batch, rows))
+
+    def _batch(self, rows: Rows) -> Batch:
+        x, y = self._read(rows)
+        return (each(x, Tensor.pin_memory), y.pin_memory()) if self._pin else (x, y)
+
+
+class ReaderWorkers(Reader):
+    """Worker processes of torch's DataLoader.
+
+    Args:
+        examples: its `__getitems__` takes rows and returns a batch, or a `Failure`.
+        workers: at least 1. ahead: batches, of all workers together.
+    """
+
+    def __init__(
+        self, examples: "Dataset[Any]", order: Iterator[Rows], *, workers: int, ahead: int, pin: bool
+    ) -> None:
+        loader = DataLoader(
+            examples,
+            batch_sampler=order,  # type: ignore[arg-type]  # any iterable will do
+            num_workers=workers,
+            prefetch_factor=max(1, ahead // workers),
+            collate_fn=_unchanged,
+            pin_memory=pin,
+            worker_init_fn=_left_to_the_run,
+            generator=torch.Generator().manual_seed(0),  # else the workers' seed comes from the global one
+        )
+        self._batches: Any = iter(loader)
+
+    def __next__(self) -> Batch:
+        try:
+            batch = next(self._batches)
+        except RuntimeError as error:  # killed, or not started
+            reason = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process"
+            ) from error
+        if isinstance(batch, Failure):
+            raise UserError(batch.message)
+        x, y = batch
+        return x if isinstance(x, Tensor | dict) else tuple(x), y  # pinning makes tuples lists
+
+    def close(self) -> None:
+        batches, self._batches = self._batches, iter(())
+        if hasattr(batches, "_shutdown_workers"):  # what the iterator's own __del__ calls, whenever that would be
+            batches._shutdown_workers()
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _left_to_the_run(worker: int) -> None:
+    """Ctrl-C and a closed terminal reach all processes, but the run needs batches until its iteration is over."""
+    for name in ("SIGINT", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
