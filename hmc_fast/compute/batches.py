@@ -47,7 +47,7 @@ def chunks(x: Inputs, size: int) -> Iterator[Any]:
 
 
 def parts(x: Inputs, y: Tensor, size: int, indices: Tensor | None = None) -> Iterable[Part]:
-    """`size` examples at a time of X and y `(N, ...)`, or of each chain's rows `indices (C, B)`: `(C, size, ...)`."""
+    """`size` examples at a time of X and y `(N, ...)`, or of each chain's `indices (C, B)`: `(C, size, ...)`."""
     total = len(y) if indices is None else indices.shape[1]
     if total <= size:  # no generator, which torch.compile cannot trace in every version
         given = (x, y) if indices is None else (rows(x, indices), y[indices])

@@ -96,7 +96,7 @@ class GradientStep:
         self._captured: Captured | None = None
         if graph is False or target.device.type != "cuda":
             return
-        if target.streamed:  # the gradient waits for the host
+        if target.stream is not None:  # the gradient waits for the host
             prepared[:] = [
                 part if part is gradient else Captured(part, "an update", lambda: buffers, graph, pool)
                 for part in prepared

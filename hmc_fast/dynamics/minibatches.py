@@ -7,7 +7,6 @@ independently, because shared batches would correlate them.
 """
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
 from ..targets.base import Target
+from ..targets.reading import Reader
 
 __all__ = ["Minibatches", "StreamedMinibatches", "minibatches", "permutation"]
 
@@ -76,8 +76,8 @@ class Minibatches:
 
 
 class StreamedMinibatches(Minibatches):
-    """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them to
-    the buffers of `target`, so that the step itself, which may be a recording, finds them there.
+    """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them
+    to the buffers of `target`, so that the step itself, which may be a recording, finds them there.
 
     Attributes:
         target: whose gradient on any rows `(C, B)` is that on the minibatch in its buffers.
@@ -85,9 +85,10 @@ class StreamedMinibatches(Minibatches):
 
     def __init__(self, target: Target, batch_size: int, num_chains: int, seed: int) -> None:
         super().__init__(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
-        self.target, self._data = target.on_minibatches(num_chains, batch_size), target
-        self._reader: Any = None
-        self._step = -1
+        assert target.stream is not None
+        self.target, self._buffers = target.on_minibatches(num_chains, batch_size)
+        self._stream, self._step = target.stream, -2
+        self._reader: Reader | None = None
 
     def read(self, step: Tensor, out: Tensor) -> None:
         """Nothing: the examples themselves are there."""
@@ -98,8 +99,9 @@ class StreamedMinibatches(Minibatches):
             if self._reader is None or step != self._step + 1:  # at the start of a run, perhaps a resumed one
                 if self._reader is not None:
                     self._reader.close()
-                self._reader = self._data.reader(self._order(step), self.num_chains * self.batch_size)
-            self.target.write_minibatch(next(self._reader))
+                self._reader = self._stream.reader(self._order(step), self.num_chains * self.batch_size)
+            self._step = -2  # until the examples are there
+            self._stream.write(next(self._reader), self._buffers)
             self._step = step
         return 1
 
@@ -118,7 +120,7 @@ def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> 
     Raises:
         UserError: a batch size that is not in 1..N.
     """
-    if target.streamed:
+    if target.stream is not None:
         return StreamedMinibatches(target, batch_size, num_chains, seed)
     made = Minibatches(target.num_data, batch_size, num_chains, seed, target.device)
     made.target = target

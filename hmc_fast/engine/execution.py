@@ -93,7 +93,7 @@ def choose(
     if compile not in ("auto", True, False):
         raise UserError(f"compile {compile!r} is unknown: use 'auto', True or False")
     shared, given = count == target.num_data, target
-    if target.streamed and not shared:  # a step finds its minibatch in memory
+    if target.stream is not None and not shared:  # a step finds its minibatch in memory
         target = target.first_examples(min(target.num_data, num_chains * count))
     work = count_work(target, num_chains, count)
     seconds = gradients * work.seconds(target.device)

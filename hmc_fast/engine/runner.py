@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -95,9 +96,9 @@ def run(
     plan = Plan(burn_in, draws, thin)
     target = target if device is None else target.to(resolve_device(device))
     target = target.with_kernels(kernels)
-    if sampler.batch_size is None or sampler.has_metropolis_test:
-        target.refuse_changing_data()
-    with ops.using(target.kernels), target.reading():
+    if target.stream is not None and (sampler.batch_size is None or sampler.has_metropolis_test):
+        target.stream.refuse_changes()
+    with ops.using(target.kernels), nullcontext() if target.stream is None else target.stream.open():
         theta = target.initial(init, chains, seed)
         output = Output() if out is None else OutputFolder(Path(out))
         saved = output.read_checkpoint() if resume else None
@@ -121,6 +122,7 @@ def run(
             output.write_config(config)
         loop = _open(target, sampler, state, plan, storage, predictions, output, fingerprint, saved)
         if progress:
+            notes = () if target.stream is None else (target.stream.note,)
             memory = forecast(
                 target,
                 state,
@@ -130,7 +132,7 @@ def run(
                 draw_bytes=storage.draw_bytes(storage.dtype),
                 on_disk=out is not None,
             )
-            print(*target.notes(), *reasons, memory, sep="\n", file=sys.stderr)
+            print(*notes, *reasons, memory, sep="\n", file=sys.stderr)
         try:
             loop.run(progress=progress, profile=profile)
         except UserError as error:

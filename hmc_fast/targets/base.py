@@ -11,8 +11,7 @@ import copy
 import hashlib
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -31,6 +30,8 @@ from .likelihoods import Task
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .streaming import Stream
+
 __all__ = ["Target", "digest"]
 
 
@@ -47,6 +48,8 @@ class Target(ABC):
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
+        stream: of the data, or None if they are in memory. A gradient of streamed data waits for the host, so
+            nothing around it can be recorded.
         default_init: what "default" means to `initial`. default_draw_dtype: of stored
             draws; None: half precision where burn-in shows that it holds them.
     """
@@ -63,6 +66,7 @@ class Target(ABC):
     chain_batching: ChainBatching | None = None
     vmap_refusal: str | None = None
     micro_batch_size: int = sys.maxsize
+    stream: "Stream | None" = None
     default_init: str = "prior"
     default_draw_dtype: torch.dtype | None = None
 
@@ -168,37 +172,10 @@ class Target(ABC):
         alone = self.device.type != "cpu" or not self.single_pass(num_chains, count)
         return self.path == "compiled" or (self.path == "loop" and alone)
 
-    @property
-    def streamed(self) -> bool:
-        """Whether gradients read their examples from the host, so that nothing around them can be recorded."""
-        return False
-
-    def reading(self) -> AbstractContextManager[None]:
-        """What must be open during a run, for streamed data to be read ahead.
-
-        Raises:
-            UserError: the data changed after this target was made.
-        """
-        return nullcontext()
-
-    def reader(self, order: Iterator[Any], batch_size: int) -> Any:
-        """Streamed examples of the rows in `order`, `batch_size` at a time."""
-        raise NotImplementedError
-
-    def on_minibatches(self, num_chains: int, batch_size: int) -> "Self":
-        """This target with buffers for the minibatch of every chain in place of the data, which are streamed."""
-        raise NotImplementedError
-
-    def write_minibatch(self, batch: Any) -> None:
-        """Copies what a reader returned to these buffers."""
-        raise NotImplementedError
-
-    def notes(self) -> tuple[str, ...]:
-        """What to print about the data before a run."""
-        return ()
-
-    def refuse_changing_data(self) -> None:
-        """Raises UserError if the data change from one access to the next."""
+    def on_minibatches(self, num_chains: int, batch_size: int) -> "tuple[Self, list[Tensor]]":
+        """This target with buffers for the minibatch of every chain in place of its streamed data: whatever rows
+        `(C, B)` it is given, its gradient is that on the buffers. And the buffers, `(C, B, ...)`, y last."""
+        raise NotImplementedError(f"a {type(self).__name__} has no streamed data")
 
     @property
     def nbytes(self) -> int:

@@ -48,7 +48,8 @@ def as_tensor(values: Any, name: str, *, copy: bool = True) -> Tensor:
         raise UserError(f"{name} is no array ({error}): give examples of equal shape") from error
     if array.ndim == 0:
         raise UserError(
-            f"{name} is a {type(values).__name__}: give a tensor or array of numbers, with text and categories encoded"
+            f"{name} is a {type(values).__name__}: give a tensor or array of numbers, with text and categories "
+            "encoded"
         )
     check_kind(array, name)
     if array.dtype.kind == "u" and array.dtype.itemsize > 1:

@@ -1,8 +1,7 @@
 """The posterior of a torch model's parameters given data (see `base.py` for the interface)."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,6 @@ from .base import Target, digest
 from .examples import as_inputs, as_tensor
 from .flat_module import FlatModel
 from .probe import check_density, generators_kept
-from .reading import Batch, Reader, Rows
 from .sources import leaves
 from .streaming import Streaming, place
 from .validation import check_data, check_example, fitting_labels, vmap_refusal
@@ -40,8 +38,8 @@ class Posterior(Target):
     Args:
         model: any `nn.Module` that maps inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never modified.
         data: `(X, y)`, `X (N, ...)`, `y (N,)` (or what the likelihood takes): tensors, numpy arrays, data frames or
-            lists, or a torch Dataset of such pairs. They are copied, unless streamed. X may be a dict of such, which
-            the model takes as keyword arguments, or a tuple, as positional ones.
+            lists, or a torch Dataset of such pairs. They are copied, unless streamed. X may be a dict of such,
+            which the model takes as keyword arguments, or a tuple, as positional ones.
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
         prior: a prior from `hmc_fast.priors`, or `PerGroup` for one per parameter group.
@@ -172,7 +170,9 @@ class Posterior(Target):
         """The data, or each chain's rows `indices (C, B)` of them, `size` examples at a time."""
         if self.stream is not None:
             return self.stream.in_order(size) if indices is None else self.stream.chosen(indices, size)
-        return batches.columns(self.x, self.y, size) if self.holds_minibatch else batches.parts(self.x, self.y, size, indices)
+        if self.holds_minibatch:
+            return batches.columns(self.x, self.y, size)
+        return batches.parts(self.x, self.y, size, indices)
 
     def _log_prob(self, row: Tensor, x: Inputs, y: Tensor) -> Tensor:
         outputs = self.flat(row, x, channels_last=self._channels_last and torch.compiler.is_compiling())
@@ -224,41 +224,12 @@ class Posterior(Target):
             part.stream, (part.x, part.y) = None, self.stream.placed(self.stream.source.read(range(count)))
         return part
 
-    @property
-    def streamed(self) -> bool:
-        return self.stream is not None
-
-    def reading(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.stream is None else self.stream.open()
-
-    def notes(self) -> tuple[str, ...]:
-        return () if self.stream is None else (self.stream.note,)
-
-    def refuse_changing_data(self) -> None:
-        if self.stream is not None and self.stream.changes:
-            raise UserError(
-                f"{self.stream.source.name} gives other examples with every access, but this sampler needs the same "
-                "density for every gradient: take its random transforms (augmentation) out, or use a minibatch "
-                "sampler such as SGHMC"
-            )
-
-    def write_minibatch(self, batch: Batch) -> None:
-        """Copies X and y, `(C B, ...)` on the host, to the buffers of `on_minibatches`."""
-        buffers = (*(tensor for _, tensor in batches.named(self.x)), self.y)
-        for buffer, values in zip(buffers, leaves((batch[0], fitting_labels(self.likelihood, batch[1]))), strict=True):
-            buffer.copy_(values.view(buffer.shape), non_blocking=True)
-
-    def reader(self, order: Iterator[Rows], batch_size: int) -> Reader:
-        assert self.stream is not None
-        return self.stream.reader(order, batch_size)
-
-    def on_minibatches(self, num_chains: int, batch_size: int) -> "Self":
-        """This posterior with buffers for the minibatch of every chain, `(C, B, ...)`, in place of the data."""
+    def on_minibatches(self, num_chains: int, batch_size: int) -> "tuple[Self, list[Tensor]]":
         bound = copy.copy(self)
         bound.stream, bound.holds_minibatch = None, True
         bound.x = batches.each(self.x, lambda t: t.new_empty(num_chains, batch_size, *t.shape[1:]))
         bound.y = self.y.new_empty(num_chains, batch_size, *self.y.shape[1:])
-        return bound
+        return bound, leaves((bound.x, bound.y))
 
     def example_row(self) -> Tensor:
         return self.initial("model", 1, 0)
@@ -269,7 +240,7 @@ class Posterior(Target):
 
     def single_pass(self, num_chains: int, count: int) -> bool:
         one = self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
-        return one and not self.streamed
+        return one and self.stream is None
 
     @property
     def nbytes(self) -> int:

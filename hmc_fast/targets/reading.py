@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -21,7 +22,7 @@ from ..errors import UserError
 __all__ = ["Batch", "Failure", "Reader", "ReaderThread", "ReaderWorkers"]
 
 Batch = tuple[Inputs, Tensor]
-Rows = Sequence[int]
+Rows = Sequence[int] | np.ndarray
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class Source(ABC):
     def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
         """Reads ahead in this order. batch_bytes: of one batch."""
 
+    @abstractmethod
     def refuse_another_length(self) -> None:
         """Raises UserError if the number of examples is no longer N."""
 
@@ -101,6 +102,9 @@ class _Arrays(Source):
 
     def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
         return ReaderThread(self.read, iter(order), ahead=_ahead(batch_bytes), pin=pin)
+
+    def refuse_another_length(self) -> None:
+        """An array keeps its length."""
 
 
 def _in_place(values: Any, name: str) -> Any:

@@ -27,7 +27,7 @@ __all__ = ["Stream", "Streaming", "place"]
 Streaming = Literal["auto", True, False]
 
 _FIRST = 3  # examples kept, on which the model is tried
-_READ_BYTES, _READ_ROWS = 2**24, 2**16  # of one batch when all data are read once
+_READ_BYTES, _READ_ROWS = 2**22, 2**16  # of one batch when all data are read once
 _SHARE = 0.5  # of the free memory that data may take: the rest is for activations, draws and others
 
 
@@ -49,8 +49,8 @@ def place(
     changes = changes or not same(source.spots(), source.spots())
     if changes and streaming is False:
         raise UserError(
-            f"{source.name} gave another example the second time: a posterior is conditioned on fixed data, so take "
-            "its random transforms (augmentation) out"
+            f"{source.name} gave another example the second time: a posterior is conditioned on fixed data, so "
+            "take its random transforms (augmentation) out"
         )
     source.refuse_another_length()
     needed = _bytes(first, dtype)
@@ -112,7 +112,7 @@ class Stream:
                 known = y if extremes is None else torch.cat([extremes, y])
                 extremes = torch.stack([known.min(), known.max()])
                 for tensor, hash in zip(leaves((x, y)), hashes, strict=True):
-                    hash.update(self._converted(tensor).contiguous().numpy())
+                    hash.update(self._converted(tensor).contiguous().numpy().data)
         assert extremes is not None
         self.digests = ("changes",) if self.changes else tuple(hash.hexdigest()[:16] for hash in hashes)
         return extremes
@@ -129,8 +129,8 @@ class Stream:
         self.source.refuse_another_length()
         if not self.changes and not same(self._spots, self.source.spots()):
             raise UserError(
-                f"{self.source.name} changed after the posterior was made of it: leave streamed data as they are, or "
-                "make a new Posterior"
+                f"{self.source.name} changed after the posterior was made of it: leave streamed data as they are, "
+                "or make a new Posterior"
             )
         self._depth += 1
         try:
@@ -180,11 +180,24 @@ class Stream:
         x, y = batch
         return each(x, self._placed), self._placed(self.fit(y))
 
+    def write(self, batch: Batch, buffers: list[Tensor]) -> None:
+        """Copies to buffers on the device, of any shape that holds as many examples; y is the last."""
+        for buffer, values in zip(buffers, leaves((batch[0], self.fit(batch[1]))), strict=True):
+            buffer.copy_(values.view(buffer.shape), non_blocking=True)
+
+    def refuse_changes(self) -> None:
+        """Raises UserError if the data change from one access to the next."""
+        if self.changes:
+            raise UserError(
+                f"{self.source.name} gives other examples with every access, but this sampler needs one density: "
+                "take its random transforms (augmentation) out, or use a minibatch sampler such as SGHMC"
+            )
+
     def _converted(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.dtype) if tensor.is_floating_point() else tensor
 
     def _placed(self, tensor: Tensor) -> Tensor:
-        return self._converted(tensor).to(self.device, non_blocking=True)
+        return self._converted(tensor.to(self.device, non_blocking=True))
 
 
 def refuse_recording() -> None:

@@ -117,7 +117,9 @@ def check_example(
     try:
         outputs = outputs_of(rows(x, slice(1)))
         if isinstance(likelihood, Categorical):
-            _check_labels(y if labels is None else labels, outputs.shape[-1])  # first: on a GPU an out-of-range label kills the CUDA context
+            _check_labels(
+                y if labels is None else labels, outputs.shape[-1]
+            )  # first: on a GPU an out-of-range label kills the CUDA context
         value = likelihood.log_prob(outputs, y[:1])
     except (RuntimeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]

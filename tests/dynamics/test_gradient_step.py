@@ -58,6 +58,8 @@ class Target:
     device = FakeDevice()
     compiled = False
 
+    stream = None
+
     def single_pass(self, num_chains, count):
         return True
 

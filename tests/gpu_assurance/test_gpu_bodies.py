@@ -21,5 +21,7 @@ def test_what_runs_on_a_gpu_runs_on_its_stand_in():
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-3000:]
     assert " passed" in done.stdout
     skipped = [line for line in done.stdout.splitlines() if line.startswith("SKIPPED")]
-    without_a_library = [line for line in skipped if "could not import" in line]  # whole files, none of them a GPU's
+    without_a_library = [
+        line for line in skipped if "could not import" in line
+    ]  # whole files, none of them a GPU's
     assert skipped == without_a_library
