@@ -166,7 +166,7 @@ class _Examples(Source, Dataset[Any]):
         pairs = self._pairs(rows)
         try:
             x, y = default_collate(pairs)
-        except (RuntimeError, TypeError) as error:
+        except Exception as error:  # of many types, by what does not stack
             reason = str(error).split("\n")[0]
             raise UserError(
                 f"the Dataset's examples do not stack ({reason}){self._odd_one(rows, pairs)}: they must be "
@@ -213,7 +213,7 @@ class _Examples(Source, Dataset[Any]):
         for row, pair in zip(rows, pairs, strict=True):
             try:
                 default_collate([pairs[0], pair])
-            except (RuntimeError, TypeError):
+            except Exception:
                 return f", first example {row}"
         return ""
 
