@@ -22,6 +22,7 @@ from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
+from ..targets.reading import ended_workers_told
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .forecast import forecast
@@ -134,7 +135,8 @@ def run(
             )
             print(*notes, *reasons, memory, sep="\n", file=sys.stderr)
         try:
-            loop.run(progress=progress, profile=profile)
+            with ended_workers_told():
+                loop.run(progress=progress, profile=profile)
         except UserError as error:
             output.remove_start()
             if isinstance(error, Diverged):  # minibatches may have met an example only now

@@ -3,11 +3,13 @@
 Rows are given, not drawn, so what is read depends neither on the number of workers nor on how far they are ahead.
 """
 
+import itertools
 import signal
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +19,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..compute.batches import Inputs, each
+from ..compute.batches import rows as rows_of
 from ..errors import UserError
 
-__all__ = ["Batch", "Failure", "Reader", "ReaderThread", "ReaderWorkers"]
+__all__ = ["Batch", "Failure", "Reader", "ReaderThread", "ReaderWorkers", "ended_workers_told"]
 
 Batch = tuple[Inputs, Tensor]
 Rows = Sequence[int] | np.ndarray
@@ -97,17 +100,28 @@ class ReaderWorkers(Reader):
 
     Args:
         examples: its `__getitems__` takes rows and returns a batch, or a `Failure`.
-        workers: at least 1. ahead: batches, of all workers together.
+        workers: at least 1. ahead: of each worker, in messages.
+        together: batches per message. One of 128 small images costs .5 ms here and 1.3 ms in a worker, of eight
+            together .1 and .6 ms each (2 cores).
     """
 
     def __init__(
-        self, examples: "Dataset[Any]", order: Iterator[Rows], *, workers: int, ahead: int, pin: bool
+        self,
+        examples: "Dataset[Any]",
+        order: Iterator[Rows],
+        *,
+        workers: int,
+        ahead: int,
+        together: int,
+        pin: bool,
     ) -> None:
+        self._sizes: deque[int] = deque()
+        self._arrived: deque[Batch] = deque()
         loader = DataLoader(
             examples,
-            batch_sampler=order,  # type: ignore[arg-type]  # any iterable will do
+            batch_sampler=self._messages(order, together),
             num_workers=workers,
-            prefetch_factor=max(1, ahead // workers),
+            prefetch_factor=ahead,
             collate_fn=_unchanged,
             pin_memory=pin,
             worker_init_fn=_left_to_the_run,
@@ -116,13 +130,22 @@ class ReaderWorkers(Reader):
         self._batches: Any = iter(loader)
 
     def __next__(self) -> Batch:
-        try:
-            batch = next(self._batches)
-        except RuntimeError as error:  # killed, or not started
-            reason = str(error).strip().split("\n")[0]
-            raise UserError(
-                f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process"
-            ) from error
+        if not self._arrived:
+            x, y = self._message()
+            begin = 0
+            while begin < len(y):
+                end = begin + self._sizes.popleft()
+                self._arrived.append((rows_of(x, slice(begin, end)), y[begin:end]))
+                begin = end
+        return self._arrived.popleft()
+
+    def _messages(self, order: Iterator[Rows], together: int) -> Iterator[list[int]]:
+        while group := list(itertools.islice(order, together)):
+            self._sizes.extend(map(len, group))
+            yield [int(row) for rows in group for row in rows]
+
+    def _message(self) -> Batch:
+        batch = next(self._batches)
         if isinstance(batch, Failure):
             raise UserError(batch.message)
         x, y = batch
@@ -132,6 +155,20 @@ class ReaderWorkers(Reader):
         batches, self._batches = self._batches, iter(())
         if hasattr(batches, "_shutdown_workers"):  # what the iterator's own __del__ calls, whenever that would be
             batches._shutdown_workers()
+
+
+@contextmanager
+def ended_workers_told() -> Iterator[None]:
+    """Raises UserError when a worker was killed or did not start. Torch raises from a signal handler: anywhere."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process"
+        ) from error
 
 
 def _unchanged(batch: Any) -> Any:

@@ -18,6 +18,7 @@ __all__ = ["Source", "in_order", "leaves", "same", "source_of"]
 
 _SPOTS = 8  # examples read again: all of them unchanged by chance has probability 2^-8 if half of them flip
 _AHEAD, _AHEAD_BYTES = 8, 2**28  # batches read ahead, unless they are large
+_MESSAGE_BYTES = 2**22  # from a worker
 
 
 class Source(ABC):
@@ -178,8 +179,9 @@ class _Examples(Source, Dataset[Any]):
     def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
         if self._workers == 0:
             return ReaderThread(self.read, iter(order), ahead=0, pin=pin)
-        ahead = max(self._workers, _ahead(batch_bytes))
-        return ReaderWorkers(self, iter(order), workers=self._workers, ahead=ahead, pin=pin)
+        together = max(1, min(_AHEAD, _MESSAGE_BYTES // batch_bytes))
+        ahead = 2 if 2 * self._workers * together * batch_bytes <= _AHEAD_BYTES else 1
+        return ReaderWorkers(self, iter(order), workers=self._workers, ahead=ahead, together=together, pin=pin)
 
     def __getitems__(self, rows: list[int]) -> Batch | Failure:
         """In a worker."""
@@ -219,4 +221,4 @@ class _Examples(Source, Dataset[Any]):
 
 
 def _ahead(batch_bytes: int) -> int:
-    return max(1, min(_AHEAD, _AHEAD_BYTES // max(1, batch_bytes)))
+    return max(1, min(_AHEAD, _AHEAD_BYTES // batch_bytes))

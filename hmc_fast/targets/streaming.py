@@ -18,7 +18,7 @@ from ..compute.device import free_memory, human
 from ..compute.recording import Unrecordable, is_recording
 from ..errors import UserError
 from .examples import as_inputs, as_tensor
-from .reading import Batch, Reader, Rows
+from .reading import Batch, Reader, Rows, ended_workers_told
 from .sources import Source, in_order, leaves, same, source_of
 from .validation import check_data
 
@@ -95,6 +95,7 @@ class Stream:
         moved.fit, moved.digests = self.fit, self.digests
         return moved
 
+    @ended_workers_told()
     def survey(self) -> Tensor:
         """Reads all examples once, in bounded memory, to check them and for `digests`. Returns the smallest and the
         largest label.
@@ -134,7 +135,8 @@ class Stream:
             )
         self._depth += 1
         try:
-            yield
+            with ended_workers_told():
+                yield
         finally:
             self._depth -= 1
             if not self._depth:
@@ -232,6 +234,7 @@ def _copied(data: Any) -> Batch:
     return as_inputs(data[0], "X"), as_tensor(data[1], "y")
 
 
+@ended_workers_told()
 def _stacked(source: Source, first: Batch) -> Batch:
     """All examples of a Dataset."""
     x, y = (rows(first[0], slice(1)), first[1][:1])
