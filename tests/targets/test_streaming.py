@@ -75,6 +75,12 @@ def mapped(tmp_path):
 
 
 @pytest.fixture(autouse=True)
+def small_reads(monkeypatch):
+    """At construction, so that there are several."""
+    monkeypatch.setattr(streaming, "_READ_ROWS", 30)
+
+
+@pytest.fixture(autouse=True)
 def nothing_stays():
     before = torch.get_rng_state()
     yield
@@ -200,8 +206,9 @@ def test_what_fits_is_kept_and_what_does_not_is_streamed(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_a_file_is_never_read_whole(order, tmp_path):
+def test_a_file_is_never_read_whole(order, tmp_path, monkeypatch):
     """Its pages come and go; what is allocated are batches."""
+    monkeypatch.undo()
     count, width = (2**17, 256) if order == "C" else (2**15, 256)
     with open(tmp_path / "x", "wb") as file:
         file.truncate(4 * count * width)  # sparse: zeros that take no room
@@ -293,7 +300,7 @@ BAD = {
     "ragged": (lambda: Rows(lambda row, x: x[:3] if row == 50 else x), "do not stack .*, first example 50"),
     "no pair": (lambda: Rows(lambda row, x: x if row != 50 else None), "do not stack|must be"),
     "NaN": (lambda: Rows(lambda row, x: x / 0 if row == 41 else x), "X contains NaN or infinity in row 41"),
-    "a label": (lambda: (X, torch.where(torch.arange(N) == 70, 7, Y)), "labels must be integers in 0..2.*0..7"),
+    "a label": (lambda: (X, torch.where(torch.arange(N) == 10, 7, Y)), "labels must be integers in 0..2.*0..7"),
     "lengths": (lambda: (X[:9], Y), "X has 9 examples but y has 80"),
     "empty": (lambda: (X[:0], Y[:0]), "must contain at least one example"),
     "text": (lambda: (np.array([["a"]] * N), Y), "X holds <U1.*encoded"),
@@ -326,7 +333,8 @@ def test_failures_in_workers_reach_the_user(spoil, message, name, tmp_path, monk
         draws(target, name)
         (tmp_path / FAILING).touch()
         with pytest.raises(hmc_fast.UserError, match=message):
-            draws(target, name, draws=40)
+            draws(target, name, draws=40, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a run that failed leaves nothing"
     (tmp_path / FAILING).unlink()
     assert torch.equal(draws(target, name), draws(posterior(), name))
 
