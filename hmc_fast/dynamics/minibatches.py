@@ -96,9 +96,9 @@ class StreamedMinibatches(Minibatches):
     def advance(self, step: int) -> int:
         """Returns 1: the examples in the buffers are those of `step` alone."""
         if step != self._step:
-            if self._reader is None or step != self._step + 1:  # at the start of a run, perhaps a resumed one
-                if self._reader is not None:
-                    self._reader.close()
+            if self._reader is not None and step != self._step + 1:
+                self._reader.close()
+            if self._reader is None or self._reader.closed:  # at the start of a run, perhaps a resumed one
                 self._reader = self._stream.reader(self._order(step), self.num_chains * self.batch_size)
             self._step = -2  # until the examples are there
             self._stream.write(next(self._reader), self._buffers)

@@ -38,6 +38,8 @@ class Failure:
 class Reader(ABC):
     """The batches of an order, one after the other. `close` may be called twice, and from any state."""
 
+    closed = False
+
     @abstractmethod
     def __next__(self) -> Batch:
         """Raises UserError if an example cannot be read, StopIteration at the end of the order."""
@@ -81,6 +83,7 @@ class ReaderThread(Reader):
         return batch.result()
 
     def close(self) -> None:
+        self.closed = True
         if self._thread is not None:
             self._thread.shutdown(cancel_futures=True)
 
@@ -152,6 +155,7 @@ class ReaderWorkers(Reader):
         return x if isinstance(x, Tensor | dict) else tuple(x), y  # pinning makes tuples lists
 
     def close(self) -> None:
+        self.closed = True
         batches, self._batches = self._batches, iter(())
         if hasattr(batches, "_shutdown_workers"):  # what the iterator's own __del__ calls, whenever that would be
             batches._shutdown_workers()

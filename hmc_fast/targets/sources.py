@@ -89,6 +89,8 @@ class _Arrays(Source):
 
     def __init__(self, x: Any, y: Any) -> None:
         self._x, self._y = _in_place(x, "X"), _in_place(y, "y")
+        if any(values.ndim == 0 for _, values in (*_named(self._x), ("y", self._y))):
+            raise UserError("the data are single numbers: X and y must contain one row per example")
         self.num_data = len(self._y)
         for name, values in _named(self._x):
             if len(values) != self.num_data:
@@ -116,9 +118,9 @@ def _in_place(values: Any, name: str) -> Any:
         return {str(key): leaf for key, leaf in leaves.items()} if isinstance(values, dict) else (*leaves.values(),)
     if isinstance(values, Tensor):
         values = values.detach()
-        known = values.device.type == "cpu" and values.dtype != torch.bfloat16
+        known = values.device.type == "cpu" and values.dtype != torch.bfloat16 and values.layout is torch.strided
         return values.numpy() if known else values
-    if isinstance(values, np.ndarray):
+    if isinstance(values, np.ndarray) and values.ndim:
         check_kind(values, name)
         return values
     return as_tensor(values, name).numpy()

@@ -4,6 +4,7 @@ Whatever is streamed is read in an order that is known beforehand: rows 0..N-1 f
 minibatches the permutations that follow from the seed. So it is read ahead, and the draws are those in memory.
 """
 
+import copy
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -91,8 +92,8 @@ class Stream:
         self._readers: WeakSet[Reader] = WeakSet()
 
     def to(self, device: torch.device) -> "Stream":
-        moved = Stream(self.source, device, self.dtype, self.note, changes=self.changes)
-        moved.fit, moved.digests = self.fit, self.digests
+        moved = copy.copy(self)
+        moved.device, moved._depth, moved._in_order, moved._readers = device, 0, {}, WeakSet()
         return moved
 
     @ended_workers_told()
@@ -110,7 +111,7 @@ class Stream:
             for part, (x, y) in zip(in_order(self.num_data, size), reader, strict=True):
                 check_data(x, y, first_row=part.start)
                 y = self.fit(y)
-                known = y if extremes is None else torch.cat([extremes, y])
+                known = y.flatten() if extremes is None else torch.cat([extremes, y.flatten()])
                 extremes = torch.stack([known.min(), known.max()])
                 for tensor, hash in zip(leaves((x, y)), hashes, strict=True):
                     hash.update(self._converted(tensor).contiguous().numpy().data)
@@ -223,7 +224,7 @@ def _bytes(batch: Batch, dtype: torch.dtype) -> int:
 
 def _shortage(needed: int, device: torch.device) -> str | None:
     """Why data of `needed` bytes are not kept in memory, or None. On their way to a GPU they pass the host's."""
-    for place in {device, torch.device("cpu")}:
+    for place in dict.fromkeys((device, torch.device("cpu"))):
         free = free_memory(place)
         if needed > _SHARE * free:
             return f"more than half of the {human(free)} free on {place}"

@@ -1,5 +1,7 @@
 """Minibatches: whole epochs, unbiased gradients, a function of the step alone, uniform positions."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -59,8 +61,8 @@ def test_streamed_batches_are_those_of_the_step():
     x, y = data(20)
     target = hmc_fast.Posterior(network(), (x, y), stream=True)
     streamed, known = minibatches(target, 6, 2, 3), Minibatches(20, 6, 2, 3, CPU)
-    with target.stream.open():
-        for step in (0, 1, 2, 2, 9, 10, 4):
+    for step in (0, 1, 2, 2, 9, 10, 4, 5, 6):
+        with target.stream.open() if step > 4 else contextlib.nullcontext():  # which ends what is read ahead
             assert streamed.advance(step) == 1
             chosen = rows(known, step)
             assert torch.equal(streamed.target.x, x[chosen])

@@ -188,6 +188,31 @@ def test_predictions_and_choices_need_no_data_in_memory(capsys):
     assert "gradient: vmap traced" in said, "a minibatch step is recorded as in memory"
 
 
+def test_passes_that_break_off_begin_again():
+    """An order that is left in the midst is not continued by the next pass."""
+    target = posterior(stream=True)
+    with target.stream.open():
+        for _ in range(2):
+            passes = target.stream.in_order(30)
+            assert torch.equal(next(passes)[1], X[:30])
+            assert torch.equal(next(passes)[1], X[30:60])
+            passes.close()
+            assert [part.start for part, x, _ in target.stream.in_order(30) if torch.equal(x, X[part])] == [
+                0,
+                30,
+                60,
+            ]
+    assert target.to("cpu").stream is target.stream
+
+
+def test_labels_of_any_shape():
+    def far(outputs, y):
+        return -(outputs[:, :2] - y).square().sum(1)
+
+    made = (hmc_fast.Posterior(network(), (X, X[:, :2]), far, stream=s, micro_batch_size=30) for s in (True, False))
+    assert torch.equal(*map(draws, made))
+
+
 # --- in memory or not ---
 
 
@@ -302,6 +327,7 @@ BAD = {
     "NaN": (lambda: Rows(lambda row, x: x / 0 if row == 41 else x), "X contains NaN or infinity in row 41"),
     "a label": (lambda: (X, torch.where(torch.arange(N) == 10, 7, Y)), "labels must be integers in 0..2.*0..7"),
     "lengths": (lambda: (X[:9], Y), "X has 9 examples but y has 80"),
+    "numbers": (lambda: (torch.tensor(1.0), torch.tensor(2.0)), "one row per example"),
     "empty": (lambda: (X[:0], Y[:0]), "must contain at least one example"),
     "text": (lambda: (np.array([["a"]] * N), Y), "X holds <U1.*encoded"),
 }
