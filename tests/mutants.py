@@ -311,7 +311,7 @@ mutate(
 )
 mutate(
     "hmc_fast/targets/streaming.py",
-    f"{STREAMING} -k 'failures or resumed or passes'",
+    f"{STREAMING} -k 'failures or resumed or passes or ends_before'",
     ("                    reader.close()\n", "                    pass\n"),
     ("            with ended_workers_told():\n", "            if True:\n"),
     ("reader = self._in_order.pop(size, None)", "reader = self._in_order.get(size)"),

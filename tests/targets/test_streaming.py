@@ -80,13 +80,17 @@ def small_reads(monkeypatch):
     monkeypatch.setattr(streaming, "_READ_ROWS", 30)
 
 
+def readers():
+    """Processes and threads."""
+    return [*multiprocessing.active_children(), *(t for t in threading.enumerate() if "reader" in t.name)]
+
+
 @pytest.fixture(autouse=True)
 def nothing_stays():
     before = torch.get_rng_state()
     yield
     gc.collect()  # of states that were stepped by hand, outside a run
-    assert not multiprocessing.active_children(), "workers were left behind"
-    assert not [thread for thread in threading.enumerate() if "reader" in thread.name], "a thread was left behind"
+    assert not readers(), "left behind"
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -166,13 +170,13 @@ def test_a_resumed_run_continues_in_its_order(name, tmp_path, monkeypatch):
     assert torch.equal(draws(target, name, out=tmp_path / "run", resume=True), whole)
 
 
-def test_a_run_in_memory_goes_on_streamed(tmp_path, monkeypatch):
-    """The data are known by their values, wherever they are."""
+def test_a_run_in_memory_goes_on_streamed(mapped, tmp_path, monkeypatch):
+    """The data are known by their values, wherever they are and in whatever type."""
     with monkeypatch.context() as patch:
         interrupt_at(patch, 3)
         with pytest.raises(Interrupted):
             draws(posterior(), out=tmp_path / "run")
-    resumed = draws(posterior(stream=True), out=tmp_path / "run", resume=True)
+    resumed = draws(posterior((mapped, Y), stream=True), out=tmp_path / "run", resume=True)
     assert torch.equal(resumed, draws(posterior()))
     with pytest.raises(hmc_fast.UserError, match="data"):
         draws(posterior((X + 1, Y), stream=True), out=tmp_path / "run", resume=True)
@@ -271,10 +275,10 @@ def test_augmentation_is_refused_by_full_batch_samplers_and_told_to_the_others(c
 
 
 def test_a_rare_augmentation_is_noticed():
-    """One that changes every other example."""
+    """One that changes every other example, and not the first ones."""
 
     def sometimes(row, x):
-        return x * (1 if torch.rand(()) < 0.5 else -1)
+        return x * (1 if row < 5 or torch.rand(()) < 0.5 else -1)
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -365,6 +369,28 @@ def test_failures_in_workers_reach_the_user(spoil, message, name, tmp_path, monk
     assert torch.equal(draws(target, name), draws(posterior(), name))
 
 
+@pytest.mark.parametrize("name", ["sghmc", "hmc"])
+@pytest.mark.parametrize("data", [None, Rows()])
+def test_what_reads_ends_with_a_run_whose_state_is_kept(data, name):
+    target, sampler = posterior(data, stream=True, num_workers=2), SAMPLERS[name]()
+    with target.stream.open():
+        state = sampler.init(target, target.initial("prior", 2, 0), seed=0)
+        sampler.step(state)
+        assert readers()
+    assert not readers()
+    sampler.step(state)  # begins again
+    del state
+
+
+def test_a_worker_that_ends_before_the_first_iteration_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target = posterior(Rows(ends), stream=True, num_workers=2)
+    (tmp_path / FAILING).touch()
+    monkeypatch.setattr(target.stream.source, "spots", lambda: target.stream._spots)  # of this process
+    with pytest.raises(hmc_fast.UserError, match="a worker that reads"):
+        draws(target, "hmc")
+
+
 SCRIPT = """
     import sys, torch, hmc_fast, multiprocessing
     from torch.utils.data import Dataset
@@ -373,15 +399,15 @@ SCRIPT = """
             return 60
         def __getitem__(self, row):
             return torch.full((3,), float(row)), row % 2
-    class Telling(hmc_fast.SGHMC):
+    class Telling(hmc_fast.HMC):
         def step(self, state, batch=None, *, warming_up=False):
             done = super().step(state, warming_up=warming_up)
-            if state.steps.count == 18:
+            if state.iteration.count == 1:
                 print(*[child.pid for child in multiprocessing.active_children()], flush=True)
             return done
-    target = hmc_fast.Posterior(torch.nn.Linear(3, 2), Rows(), stream=True, num_workers=2)
-    hmc_fast.run(target, Telling(1e-3, friction=10.0, batch_size=10), chains=1, burn_in=0, draws=10**6,
-                 out=sys.argv[1], progress=False)
+    target = hmc_fast.Posterior(torch.nn.Linear(3, 2), Rows(), stream=True, num_workers=2, micro_batch_size=10)
+    sampler = Telling(1e-4, num_leapfrog=200)  # an iteration needs far more batches than are read ahead
+    hmc_fast.run(target, sampler, chains=1, burn_in=0, draws=10**6, out=sys.argv[1], progress=False)
 """
 
 
