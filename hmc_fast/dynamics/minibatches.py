@@ -75,7 +75,7 @@ class Minibatches:
         self._epoch = epoch
 
 
-class StreamedMinibatches(Minibatches):
+class StreamedMinibatches:
     """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them
     to the buffers of `target`, so that the step itself, which may be a recording, finds them there.
 
@@ -84,10 +84,10 @@ class StreamedMinibatches(Minibatches):
     """
 
     def __init__(self, target: Target, batch_size: int, num_chains: int, seed: int) -> None:
-        super().__init__(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
         assert target.stream is not None
+        self._known = Minibatches(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
         self.target, self._buffers = target.on_minibatches(num_chains, batch_size)
-        self._stream, self._step = target.stream, -2
+        self._stream, self._size, self._step = target.stream, num_chains * batch_size, -2
         self._reader: Reader | None = None
 
     def read(self, step: Tensor, out: Tensor) -> None:
@@ -99,22 +99,24 @@ class StreamedMinibatches(Minibatches):
             if self._reader is not None and step != self._step + 1:
                 self._reader.close()
             if self._reader is None or self._reader.closed:  # at the start of a run, perhaps a resumed one
-                self._reader = self._stream.reader(self._order(step), self.num_chains * self.batch_size)
+                self._reader = self._stream.reader(_order(self._known, step), self._size)
             self._step = -2  # until the examples are there
             self._stream.write(next(self._reader), self._buffers)
             self._step = step
         return 1
 
-    def _order(self, step: int) -> Iterator[np.ndarray]:
-        rows = torch.empty(self.num_chains, self.batch_size, dtype=torch.int64)
-        while True:
-            super().advance(step)
-            super().read(torch.tensor([step]), rows)
-            yield rows.flatten().numpy().copy()
-            step += 1
+
+def _order(batches: Minibatches, step: int) -> Iterator[np.ndarray]:
+    """Rows `(C B,)` of this and all later steps."""
+    rows = torch.empty(batches.num_chains, batches.batch_size, dtype=torch.int64)
+    while True:
+        batches.advance(step)
+        batches.read(torch.tensor([step]), rows)
+        yield rows.flatten().numpy().copy()
+        step += 1
 
 
-def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> Minibatches:
+def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> Minibatches | StreamedMinibatches:
     """Minibatches of a target's data, with the target that evaluates them.
 
     Raises:

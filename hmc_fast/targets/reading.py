@@ -5,6 +5,7 @@ Rows are given, not drawn, so what is read depends neither on the number of work
 
 import itertools
 import signal
+import weakref
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -122,7 +123,7 @@ class ReaderWorkers(Reader):
         self._arrived: deque[Batch] = deque()
         loader = DataLoader(
             examples,
-            batch_sampler=self._messages(order, together),
+            batch_sampler=_messages(order, together, self._sizes),
             num_workers=workers,
             prefetch_factor=ahead,
             collate_fn=_unchanged,
@@ -131,6 +132,9 @@ class ReaderWorkers(Reader):
             generator=torch.Generator().manual_seed(0),  # else the workers' seed comes from the global one
         )
         self._batches: Any = iter(loader)
+        # Collected within a cycle of references, whose queues close first, the iterator would wait 5 s for each
+        # worker. So it is kept alive until this reader is gone, to which it must not refer.
+        self._finalizer = weakref.finalize(self, _shut_down, self._batches)
 
     def __next__(self) -> Batch:
         if not self._arrived:
@@ -142,11 +146,6 @@ class ReaderWorkers(Reader):
                 begin = end
         return self._arrived.popleft()
 
-    def _messages(self, order: Iterator[Rows], together: int) -> Iterator[list[int]]:
-        while group := list(itertools.islice(order, together)):
-            self._sizes.extend(map(len, group))
-            yield [int(row) for rows in group for row in rows]
-
     def _message(self) -> Batch:
         batch = next(self._batches)
         if isinstance(batch, Failure):
@@ -155,10 +154,8 @@ class ReaderWorkers(Reader):
         return x if isinstance(x, Tensor | dict) else tuple(x), y  # pinning makes tuples lists
 
     def close(self) -> None:
-        self.closed = True
-        batches, self._batches = self._batches, iter(())
-        if hasattr(batches, "_shutdown_workers"):  # what the iterator's own __del__ calls, whenever that would be
-            batches._shutdown_workers()
+        self.closed, self._batches = True, iter(())
+        self._finalizer()
 
 
 @contextmanager
@@ -173,6 +170,18 @@ def ended_workers_told() -> Iterator[None]:
         raise UserError(
             f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process"
         ) from error
+
+
+def _messages(order: Iterator[Rows], together: int, sizes: deque[int]) -> Iterator[list[int]]:
+    """Rows of several batches at once, whose sizes are noted."""
+    while group := list(itertools.islice(order, together)):
+        sizes.extend(map(len, group))
+        yield [int(row) for rows in group for row in rows]
+
+
+def _shut_down(batches: Any) -> None:
+    """What the iterator's own `__del__` calls."""
+    batches._shutdown_workers()
 
 
 def _unchanged(batch: Any) -> Any:

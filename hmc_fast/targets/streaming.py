@@ -141,9 +141,9 @@ class Stream:
         finally:
             self._depth -= 1
             if not self._depth:
-                self._in_order.clear()
                 for reader in list(self._readers):
                     reader.close()
+                self._in_order.clear()
 
     def reader(self, order: Iterable[Rows], size: int) -> Reader:
         """Batches of `size` rows in this order, on the host."""

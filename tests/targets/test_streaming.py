@@ -406,7 +406,7 @@ SCRIPT = """
                 print(*[child.pid for child in multiprocessing.active_children()], flush=True)
             return done
     target = hmc_fast.Posterior(torch.nn.Linear(3, 2), Rows(), stream=True, num_workers=2, micro_batch_size=10)
-    sampler = Telling(1e-4, num_leapfrog=200)  # an iteration needs far more batches than are read ahead
+    sampler = Telling(1e-4, num_leapfrog=40)  # an iteration needs far more batches than are read ahead
     hmc_fast.run(target, sampler, chains=1, burn_in=0, draws=10**6, out=sys.argv[1], progress=False)
 """
 
