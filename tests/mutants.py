@@ -337,6 +337,17 @@ mutate(
     ("torch.remainder(step * self.batch_size, self.num_data)", "torch.remainder(step, self.num_data)"),
 )
 mutate(
+    "hmc_fast/dynamics/minibatches.py",
+    "dynamics/test_minibatches.py -k streamed",
+    ("if self._reader is not None and step != self._step + 1:", "if False:"),
+    ("if self._reader is None or self._reader.closed:", "if self._reader is None:"),
+)
+mutate(
+    "hmc_fast/dynamics/gradient_step.py",
+    "dynamics/test_gradient_step.py",
+    ("        if target.stream is not None:  # the", "        if False:  # the"),
+)
+mutate(
     "hmc_fast/dynamics/schedules.py",
     "dynamics/test_schedules.py",
     ("torch.cos(0.5 * math.pi *", "torch.cos(math.pi *"),
@@ -361,6 +372,59 @@ mutate(
     ("safe > divergence_threshold", "safe == torch.inf"),
     ("accepted | (untested & finite)", "accepted | untested"),
     ("(new_log_lik.double() - log_lik.double()).sum(1)", "(new_log_lik.sum(1) - log_lik.sum(1)).double()"),
+)
+
+# --- streamed data -----------------------------------------------------------------------------------------
+
+STREAMING = "targets/test_streaming.py"
+mutate(
+    "hmc_fast/targets/streaming.py",
+    f"{STREAMING} -k 'kept or mistakes or changed or rare or goes_on'",
+    ("if needed > _SHARE * free:", "if needed >= _SHARE * free:"),
+    ("check_data(x, y, first_row=part.start)", "check_data(x, y)"),
+    (
+        "known = y.flatten() if extremes is None else torch.cat([extremes, y.flatten()])",
+        "known = y.flatten()",
+    ),
+    ("if not self.changes and not same(self._spots", "if False and not same(self._spots"),
+    ("changes = changes or not same(source.spots(), source.spots())\n", "\n"),
+    ("hash.update(self._converted(tensor)", "hash.update(tensor"),
+)
+mutate(
+    "hmc_fast/targets/streaming.py",
+    f"{STREAMING} -k 'failures or resumed or passes or ends_before'",
+    ("                    reader.close()\n", "                    pass\n"),
+    ("            with ended_workers_told():\n", "            if True:\n"),
+    ("reader = self._in_order.pop(size, None)", "reader = self._in_order.get(size)"),
+)
+mutate(
+    "hmc_fast/targets/reading.py",
+    f"{STREAMING} -k 'ctrl_c or number_of_workers'",
+    ("signal.signal(getattr(signal, name), signal.SIG_IGN)", "pass"),
+    ("generator=torch.Generator().manual_seed(0),  #", "#"),
+    ("                begin = end\n", "                begin = len(y)\n"),
+)
+mutate(
+    "hmc_fast/targets/reading.py",
+    f"{STREAMING} -k 'kept or resumed'",
+    ("            self._thread.shutdown(cancel_futures=True)", "            pass"),
+    (
+        "        self.closed, self._batches = True, iter(())\n        self._finalizer()\n",
+        "        self.closed = True\n",
+    ),
+)
+mutate(
+    "hmc_fast/targets/sources.py",
+    f"{STREAMING} -k 'whole or changed or mistakes or rare'",
+    ("plain = array.flags.c_contiguous and", "plain = True or array.flags.c_contiguous and"),
+    ("        if found != self.num_data:", "        if found > self.num_data:"),
+    ("default_collate([pairs[0], pair])", "default_collate([pair, pair])"),
+    ("_SPOTS = 8", "_SPOTS = 2"),
+)
+mutate(
+    "hmc_fast/compute/batches.py",
+    f"{STREAMING} -k recorded",
+    ("lambda t: t[:, part].contiguous()", "lambda t: t.contiguous()"),
 )
 
 # --- adaptation --------------------------------------------------------------------------------------------

@@ -429,7 +429,7 @@ REFUSALS = {
     "three tensors": (lambda: posterior(data=(VECTORS, LABELS, LABELS)), "data is 3 things"),
     "a DataLoader": (lambda: posterior(data=DataLoader(TensorDataset(VECTORS, LABELS))), "loader.dataset"),
     "a stream": (lambda: posterior(data=Stream()), "IterableDataset"),
-    "augmentation": (lambda: posterior(data=Pairs(VECTORS, LABELS, noise=True)), "augmentation"),
+    "augmentation": (lambda: run(target=posterior(data=Pairs(VECTORS, LABELS, noise=True))), "augmentation"),
     "a Dataset of triples": (lambda: posterior(data=Pairs(VECTORS, LABELS, LABELS)), r"must be pairs \(x, y\)"),
     "an empty Dataset": (lambda: posterior(data=Pairs(VECTORS[:0], LABELS[:0])), "Dataset is empty"),
     "ragged lists": (lambda: posterior(data=([[1.0], [1.0, 2.0]], [0, 1])), "X is no array"),

@@ -9,7 +9,7 @@ The gradient is one flat tensor, because the views of a row come from `torch.spl
 concatenation.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from . import batches
-from .batches import Inputs
+from .batches import Inputs, Part
 from .compilation import compile_function
 from .precision import Precision, arithmetic
 
@@ -67,62 +67,44 @@ class GradientPass:
     def __call__(
         self,
         theta: Tensor,
-        x: Inputs,
-        y: Tensor,
+        parts: Iterable[Part],
         grad: Tensor,
         log_lik: Tensor,
-        indices: Tensor | None = None,
         *,
-        num_data: int | None = None,
+        shared: bool = True,
+        scale: float = 1.0,
         compiled: bool = False,
     ) -> None:
-        """Overwrites `grad (C, D)` with the gradient on the full data `x, y (N, ...)`, or with N/B times the
-        gradient on each chain's rows `indices (C, B)`, and `log_lik (C, N or B)` with the unscaled values.
+        """Overwrites `grad (C, D)` with `scale` times the gradient of the sum over all examples of `parts`, and
+        `log_lik (C, B)` with their unscaled values.
 
-        num_data: N, where x and y are only a batch of the data.
+        shared: all chains use the same examples, `(B, ...)`; else each its own, `(C, B, ...)`.
         compiled: through `torch.compile`, one function per shape. An incomplete last micro-batch is too rare to be
         worth its own compilation and stays eager.
         """
-        count = len(y) if indices is None else indices.shape[1]
+        count = log_lik.shape[1]
         size = min(count, self.micro_batch_size)
         traced = torch.compiler.is_compiling()  # as part of a larger function, in float32: no precision flag to set
         with nullcontext() if traced else arithmetic(self.precision, theta.device):
-            for start in range(0, count, size):
-                micro_y, micro_log_lik, chosen = y, log_lik, indices
-                micro_x: Any = x
-                if size < count:
-                    part = slice(start, min(start + size, count))
-                    micro_log_lik = log_lik[:, part]
-                    if indices is None:
-                        micro_x, micro_y = batches.rows(x, part), y[part]
-                    else:
-                        chosen = indices[:, part]
-                if chosen is not None:
-                    micro_x, micro_y = batches.rows(x, chosen), y[chosen]  # (C, B, ...)
-                how = _Pass(
-                    batched=self.chain_batching == "vmap",
-                    shared=indices is None,
-                    scale=(num_data or len(y)) / count,
-                    accumulate=start > 0,
-                )
+            for part, x, y in parts:
+                how = _Pass(self.chain_batching == "vmap", shared, scale, accumulate=part.start > 0)
                 run = self._traced if traced else self._eager
-                if compiled and not traced and start + size <= count:
+                if compiled and not traced and part.stop - part.start == size:
                     run = self._specialised
-                self._chains(run, how, theta, micro_x, micro_y, grad, micro_log_lik)
+                self._chains(run, how, theta, x, y, grad, log_lik[:, part] if size < count else log_lik)
 
-    def log_likelihood(self, theta: Tensor, x: Inputs, y: Tensor, log_lik: Tensor) -> None:
+    def log_likelihood(self, theta: Tensor, parts: Iterable[Part], log_lik: Tensor) -> None:
         """Writes each example's value, `(C, N)`, in full precision and without a gradient."""
         function = self.log_prob
         if self.chain_batching == "vmap":
             function = _over_chains(function, shared=True)
         with torch.no_grad(), arithmetic("fp32", theta.device):
-            for start in range(0, len(y), self.micro_batch_size):
-                part = slice(start, start + self.micro_batch_size)
+            for part, x, y in parts:
                 if self.chain_batching == "vmap":
-                    log_lik[:, part] = function(theta, batches.rows(x, part), y[part])
+                    log_lik[:, part] = function(theta, x, y)
                 else:
                     for chain, row in enumerate(theta):
-                        log_lik[chain, part] = function(row, batches.rows(x, part), y[part])
+                        log_lik[chain, part] = function(row, x, y)
 
     def functional(self, *, batched: bool, shared: bool, scale: float) -> Callable[..., tuple[Tensor, Tensor]]:
         """`(theta, x, y) -> (gradient, values)` without autograd's tape, so that it can be traced as one graph."""

@@ -94,9 +94,15 @@ class GradientStep:
 
         self._run = run
         self._captured: Captured | None = None
-        if (
-            graph is not False and target.device.type == "cuda"
-        ):  # not of a method: no cycle keeps the graph in memory
+        if graph is False or target.device.type != "cuda":
+            return
+        # Of no method: no cycle of references keeps a graph in memory.
+        if target.stream is not None:  # the gradient waits for the host
+            prepared[:] = [
+                part if part is gradient else Captured(part, "an update", lambda: buffers, graph, pool)
+                for part in prepared
+            ]
+        else:
             self._captured = Captured(run, "a leapfrog step", lambda: buffers, graph, pool)
 
     def __call__(self) -> None:

@@ -6,6 +6,9 @@ uniform over the data, so N/B times a batch's sum is an unbiased estimate of the
 independently, because shared batches would correlate them.
 """
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,8 +16,10 @@ from ..compute.random_streams import PERMUTATION
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
+from ..targets.base import Target
+from ..targets.reading import Reader
 
-__all__ = ["Minibatches", "permutation"]
+__all__ = ["Minibatches", "StreamedMinibatches", "minibatches", "permutation"]
 
 
 def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
@@ -28,9 +33,14 @@ def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: t
 class Minibatches:
     """Indices of minibatch `step` for every chain: a function of (seed, step), so checkpoints need not store them.
 
+    Attributes:
+        target: what evaluates them, if made by `minibatches`.
+
     Raises:
         UserError: a batch size that is not in 1..N.
     """
+
+    target: Target
 
     def __init__(self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device) -> None:
         if not 1 <= batch_size <= num_data:
@@ -61,3 +71,57 @@ class Minibatches:
             first.copy_(permutation(self.seed, epoch, self.num_chains, self.num_data, self.device))
         second.copy_(permutation(self.seed, epoch + 1, self.num_chains, self.num_data, self.device))
         self._epoch = epoch
+
+
+class StreamedMinibatches:
+    """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them
+    to the buffers of `target`, so that the step itself, which may be a recording, finds them there.
+
+    Attributes:
+        target: whose gradient on any rows `(C, B)` is that on the minibatch in its buffers.
+    """
+
+    def __init__(self, target: Target, batch_size: int, num_chains: int, seed: int) -> None:
+        assert target.stream is not None
+        self._known = Minibatches(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
+        self.target, self._buffers = target.on_minibatches(num_chains, batch_size)
+        self._stream, self._size, self._step = target.stream, num_chains * batch_size, -2
+        self._reader: Reader | None = None
+
+    def read(self, step: Tensor, out: Tensor) -> None:
+        """Nothing: the examples themselves are there."""
+
+    def advance(self, step: int) -> int:
+        """Returns 1: the examples in the buffers are those of `step` alone."""
+        if step != self._step:
+            if self._reader is not None and step != self._step + 1:
+                self._reader.close()
+            if self._reader is None or self._reader.closed:  # at the start of a run, perhaps a resumed one
+                self._reader = self._stream.reader(_order(self._known, step), self._size)
+            self._step = -2  # until the examples are there
+            self._stream.write(next(self._reader), self._buffers)
+            self._step = step
+        return 1
+
+
+def _order(batches: Minibatches, step: int) -> Iterator[np.ndarray]:
+    """Rows `(C B,)` of this and all later steps."""
+    rows = torch.empty(batches.num_chains, batches.batch_size, dtype=torch.int64)
+    while True:
+        batches.advance(step)
+        batches.read(torch.tensor([step]), rows)
+        yield rows.flatten().numpy().copy()
+        step += 1
+
+
+def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> Minibatches | StreamedMinibatches:
+    """Minibatches of a target's data, with the target that evaluates them.
+
+    Raises:
+        UserError: a batch size that is not in 1..N.
+    """
+    if target.stream is not None:
+        return StreamedMinibatches(target, batch_size, num_chains, seed)
+    made = Minibatches(target.num_data, batch_size, num_chains, seed, target.device)
+    made.target = target
+    return made

@@ -92,13 +92,16 @@ def choose(
     """
     if compile not in ("auto", True, False):
         raise UserError(f"compile {compile!r} is unknown: use 'auto', True or False")
+    shared, given = count == target.num_data, target
+    if target.stream is not None and not shared:  # a step finds its minibatch in memory
+        target = target.first_examples(min(target.num_data, num_chains * count))
     work = count_work(target, num_chains, count)
     seconds = gradients * work.seconds(target.device)
     reasons = []
     if num_chains > 1 and target.vmap_refusal:
         reasons.append(f"chains run one after the other: vmap cannot batch this model ({target.vmap_refusal})")
 
-    times = _Times(target, num_chains, count, graph)
+    times = _Times(target, num_chains, count, graph, shared=shared)
     best = target.prepared(path="eager")
     if num_chains > 1 and seconds > _MEASURE_FROM_SECONDS and len(target.chain_batchings()) > 1:
         ways = [best.prepared(path="eager", chain_batching=way) for way in target.chain_batchings()]
@@ -108,7 +111,7 @@ def choose(
     wanted = compile is True
     if compile == "auto":
         as_c = recordable and seconds > _REPAYS * work.compile_seconds(as_c=True)
-        as_c = as_c and _c_refusal(best, num_chains, count) is None
+        as_c = as_c and _c_refusal(best, num_chains, count, shared=shared) is None
         cost = work.compile_seconds(as_c=as_c)
         wanted = seconds > _REPAYS * cost
         reasons.append(
@@ -117,7 +120,7 @@ def choose(
             f"{cost:.1g} s to compile; it pays off from {_REPAYS:.0f} times that"
         )
     if recordable and (wanted or gradients >= _RECORD_FROM_GRADIENTS):
-        refusal = _recording_refusal(best, num_chains, count)
+        refusal = _recording_refusal(best, num_chains, count, shared=shared)
         if refusal is None:
             best = best.prepared(path="loop" if wanted and can_compile_loops() else "traced")
             wanted = wanted and best.path != "loop"
@@ -134,6 +137,8 @@ def choose(
         if compile is True or unknown or times.of(compiled) < times.of(best):
             best = compiled
     measured = f" ({times.keep()})" if times.known else ""
+    if given is not target:
+        best = given.prepared(path=best.path, chain_batching=best.chain_batching)
     return Choice(best, (*reasons, f"gradient: {_name(best)}{measured}"))
 
 
@@ -143,11 +148,11 @@ def _name(variant: Target) -> str:
     return " ".join(word for word in words if word) or "eager"
 
 
-def _recording_refusal(target: Target, num_chains: int, count: int) -> str | None:
+def _recording_refusal(target: Target, num_chains: int, count: int, *, shared: bool) -> str | None:
     """Why the gradient cannot be recorded, or None: recorded at one point, it must hold at another."""
     theta = target.example_row().expand(num_chains, -1).clone()
     grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, count)
-    gradient = _gradient(target, theta, grad, log_lik, shared=count == target.num_data)
+    gradient = _gradient(target, theta, grad, log_lik, shared=shared)
     try:
         replay = record(gradient).replay()
     except Unrecordable as error:
@@ -164,11 +169,11 @@ def _recording_refusal(target: Target, num_chains: int, count: int) -> str | Non
     return None
 
 
-def _c_refusal(target: Target, num_chains: int, count: int) -> str | None:
+def _c_refusal(target: Target, num_chains: int, count: int, *, shared: bool) -> str | None:
     """Why the gradient cannot be compiled as C, or None."""
     theta = target.example_row().expand(num_chains, -1).clone()
     grad, log_lik = torch.empty_like(theta), theta.new_empty(num_chains, count)
-    return native_refusal(_gradient(target, theta, grad, log_lik, shared=count == target.num_data))
+    return native_refusal(_gradient(target, theta, grad, log_lik, shared=shared))
 
 
 def _compilation_refusal(target: Target) -> str | None:
@@ -199,7 +204,7 @@ def count_work(target: Target, num_chains: int, count: int) -> Work:
 
 def _micro_batch(target: Target, theta: Tensor, size: int, *, shared: bool) -> Callable[[], None]:
     """The gradient at `theta (C, D)` on `size` examples: `shared` by all chains, or chosen for each."""
-    target = target.first_examples(size) if shared else target
+    target = target.first_examples(size if shared else min(target.num_data, len(theta) * size))
     return _gradient(target, theta, torch.empty_like(theta), theta.new_empty(len(theta), size), shared=shared)
 
 
@@ -214,10 +219,10 @@ class _Times:
     """Seconds per micro-batch of all chains for each variant of `target`: read from the file of earlier
     measurements, or measured on demand."""
 
-    def __init__(self, target: Target, num_chains: int, count: int, graph: Graph) -> None:
+    def __init__(self, target: Target, num_chains: int, count: int, graph: Graph, *, shared: bool) -> None:
         self.graph = graph
         self.num_chains, self.size = num_chains, min(count, target.micro_batch_size)
-        self.shared = count == target.num_data
+        self.shared = shared
         self.key = self._key(target)
         self.path = cache_folder() / "measured.json"
         try:

@@ -5,13 +5,14 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from ..compute.device import human
 from ..errors import UserError
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import TRACE_COLUMNS, Trace
 from ..samplers.protocol import State, buffers, state_tensors
 from ..targets.base import Target
 
-__all__ = ["DiskUse", "check_disk", "disk_use", "forecast", "human"]
+__all__ = ["DiskUse", "check_disk", "disk_use", "forecast"]
 
 _CSV_FIGURE = 18  # bytes of a number in trace.csv, with its comma
 _PAGES = 2**24  # of figures and report
@@ -41,15 +42,6 @@ def disk_use(state: State, trace: Trace, predictions: StreamedPredictions | None
 
 def _trace_bytes(trace: Trace) -> int:
     return len(TRACE_COLUMNS) * trace.log_prior.nbytes
-
-
-def human(count: float) -> str:
-    """Bytes in binary units: 1.5 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TiB"
 
 
 def forecast(

@@ -1,6 +1,7 @@
 """`hmc_fast.run`: posterior and sampler in, draws and predictions out."""
 
 import dataclasses
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +24,7 @@ from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import TRACE_COLUMNS, Plan, Trace
 from ..samplers.protocol import Sampler
 from ..targets.base import Target, digest
+from ..targets.reading import ended_workers_told
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .expected_work import expected_gradients
@@ -104,7 +106,13 @@ def run(
     positive("checkpoint_seconds", checkpoint_seconds)
     target = target if device is None else target.to(resolve_device(device))
     target = target.with_kernels(kernels)
-    with ops.using(target.kernels), Output() if out is None else OutputFolder(Path(out)) as output:
+    if target.stream is not None and (sampler.batch_size is None or sampler.has_metropolis_test):
+        target.stream.refuse_changes()
+    with (
+        ops.using(target.kernels),
+        nullcontext() if target.stream is None else target.stream.open(),
+        Output() if out is None else OutputFolder(Path(out)) as output,
+    ):
         theta = target.initial(init, chains, seed)
         saved = output.read_checkpoint() if resume else None
         storage = _storage(target, plan, chains, draw_dtype, capacity, saved)
@@ -140,6 +148,7 @@ def run(
         if disk is not None and saved is None:
             output.check_room(disk)
         if progress:
+            notes = () if target.stream is None else (target.stream.note,)
             draw_bytes = storage.draw_bytes(storage.dtype)
             memory = forecast(
                 target,
@@ -151,13 +160,14 @@ def run(
                 all_draws=draws * draw_bytes,
                 disk=disk,
             )
-            tell(*reasons, memory)
+            tell(*notes, *reasons, memory)
         try:
             output.create()
             if config is not None and saved is None:
                 output.write_config({"prior": target.prior_in_words} | config)
             _open(loop, storage, saved)
-            loop.run(progress=progress, profile=profile)
+            with ended_workers_told():
+                loop.run(progress=progress, profile=profile)
             return _publish(loop, seed)
         except NotWritten as error:
             if loop.saved_iteration < 0:

@@ -142,8 +142,10 @@ def laplace(posterior: Posterior, theta: Tensor, epochs: int, generator: torch.G
     arXiv:2106.14806), with the library of that paper.
 
     Raises:
-        UserError: laplace-torch is not installed.
+        UserError: laplace-torch is not installed, or the data are not in memory.
     """
+    if posterior.stream is not None:
+        raise UserError("the Laplace approximation needs the data in memory: use a smaller --train-size")
     try:
         from laplace import Laplace
     except ImportError as error:

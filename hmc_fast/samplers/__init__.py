@@ -1,13 +1,13 @@
 """The samplers, one per file, all following one protocol (`protocol.py`); none imports another.
 
-To write a new sampler, import from here: `Info`, `GradientStep`, `Minibatches`, `Coefficients`, `Clock`,
+To write a new sampler, import from here: `Info`, `GradientStep`, `minibatches`, `Coefficients`, `Clock`,
 `Counter` with the random streams `MOMENTUM`, `NOISE` and `ACCEPT`, and `ops`, the fused operations.
 """
 
 from ..compute.random_streams import ACCEPT, MOMENTUM, NOISE
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep
-from ..dynamics.minibatches import Minibatches
+from ..dynamics.minibatches import Minibatches, minibatches
 from ..kernels import ops
 from ..kernels.ops import Counter
 from .adjusted_mclmc import AdjustedMCLMC
@@ -61,5 +61,6 @@ __all__ = [
     "Sampler",
     "SplitHMC",
     "UnderdampedLangevin",
+    "minibatches",
     "ops",
 ]

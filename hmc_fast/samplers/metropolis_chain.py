@@ -130,7 +130,7 @@ class Chain:
 
     def evaluate_proposal(self) -> None:
         """Exact log likelihoods at the proposal."""
-        if self._graph is False:
+        if self._graph is False or self.target.stream is not None:
             _evaluate_proposal(self)
         else:
             self.call(_evaluate_proposal)

@@ -22,7 +22,7 @@ from ..compute.random_streams import MOMENTUM, NOISE, check_seed
 from ..compute.recording import Repeats, repeat
 from ..dynamics.coefficients import Coefficients
 from ..dynamics.gradient_step import GradientStep, Graph, whole
-from ..dynamics.minibatches import Minibatches
+from ..dynamics.minibatches import minibatches
 from ..dynamics.schedules import Schedule
 from ..errors import UserError
 from ..kernels import ops
@@ -113,7 +113,7 @@ class MinibatchChain:
         self.step_size = torch.zeros(1, dtype=torch.float64, device=device)
         self.steps = Clock(device)
         self._sampler, self._minibatched = sampler, sampler.batch_size is not None
-        self._minibatches = Minibatches(target.num_data, batch_size, num_chains, seed, device)
+        self._minibatches = minibatches(target, batch_size, num_chains, seed) if self._minibatched else None
         self._scratch = _Scratch(
             grad=torch.empty_like(theta),
             log_lik=theta.new_empty(num_chains, batch_size),
@@ -122,12 +122,13 @@ class MinibatchChain:
             scheduled=theta.new_zeros(sampler.gradients_per_iteration(target) if sampler.schedule else 0, 4),
         )
         self.set_coefficients()
-        step = self._gradient_step(target, self._scratch.indices if self._minibatched else None, graph)
+        computing = target if self._minibatches is None else self._minibatches.target
+        step = self._gradient_step(computing, self._scratch.indices if self._minibatched else None, graph)
         self._schedule = whole(
-            target, partial(_follow_schedule, held(self, device)), num_chains, batch_size, often=False
+            computing, partial(_follow_schedule, held(self, device)), num_chains, batch_size, often=False
         )
         self._repeats = Repeats()
-        self._steps = whole(target, partial(repeat, step, self._repeats), num_chains, batch_size)
+        self._steps = whole(computing, partial(repeat, step, self._repeats), num_chains, batch_size)
 
     @property
     def grad(self) -> Tensor:
@@ -185,7 +186,7 @@ class MinibatchChain:
         end = self.steps.count + steps
         while self.steps.count < end:
             number = end - self.steps.count
-            if self._minibatched:
+            if self._minibatches is not None:
                 number = min(number, self._minibatches.advance(self.steps.count))
             self._repeats.set(number)
             self._steps()
@@ -205,14 +206,14 @@ class MinibatchChain:
     def _gradient_step(self, target: Target, batch: Tensor | Examples | None, graph: Graph) -> GradientStep:
         """One gradient and one update, on all data or on a batch: rows `(C, B)`, or examples."""
         scratch, log_lik = self._scratch, self._scratch.log_lik
-        chain, sampler = held(self, target.device), self._sampler
+        chain, sampler, own = held(self, target.device), self._sampler, self._minibatches
 
         def prepare() -> None:
             if sampler.schedule is not None:
                 rows = scratch.scheduled.view(1, -1)
                 ops.read_window(rows, chain.steps.on_device, rows.shape[1], chain.coefficients)
-            if batch is scratch.indices:
-                chain._minibatches.read(chain.steps.on_device, scratch.indices)
+            if batch is scratch.indices and own is not None:
+                own.read(chain.steps.on_device, scratch.indices)
 
         def gradient() -> None:
             target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)

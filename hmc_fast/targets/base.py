@@ -30,6 +30,8 @@ from .prior_density import PriorDensity
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from .streaming import Stream
+
 __all__ = ["Target", "digest"]
 
 
@@ -47,6 +49,8 @@ class Target(ABC):
         chain_batching: how the gradient covers all chains (`compute/gradient.py`); None if there is only one way.
         vmap_refusal: why "vmap" cannot batch this model, or None.
         micro_batch_size: examples per forward and backward pass.
+        stream: of the data, or None if they are in memory. A gradient of streamed data waits for the host, so
+            nothing around it can be recorded.
         default_init: what "default" means to `initial`. default_draw_dtype: of stored
             draws; None: half precision where burn-in shows that it holds them.
     """
@@ -65,6 +69,7 @@ class Target(ABC):
     chain_batching: ChainBatching | None = None
     vmap_refusal: str | None = None
     micro_batch_size: int = sys.maxsize
+    stream: "Stream | None" = None
     default_init: str = "prior"
     default_draw_dtype: torch.dtype | None = None
 
@@ -185,6 +190,11 @@ class Target(ABC):
         """Whether a gradient on `count` examples is compiled by itself, rather than within a larger function."""
         alone = self.device.type != "cpu" or not self.single_pass(num_chains, count)
         return self.path == "compiled" or (self.path == "loop" and alone)
+
+    def on_minibatches(self, num_chains: int, batch_size: int) -> "tuple[Self, list[Tensor]]":
+        """This target with buffers for the minibatch of every chain in place of its streamed data: whatever rows
+        `(C, B)` it is given, its gradient is that on the buffers. And the buffers, `(C, B, ...)`, y last."""
+        raise NotImplementedError(f"a {type(self).__name__} has no streamed data")
 
     @property
     def nbytes(self) -> int:

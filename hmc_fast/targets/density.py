@@ -62,7 +62,8 @@ class Density(Target):
                 "detach"
             )
         # The density poses as the log likelihood of one example, which `fn` ignores.
-        self._datum = torch.zeros(1, device=device)
+        datum = torch.zeros(1, device=device)
+        self._datum = ((slice(0, 1), datum, datum),)
         self._gradient = GradientPass(self._log_prob, "vmap", micro_batch_size=1)
 
     def to(self, device: torch.device | str) -> "Self":
@@ -74,16 +75,14 @@ class Density(Target):
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
-        self._gradient(
-            theta, self._datum, self._datum, grad, log_lik, compiled=self.compiles_gradient(len(theta), 1)
-        )
+        self._gradient(theta, self._datum, grad, log_lik, compiled=self.compiles_gradient(len(theta), 1))
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        self._gradient.log_likelihood(theta, self._datum, self._datum, log_lik)
+        self._gradient.log_likelihood(theta, self._datum, log_lik)
 
     def gradient_function(self) -> Callable[[Tensor], object]:
         gradient = self._gradient.functional(batched=False, shared=True, scale=1.0)
-        return lambda row: gradient(row, self._datum, self._datum)
+        return lambda row: gradient(row, *self._datum[0][1:])
 
     def _log_prob(self, row: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return self.fn(row)[None]

@@ -1,7 +1,8 @@
 """The posterior of a torch model's parameters given data (see `base.py` for the interface)."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from ..arguments import positive, whole_number
 from ..compute import batches
-from ..compute.batches import Inputs
+from ..compute.batches import Inputs, Part
 from ..compute.device import resolve_device
 from ..compute.gradient import ChainBatching, GradientPass
 from ..compute.precision import Precision, arithmetic, check_precision
@@ -17,11 +18,13 @@ from ..compute.program import Path
 from ..errors import UserError
 from . import likelihoods, priors
 from .base import Target, digest
-from .examples import Examples, as_inputs, as_tensor, examples
+from .examples import Examples, as_inputs, as_tensor
 from .flat_module import FlatModel
 from .prior_density import PriorDensity
 from .prior_table import segments
 from .probe import check_density, generators_kept
+from .sources import leaves
+from .streaming import Streaming, place
 from .validation import check_data, check_example, fitting_labels, labels_like, vmap_refusal
 
 if TYPE_CHECKING:
@@ -36,8 +39,8 @@ class Posterior(Target):
     Args:
         model: any `nn.Module` that maps inputs `(B, ...)` to outputs `(B, ...)`. It is copied, never modified.
         data: `(X, y)`, `X (N, ...)`, `y (N,)` (or what the likelihood takes): tensors, numpy arrays, data frames or
-            lists, or a torch Dataset of such pairs. They are copied. X may be a dict of such, which the model takes
-            as keyword arguments, or a tuple, as positional ones.
+            lists, or a torch Dataset of such pairs. They are copied, unless streamed. X may be a dict of such,
+            which the model takes as keyword arguments, or a tuple, as positional ones.
         likelihood: "categorical", "bernoulli", "gaussian", "heteroscedastic", an object of
             `hmc_fast.likelihoods`, or a function `(outputs, y) -> (B,)` of per-example log-likelihoods.
         prior: a family of `hmc_fast.priors`, with a variance and a mean; a torch distribution of single real
@@ -57,12 +60,19 @@ class Posterior(Target):
         device: where to sample; None: the device of the model's parameters.
         output: a function from what the model returns to the tensor that the likelihood takes; None: the tensor
             itself, its attribute or key `logits`, or the first of several.
+        stream: False keeps the data in memory, on the device; True reads them as they are needed (after one pass at
+            construction, which checks them), with the same draws; "auto" does so if they take more than half of the
+            free memory, or change from one access to the next. Arrays are then read in place, `np.memmap` included.
+        num_workers: processes that read a Dataset, as in torch's DataLoader; 0: this process, between steps. Arrays
+            are read by a thread.
 
     Raises:
         UserError: a model without a fixed density (BatchNorm in training mode, active dropout, lazy or non-float
             parameters; outputs that are random or depend on other examples), data of mismatched shapes or with NaN
-            or infinities, or an invalid option.
+            or infinities, an example that cannot be read, or an invalid option.
     """
+
+    holds_minibatch = False  # x and y are those of one step, `(C, B, ...)`
 
     def __init__(
         self,
@@ -77,6 +87,8 @@ class Posterior(Target):
         chain_batching: ChainBatching | None = None,
         device: torch.device | str | None = None,
         output: Callable[[Any], Tensor] | None = None,
+        stream: Streaming = "auto",
+        num_workers: int = 0,
     ) -> None:
         self.flat = FlatModel(model, None if device is None else resolve_device(device), output)
         self.num_params, self.dtype, self.device = self.flat.num_params, self.flat.dtype, self.flat.device
@@ -90,12 +102,16 @@ class Posterior(Target):
         check_precision(precision, self.device)
         self.precision: Precision = precision
         self.exact_gradient_pass = precision == "fp32"
-        x, y = examples(data)
+        num_workers = whole_number("num_workers", num_workers, least=0)
+        with generators_kept(self.device):  # from which a Dataset may draw
+            self.stream, x, y = place(data, stream, num_workers, self.device, self.dtype)
         check_data(x, y)
         y = fitting_labels(self.likelihood, y)
         self.x: Inputs = batches.to(x, self.device, self.dtype)
         self.y = y.to(self.device, self.dtype if y.is_floating_point() else None)
         self.num_data = len(y)
+        if self.stream is not None:  # x and y are its first examples
+            self.num_data, self.stream.fit = self.stream.num_data, partial(fitting_labels, self.likelihood)
         if micro_batch_size is not None:
             micro_batch_size = whole_number("micro batch size", micro_batch_size)
         convolutional = any(isinstance(m, nn.modules.conv._ConvNd) for m in model.modules())
@@ -103,7 +119,10 @@ class Posterior(Target):
         self.chain_batching_given = chain_batching is not None
         self._batch_chains("loop")
         with generators_kept(self.device):
-            check_example(lambda inputs: self.flat(self.flat.initial, inputs), self.likelihood, self.x, self.y)
+            outputs_of = partial(self.flat, self.flat.initial)
+            check_example(outputs_of, self.likelihood, self.x, self.y)
+            if self.stream is not None:
+                check_example(outputs_of, self.likelihood, self.x, self.y, labels=self.stream.survey())
             check_density(self.flat, self.likelihood, self.x, self.y)
         if chain_batching is not None or not convolutional:
             slowly = chain_batching is not None  # the user's word stands
@@ -140,16 +159,31 @@ class Posterior(Target):
     def log_likelihood_and_grad(
         self, theta: Tensor, grad: Tensor, log_lik: Tensor, indices: Tensor | Examples | None = None
     ) -> None:
-        if isinstance(indices, tuple):
-            self._gradient(theta, *indices, grad, log_lik, num_data=self.num_data)
-        else:
-            compiled = self.compiles_gradient(*log_lik.shape)
-            self._gradient(theta, self.x, self.y, grad, log_lik, indices, compiled=compiled)
+        compiled, count = self.compiles_gradient(*log_lik.shape), log_lik.shape[1]
+        own = isinstance(indices, tuple)  # a user's batch
+        size = min(count, self.micro_batch_size)
+        self._gradient(
+            theta,
+            batches.parts(*indices, size) if isinstance(indices, tuple) else self._parts(size, indices),
+            grad,
+            log_lik,
+            shared=own or indices is None,
+            scale=self.num_data / count,
+            compiled=compiled and not own,
+        )
         if self.prior_density is not None:
             self.prior_density.add_gradient(theta, grad)
 
     def log_likelihood(self, theta: Tensor, log_lik: Tensor) -> None:
-        self._gradient.log_likelihood(theta, self.x, self.y, log_lik)
+        self._gradient.log_likelihood(theta, self._parts(min(self.num_data, self.micro_batch_size)), log_lik)
+
+    def _parts(self, size: int, indices: Tensor | None = None) -> Iterable[Part]:
+        """The data, or each chain's rows `indices (C, B)` of them, `size` examples at a time."""
+        if self.stream is not None:
+            return self.stream.in_order(size) if indices is None else self.stream.chosen(indices, size)
+        if self.holds_minibatch:
+            return batches.columns(self.x, self.y, size)
+        return batches.parts(self.x, self.y, size, indices)
 
     def _log_prob(self, row: Tensor, x: Inputs, y: Tensor) -> Tensor:
         outputs = self.flat(row, x, channels_last=self._channels_last and torch.compiler.is_compiling())
@@ -167,6 +201,7 @@ class Posterior(Target):
         moved.flat = FlatModel(self._trainable(), device, self.flat.output)
         moved.device, moved.y = device, self.y.to(device)
         moved.x = batches.to(self.x, device, self.dtype)
+        moved.stream = None if self.stream is None else self.stream.to(device)
         moved.prior = segments(self._given_prior, moved.flat)
         moved.prior_density = None if self.prior_density is None else self.prior_density.to(moved.flat)
         moved._batch_chains(self.chain_batching)
@@ -197,7 +232,16 @@ class Posterior(Target):
     def first_examples(self, count: int) -> "Self":
         part = copy.copy(self)
         part.x, part.y, part.num_data = batches.rows(self.x, slice(count)), self.y[:count], count
+        if self.stream is not None:
+            part.stream, (part.x, part.y) = None, self.stream.placed(self.stream.source.read(range(count)))
         return part
+
+    def on_minibatches(self, num_chains: int, batch_size: int) -> "tuple[Self, list[Tensor]]":
+        bound = copy.copy(self)
+        bound.stream, bound.holds_minibatch = None, True
+        bound.x = batches.each(self.x, lambda t: t.new_empty(num_chains, batch_size, *t.shape[1:]))
+        bound.y = self.y.new_empty(num_chains, batch_size, *self.y.shape[1:])
+        return bound, leaves((bound.x, bound.y))
 
     def example_row(self) -> Tensor:
         return self.initial("model", 1, 0)
@@ -214,18 +258,22 @@ class Posterior(Target):
         return gradient
 
     def single_pass(self, num_chains: int, count: int) -> bool:
-        return self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
+        one = self.chain_batching == "vmap" and count <= self.micro_batch_size and self.precision == "fp32"
+        return one and self.stream is None
 
     @property
     def nbytes(self) -> int:
+        if self.stream is not None:
+            return self.stream.example_bytes * min(self.num_data, self.micro_batch_size)
         return sum(tensor.nbytes for _, tensor in batches.named(self.x)) + self.y.nbytes
 
     def fingerprint(self) -> dict[str, Any]:
-        return {
-            **super().fingerprint(),
-            "prior density": None if self.prior_density is None else self.prior_density.fingerprint(),
-            "data": "".join(digest(t) for t in (*(t for _, t in batches.named(self.x)), self.y)),
-        }
+        if self.stream is None:
+            data = "".join(digest(t) for t in (*(t for _, t in batches.named(self.x)), self.y))
+        else:
+            data = "".join(self.stream.digests)
+        density = None if self.prior_density is None else self.prior_density.fingerprint()
+        return {**super().fingerprint(), "prior density": density, "data": data}
 
     # --- predictions ---
 
@@ -253,7 +301,7 @@ class Posterior(Target):
         return y.to(self.device)
 
     def examples(self, x: Any, y: Any) -> Examples:
-        x, y = examples((x, y))
+        x, y = as_inputs(x, "the batch's X"), as_tensor(y, "the batch's y")
         check_data(x, y)
         x = self._like_the_data(x, "the batch's inputs")
         y = labels_like(fitting_labels(self.likelihood, y), self.y)

@@ -97,8 +97,10 @@ def labels_like(y: Tensor, data: Tensor) -> Tensor:
     return y.to(data)
 
 
-def check_data(x: Inputs, y: Tensor) -> None:
+def check_data(x: Inputs, y: Tensor, *, first_row: int = 0) -> None:
     """Rejects data that are empty, differ in length, or contain NaN or infinities.
+
+    first_row: number of the first example, for messages.
 
     Raises:
         UserError: naming the problem and the row.
@@ -111,15 +113,17 @@ def check_data(x: Inputs, y: Tensor) -> None:
             raise UserError(f"{name} has {len(values)} examples but y has {len(y)}: the numbers must match")
     for name, values in tensors:
         if values.is_floating_point() and not bool(torch.isfinite(values).all()):
-            row = int(torch.nonzero(~torch.isfinite(values).flatten(1 if values.ndim > 1 else 0))[0, 0])
+            row = first_row + int(torch.nonzero(~torch.isfinite(values).flatten(1 if values.ndim > 1 else 0))[0, 0])
             raise UserError(f"{name} contains NaN or infinity in row {row}: remove or impute it")
 
 
-def check_example(outputs_of: Callable[[Any], Tensor], likelihood: Likelihood, x: Inputs, y: Tensor) -> None:
+def check_example(
+    outputs_of: Callable[[Any], Tensor], likelihood: Likelihood, x: Inputs, y: Tensor, labels: Tensor | None = None
+) -> None:
     """Rejects data that the model or the likelihood cannot process, tried on the first example, and labels outside
     the model's classes.
 
-    outputs_of: the model, from inputs `(B, ...)` to outputs.
+    outputs_of: the model, from inputs `(B, ...)` to outputs. labels: the extreme ones, if not in y.
 
     Raises:
         UserError: quoting torch's message.
@@ -127,7 +131,9 @@ def check_example(outputs_of: Callable[[Any], Tensor], likelihood: Likelihood, x
     try:
         outputs = outputs_of(rows(x, slice(1)))
         if isinstance(likelihood, Categorical):
-            _check_labels(y, outputs.shape[-1])  # first: on a GPU an out-of-range label kills the CUDA context
+            _check_labels(
+                y if labels is None else labels, outputs.shape[-1]
+            )  # first: on a GPU an out-of-range label kills the CUDA context
         value = likelihood.log_prob(outputs, y[:1])
     except (RuntimeError, IndexError, TypeError) as error:
         reason = str(error).split("\n")[0]

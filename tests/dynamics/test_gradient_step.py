@@ -57,6 +57,7 @@ class Target:
 
     device = FakeDevice()
     compiled = False
+    stream = None
 
     def single_pass(self, num_chains, count):
         return True
@@ -97,6 +98,29 @@ def test_a_recording_takes_no_step(fake_cuda):
         made()
         assert torch.equal(buffer, torch.full((3,), float(expected)))
     assert made._captured._graph.replays == 3
+
+
+def test_a_gradient_that_waits_for_streamed_data_stays_out_of_the_graphs(fake_cuda):
+    """What surrounds it is captured."""
+    buffer, calls = torch.zeros(3), []
+
+    def gradient():
+        assert not FakeGraph.capturing, "the examples of one step would be replayed in all others"
+        calls.append(buffer.clone())
+
+    target = Target()
+    target.stream, target.single_pass = object(), lambda *_: False
+    step = GradientStep(
+        target, gradient, lambda: buffer.mul_(2), [buffer], count=1, prepare=lambda: buffer.add_(1), graph="auto"
+    )
+    prepare, _, update = step._run.__wrapped__.__closure__[0].cell_contents
+    for part in (prepare, update):
+        part._record()
+        part._graph.recorded = part._function
+    for _ in range(3):
+        step()
+    assert [int(values[0]) for values in calls] == [1, 3, 7]
+    assert prepare._graph.replays == update._graph.replays == 3
 
 
 def test_what_cannot_be_captured_warns_and_runs(fake_cuda, monkeypatch):

@@ -1,12 +1,14 @@
 """Minibatches: whole epochs, unbiased gradients, a function of the step alone, uniform positions."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 
 import hmc_fast
 from cases import data, network
-from hmc_fast.dynamics.minibatches import Minibatches, permutation
+from hmc_fast.dynamics.minibatches import Minibatches, minibatches, permutation
 from targets import linear_regression
 
 
@@ -52,6 +54,19 @@ def test_every_datum_appears_once_per_epoch(num_data, batch_size):
     for epoch in drawn.split(num_data, dim=1):
         assert torch.equal(epoch.sort(1).values, torch.arange(num_data).expand(3, -1))
     assert not torch.equal(drawn[0], drawn[1])
+
+
+def test_streamed_batches_are_those_of_the_step():
+    """In any sequence of steps, twice the same included: the examples themselves are in the buffers."""
+    x, y = data(20)
+    target = hmc_fast.Posterior(network(), (x, y), stream=True)
+    streamed, known = minibatches(target, 6, 2, 3), Minibatches(20, 6, 2, 3, CPU)
+    for step in (0, 1, 2, 2, 9, 10, 4, 5, 6):
+        with target.stream.open() if step > 4 else contextlib.nullcontext():  # which ends what is read ahead
+            assert streamed.advance(step) == 1
+            chosen = rows(known, step)
+            assert torch.equal(streamed.target.x, x[chosen])
+            assert torch.equal(streamed.target.y, y[chosen])
 
 
 def test_batches_are_a_function_of_the_step_alone():
