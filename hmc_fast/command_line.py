@@ -122,8 +122,9 @@ def parse(
 def main_guard(function: Callable[[], None], prog: str) -> int:
     """Runs a command. Returns 0 on success, 2 after a user mistake, reported on one line, 130 after Ctrl-C, 143
     after SIGTERM, 129 after SIGHUP."""
+    received: list[int] = []
     try:
-        with _interrupted_by_signals():
+        with _interrupted_by_signals(received):
             function()
     except UserError as error:
         tell(f"{prog}: error: {' '.join(str(error).split())}")
@@ -132,22 +133,30 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
         return stop.status
     except KeyboardInterrupt:
         return 130
+    except Exception:
+        if not received:
+            raise
+        return 128 + received[0]  # the import of a compiled module makes an ImportError of an interruption
     finally:
         _flush_or_drop(sys.stdout, sys.stderr)
     return 0
 
 
 @contextlib.contextmanager
-def _interrupted_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end a command as Ctrl-C does, unless they are ignored, as under nohup."""
+def _interrupted_by_signals(received: list[int]) -> Iterator[None]:
+    """SIGTERM and SIGHUP end a command as Ctrl-C does, unless they are ignored, as under nohup.
+
+    received: where their numbers go.
+    """
 
     def stop(number: int, frame: Any) -> NoReturn:
+        received.append(number)
         raise Interrupted(number)
 
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) == signal.SIG_DFL:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 previous[number] = signal.signal(number, stop)
     try:
         yield

@@ -2,7 +2,11 @@
 
 import dataclasses
 import inspect
+import os
 import re
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -202,3 +206,39 @@ def test_help_of_sample_is_that_of_the_preset_and_the_sampler(capsys, monkeypatc
     text = shown_by(capsys, sample.main, "fashion-lenet", "--sampler", "hmc", "--help")
     assert "Settings of hmc:" in text
     assert "(default: 0.0005)" in text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_signal_ends_a_command_with_its_status(number, wrapped):
+    def work():
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            if wrapped:  # as compiled modules do while they are imported
+                raise ImportError from error
+            raise
+
+    usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+    before = signal.signal(number, usual)
+    try:
+        assert main_guard(work, "prog") == 128 + number
+        assert signal.getsignal(number) == usual
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_closed_pipe_changes_no_status():
+    """Python's own flush at its end would make it 120."""
+    code = """
+import sys
+from hmc_fast.command_line import main_guard
+from hmc_fast.messages import tell
+raise SystemExit(main_guard(lambda: tell("a line", file=sys.stdout), ""))
+"""
+    read, write = os.pipe()
+    os.close(read)
+    with open(write, "wb") as log:
+        command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
+    assert done.returncode == 0

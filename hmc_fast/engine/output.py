@@ -28,6 +28,7 @@ from .forecast import DiskUse, check_disk
 
 __all__ = ["Output", "OutputFolder", "is_unbegun", "refuse_existing"]
 
+_ITERATIONS = 2000  # written to trace.csv at a time
 _ROWS = ("draws", "trace", "function_values", "curve")  # the files that grow
 
 
@@ -196,7 +197,9 @@ class OutputFolder(Output):
 
     def publish(self, trace: Trace, burn_in: int, draws: np.ndarray) -> np.ndarray:
         with written_atomically(self.directory / "trace.csv") as temporary:
-            trace.frame(burn_in).to_csv(temporary, index=False)
+            for first in range(0, len(trace), _ITERATIONS):
+                part = trace[first : first + _ITERATIONS].frame(burn_in, first)
+                part.to_csv(temporary, mode="a", header=not first, index=False)
         if not self.finished_draws.exists():
             rename(self._path("draws"), self.finished_draws)
         return np.load(self.finished_draws, mmap_mode="r")

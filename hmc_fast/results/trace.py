@@ -93,11 +93,15 @@ class Trace:
         """Log likelihood plus log prior, `(I, C)`."""
         return np.asarray(self.log_likelihood + self.log_prior)
 
-    def frame(self, burn_in: int) -> "pd.DataFrame":
-        """The contents of `trace.csv`: one row per iteration and chain. burn_in: number of burn-in iterations."""
+    def frame(self, burn_in: int, first: int = 0) -> "pd.DataFrame":
+        """The contents of `trace.csv`: one row per iteration and chain.
+
+        burn_in: number of burn-in iterations. first: the number of this trace's first iteration.
+        """
         import pandas as pd
 
         iteration, chain = (index.ravel() for index in np.indices(self.log_likelihood.shape))
+        iteration += first
         phase = np.where(iteration < burn_in, "burn_in", "sampling")
         columns = {name: getattr(self, name).ravel() for name in TRACE_COLUMNS}
         columns |= {name: columns[name].astype(np.int64) for name in ("accepted", "divergent", "leapfrog_steps")}

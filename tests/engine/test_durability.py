@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -372,6 +373,14 @@ def test_a_log_that_closes_ends_no_run(tmp_path, monkeypatch):
         patch.setattr("sys.stderr", log)
         run = go("hmc", out=tmp_path / "run", progress=True)
     assert_same(run, "hmc", tmp_path / "run")
+
+
+def test_a_long_trace_is_written_in_parts(tmp_path, monkeypatch):
+    go("hmc", out=tmp_path / "whole")
+    monkeypatch.setattr("hmc_fast.engine.output._ITERATIONS", 3)
+    go("hmc", out=tmp_path / "parts")
+    whole, parts = (pd.read_csv(tmp_path / name / "trace.csv") for name in ("whole", "parts"))
+    pd.testing.assert_frame_equal(parts.drop(columns="seconds"), whole.drop(columns="seconds"))
 
 
 # --- the first second ---

@@ -1,6 +1,7 @@
 """The trace: figures by name, the columns of `trace.csv`, and what a checkpoint gives back."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -64,6 +65,8 @@ def test_the_columns_of_the_file_and_their_order():
     whole = [name for name in COLUMNS if frame[name].dtype == np.int64]
     assert whole == ["accepted", "divergent", "leapfrog_steps"]
     assert frame.divergent.tolist() == [0, 1] * 3
+    parts = [filled()[:2].frame(1), filled()[2:].frame(1, first=2)]
+    pd.testing.assert_frame_equal(pd.concat(parts, ignore_index=True), frame)
 
 
 def test_some_iterations_of_a_trace():
