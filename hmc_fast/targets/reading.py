@@ -147,7 +147,10 @@ class ReaderWorkers(Reader):
         return self._arrived.popleft()
 
     def _message(self) -> Batch:
-        batch = next(self._batches)
+        try:
+            batch = next(self._batches)
+        except (OSError, EOFError) as error:  # killed with half a message under way
+            raise _ended(error) from error
         if isinstance(batch, Failure):
             raise UserError(batch.message)
         x, y = batch
@@ -166,10 +169,12 @@ def ended_workers_told() -> Iterator[None]:
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process"
-        ) from error
+        raise _ended(error) from error
+
+
+def _ended(error: Exception) -> UserError:
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return UserError(f"a worker that reads the Dataset ended ({reason}): num_workers=0 reads it in this process")
 
 
 def _messages(order: Iterator[Rows], together: int, sizes: deque[int]) -> Iterator[list[int]]:

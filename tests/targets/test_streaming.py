@@ -399,6 +399,18 @@ def test_a_worker_that_ends_before_the_first_iteration_is_told(tmp_path, monkeyp
         draws(target, "hmc")
 
 
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_half_a_message_of_a_killed_worker_is_told(error, monkeypatch):
+    def broken(self):
+        raise error
+
+    monkeypatch.setattr(torch.utils.data.dataloader._MultiProcessingDataLoaderIter, "_next_data", broken)
+    with pytest.raises(
+        hmc_fast.UserError, match=r"a worker that reads the Dataset ended .(EOFError|.*reset by peer)"
+    ):
+        posterior(Rows(), stream=True, num_workers=1)
+
+
 SCRIPT = """
     import sys, torch, hmc_fast, multiprocessing
     torch.set_num_threads(1)
@@ -422,10 +434,8 @@ SCRIPT = """
 
 def test_ctrl_c_reaches_all_processes_and_leaves_none(tmp_path):
     """From a terminal, workers get the signal too. Code without a guard may use them."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "run"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
+    command, pipe = [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "run"], subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
     try:
         workers = [int(word) for word in process.stdout.readline().split()]
         assert len(workers) == 2
