@@ -123,7 +123,7 @@ def stored(posterior, theta):
     store = DrawStore(3, *theta.shape, capacity=2, device="cuda")
     store.push(theta)
     store.push(theta)
-    store._flushed = 2
+    store.rows.count = 2
     store.push(theta)
 
 
