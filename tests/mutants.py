@@ -524,12 +524,11 @@ mutate(
 mutate(
     "hmc_fast/results/draw_store.py",
     "results/test_draw_store.py",
-    ("self._pushed - self._flushed == self.capacity", "self._pushed - self._flushed > self.capacity"),
-    ("slot = self._pushed % self.capacity", "slot = (self._pushed - self._flushed) % self.capacity"),
-    ("max(slot, self._pushed - self._flushed)", "slot"),
+    ("self._pushed - self.rows.count == self.capacity", "self._pushed - self.rows.count > self.capacity"),
+    ("slot = self._pushed % self.capacity", "slot = (self._pushed - self.rows.count) % self.capacity"),
+    ("max(slot, self._pushed - self.rows.count)", "slot"),
     ('"ki": 2**10', '"ki": 10**3'),
     ("if size < draw_size:", "if size <= draw_size:"),
-    ("return self._sink[: self._pushed]", "return self._sink"),
 )
 
 # --- data sets ---------------------------------------------------------------------------------------------
@@ -808,6 +807,7 @@ mutate(
     "engine/test_durability.py -k 'damaged or power'",
     ("    if hasher.hexdigest() != counted.sha256:", "    if False:"),
     ("            if found != size:", "            if found < size:"),
+    ("return self._values[: self.count]", "return self._values", "results/test_streamed_predictions.py"),
     ("            return  # without a header the file holds nothing", "            pass", POWER),
     ("        if self._synced != self.count:", "        if self._synced < 0:", POWER),
 )
@@ -925,7 +925,7 @@ mutate(
     ("end = self.plan.burn_in if warming_up else len(self.trace)", "end = len(self.trace)"),
     ("bisect_left(self.kept, first + len(theta))", "bisect_left(self.kept, first) + 1"),
     ("self.trace.seconds[rows] = seconds / number", "self.trace.seconds[rows] = seconds"),
-    ('self.iteration = saved.numbers["iteration"]', 'self.iteration = saved.numbers["iteration"] + 1'),
+    ('self.saved_iteration = saved.numbers["iteration"]', 'self.saved_iteration = saved.numbers["iteration"] + 1'),
 )
 mutate(
     "hmc_fast/command_line.py",

@@ -18,7 +18,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..messages import tell
 from ..results.draw_precision import Spread
-from ..results.draw_store import DrawStore, bytes_per_draw, numpy_dtype, parse_capacity
+from ..results.draw_store import DrawStore, numpy_dtype
 from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import TRACE_COLUMNS, Plan, Trace
@@ -33,6 +33,7 @@ from .kernel_check import check_kernels
 from .loop import Diverged, Loop
 from .output import Output, OutputFolder
 from .start import refuse_undefined_start
+from .storage import Storage, storage_of
 
 __all__ = ["run"]
 
@@ -115,7 +116,7 @@ def run(
     ):
         theta = target.initial(init, chains, seed)
         saved = output.read_checkpoint() if resume else None
-        storage = _storage(target, plan, chains, draw_dtype, capacity, saved)
+        storage = storage_of(target, plan, chains, draw_dtype, capacity, saved)
         worst = draws * storage.draw_bytes(storage.dtype or target.dtype)
         if saved is None:
             output.refuse_existing()
@@ -190,45 +191,6 @@ def _check_kinds(target: Any, sampler: Any) -> None:
         raise UserError(f"sampler is {what}: give an object such as hmc_fast.HMC(step_size=0.01, num_leapfrog=10)")
 
 
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    """How draws of `shape (C, D)` are stored. dtype: None until burn-in has shown which."""
-
-    dtype: torch.dtype | None
-    shape: tuple[int, int]
-    wanted: "int | str | None"  # capacity of the ring, in the user's words
-    draws: int
-
-    def draw_bytes(self, dtype: torch.dtype | None) -> int:
-        """Of one draw of all chains; half precision while it is not known."""
-        return bytes_per_draw(*self.shape, dtype or torch.float16)
-
-    def capacity(self, dtype: torch.dtype | None) -> int:
-        return parse_capacity(self.wanted, self.draw_bytes(dtype), self.draws)
-
-
-def _storage(
-    target: Target,
-    plan: Plan,
-    chains: int,
-    draw_dtype: "torch.dtype | str",
-    capacity: "int | str | None",
-    saved: Checkpoint | None,
-) -> _Storage:
-    """Raises UserError for an unknown dtype or a capacity that is less than one draw."""
-    if draw_dtype == "auto":
-        dtype = target.default_draw_dtype
-        if saved is not None and saved.numbers.get("draw_bytes"):  # older checkpoints lack it
-            dtype = torch.float16 if saved.numbers["draw_bytes"] == 2 else target.dtype
-    elif isinstance(draw_dtype, torch.dtype):
-        dtype = draw_dtype
-    else:
-        raise UserError(f"draw_dtype {draw_dtype!r} is unknown: use 'auto', torch.float16, float32 or float64")
-    storage = _Storage(dtype, (chains, target.num_params), capacity, plan.draws)
-    storage.capacity(dtype or target.dtype)
-    return storage
-
-
 def _prepared(
     target: Target,
     sampler: Sampler,
@@ -267,7 +229,7 @@ def _fingerprint(
     }
 
 
-def _open(loop: Loop, storage: _Storage, saved: Checkpoint | None) -> None:
+def _open(loop: Loop, storage: Storage, saved: Checkpoint | None) -> None:
     """Reserves room for all that the run will write, or opens it where the checkpoint ends."""
     output, predictions, draws = loop.output, loop.predictions, storage.draws
 
