@@ -155,6 +155,7 @@ FAKES = {
     "is_bf16_supported": lambda *_, **__: True,
     "get_device_properties": lambda device=None: SimpleNamespace(name="a pretended GPU", total_memory=2**34),
     "max_memory_allocated": lambda device=None: 0,
+    "mem_get_info": lambda device=None: (2**34, 2**34),
     "get_rng_state": lambda device=None: torch.get_rng_state(),
     "set_rng_state": lambda state, device=None: None,
     "graph_pool_handle": lambda: (0, 0),
