@@ -247,11 +247,16 @@ def test_a_file_is_never_read_whole(order, tmp_path, monkeypatch):
         file.truncate(4 * count * width)  # sparse: zeros that take no room
     x = np.memmap(tmp_path / "x", mode="r", dtype=np.float32, shape=(count, width), order=order)
     y = np.arange(count) % 2
+    sampler = hmc_fast.SGHMC(1e-3, friction=10.0, batch_size=16, steps_per_iteration=4)
+
+    def sample(rows):
+        target = hmc_fast.Posterior(network(width), (x[:rows], y[:rows]), stream=True)
+        hmc_fast.run(target, sampler, chains=1, burn_in=0, draws=2, progress=False)
+
+    sample(64)  # imports what it needs, which takes memory, too
     tracemalloc.start()
     try:
-        sampler = hmc_fast.SGHMC(1e-3, friction=10.0, batch_size=16, steps_per_iteration=4)
-        target = hmc_fast.Posterior(network(width), (x, y), stream=True)
-        hmc_fast.run(target, sampler, chains=1, burn_in=0, draws=2, progress=False)
+        sample(count)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -432,6 +437,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_reaches_all_processes_and_leaves_none(tmp_path):
     """From a terminal, workers get the signal too. Code without a guard may use them."""
     command, pipe = [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "run"], subprocess.PIPE
