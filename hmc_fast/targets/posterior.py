@@ -22,7 +22,7 @@ from .base import Target, digest
 from .examples import as_inputs, as_tensor
 from .flat_module import FlatModel
 from .probe import check_density, generators_kept
-from .sources import leaves
+from .reading import leaves
 from .streaming import Streaming, place
 from .validation import check_data, check_example, fitting_labels, vmap_refusal
 
