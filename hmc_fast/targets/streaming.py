@@ -28,7 +28,7 @@ __all__ = ["Stream", "Streaming", "place"]
 Streaming = Literal["auto", True, False]
 
 _FIRST = 3  # examples kept, on which the model is tried
-_READ_BYTES, _READ_ROWS = 2**22, 2**16  # of one batch when all data are read once
+_READ_BYTES, _READ_ROWS = 2**20, 2**16  # of one batch when all data are read once
 _SHARE = 0.5  # of the free memory that data may take: the rest is for activations, draws and others
 
 
