@@ -2,7 +2,8 @@
 
     pytest benchmarks -k streaming
 
-Two workers read the Dataset. Every way gives the same draws, which is checked.
+Two workers read the Dataset. Every way gives the same draws, which is checked. An iteration takes more batches than
+are read ahead, so that none is read at the expense of another way.
 """
 
 import functools
@@ -23,7 +24,7 @@ WAYS = ("in memory", "np.memmap", "Dataset, 2 workers", "Dataset, no workers")
 IMAGES = 4096
 SAMPLERS = {
     "SG-HMC, minibatches of 128": lambda: hmc_fast.SGHMC(
-        1e-4, friction=100.0, batch_size=128, steps_per_iteration=8
+        1e-4, friction=100.0, batch_size=128, steps_per_iteration=64
     ),
     "HMC, micro-batches": lambda: hmc_fast.HMC(1e-5, num_leapfrog=1),
 }

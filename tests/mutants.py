@@ -399,7 +399,8 @@ mutate(
 )
 mutate(
     "hmc_fast/targets/reading.py",
-    f"{STREAMING} -k 'ctrl_c or number_of_workers'",
+    f"{STREAMING} -k 'ctrl_c or number_of_workers or wrote'",
+    ("number = workers * ahead + 1", "number = workers * ahead"),
     ("signal.signal(getattr(signal, name), signal.SIG_IGN)", "pass"),
     ("generator=torch.Generator().manual_seed(0),  #", "#"),
     ("                begin = end\n", "                begin = len(y)\n"),

@@ -23,7 +23,7 @@ from .flat_module import FlatModel
 from .prior_density import PriorDensity
 from .prior_table import segments
 from .probe import check_density, generators_kept
-from .sources import leaves
+from .reading import leaves
 from .streaming import Streaming, place
 from .validation import check_data, check_example, fitting_labels, labels_like, vmap_refusal
 

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data._utils.collate import collate, default_collate_fn_map
 
-from ..compute.batches import named
 from ..errors import UserError
 from .examples import as_inputs, as_tensor, check_kind, is_tree
-from .reading import Batch, Failure, Reader, ReaderThread, ReaderWorkers, Rows
+from .reading import Batch, Reader, ReaderThread, ReaderWorkers, Rows, leaves
 
-__all__ = ["Source", "in_order", "leaves", "same", "source_of"]
+__all__ = ["Source", "in_order", "same", "source_of"]
 
 _SPOTS = 8  # examples read again: all of them unchanged by chance has probability 2^-8 if half of them flip
 _AHEAD, _AHEAD_BYTES = 8, 2**28  # batches read ahead, unless they are large
@@ -32,8 +32,8 @@ class Source(ABC):
         """The examples of these rows, on the host. Raises UserError if one cannot be read."""
 
     @abstractmethod
-    def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
-        """Reads ahead in this order. batch_bytes: of one batch."""
+    def reader(self, order: Iterable[Rows], size: int, example_bytes: int, *, pin: bool) -> Reader:
+        """Reads ahead in this order. size: of the largest batch."""
 
     @abstractmethod
     def refuse_another_length(self) -> None:
@@ -71,11 +71,6 @@ def same(first: Batch, second: Batch) -> bool:
     return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs)
 
 
-def leaves(batch: Batch) -> list[Tensor]:
-    """Every tensor of a batch, y last."""
-    return [*(tensor for _, tensor in named(batch[0])), batch[1]]
-
-
 def in_order(num_data: int, size: int) -> Iterator[range]:
     """Rows 0..N-1, `size` at a time."""
     for start in range(0, num_data, size):
@@ -103,8 +98,9 @@ class _Arrays(Source):
         x = _each(self._x, lambda array: _gather(array, index))
         return x, _gather(self._y, index)
 
-    def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
-        return ReaderThread(self.read, iter(order), ahead=_ahead(batch_bytes), pin=pin)
+    def reader(self, order: Iterable[Rows], size: int, example_bytes: int, *, pin: bool) -> Reader:
+        ahead = max(1, min(_AHEAD, _AHEAD_BYTES // (size * example_bytes)))
+        return ReaderThread(self.read, iter(order), ahead=ahead, pin=pin)
 
     def refuse_another_length(self) -> None:
         """An array keeps its length."""
@@ -148,7 +144,7 @@ def _gather(array: Any, rows: np.ndarray) -> Tensor:
     return as_tensor(np.take(array, rows, axis=0) if plain else array[rows], "data", copy=False)
 
 
-class _Examples(Source, Dataset[Any]):
+class _Examples(Source):
     """A Dataset of pairs, read by worker processes, or in this one."""
 
     def __init__(self, dataset: "Dataset[Any]", num_workers: int) -> None:
@@ -168,7 +164,7 @@ class _Examples(Source, Dataset[Any]):
     def read(self, rows: Rows) -> Batch:
         pairs = self._pairs(rows)
         try:
-            x, y = default_collate(pairs)
+            x, y = _collated(pairs)
         except Exception as error:  # of many types, by what does not stack
             reason = str(error).split("\n")[0]
             raise UserError(
@@ -178,19 +174,20 @@ class _Examples(Source, Dataset[Any]):
         x = tuple(x) if isinstance(x, list) else x
         return as_inputs(x, "X", copy=False), as_tensor(y, "y", copy=False)
 
-    def reader(self, order: Iterable[Rows], batch_bytes: int, *, pin: bool) -> Reader:
+    def reader(self, order: Iterable[Rows], size: int, example_bytes: int, *, pin: bool) -> Reader:
         if self._workers == 0:
             return ReaderThread(self.read, iter(order), ahead=0, pin=pin)
-        together = max(1, min(_AHEAD, _MESSAGE_BYTES // batch_bytes))
-        ahead = 2 if 2 * self._workers * together * batch_bytes <= _AHEAD_BYTES else 1
-        return ReaderWorkers(self, iter(order), workers=self._workers, ahead=ahead, together=together, pin=pin)
-
-    def __getitems__(self, rows: list[int]) -> Batch | Failure:
-        """In a worker."""
-        try:
-            return self.read(rows)
-        except UserError as error:
-            return Failure(str(error))
+        together = max(1, min(_AHEAD, _MESSAGE_BYTES // (size * example_bytes)))
+        return ReaderWorkers(
+            self.read,
+            iter(order),
+            like=self.read([0]),
+            size=size,
+            workers=self._workers,
+            ahead=2 if 2 * self._workers * together * size * example_bytes <= _AHEAD_BYTES else 1,
+            together=together,
+            pin=pin,
+        )
 
     def _pairs(self, rows: Rows) -> list[Any]:
         together = getattr(self._dataset, "__getitems__", None)
@@ -216,11 +213,16 @@ class _Examples(Source, Dataset[Any]):
     def _odd_one(self, rows: Rows, pairs: list[Any]) -> str:
         for row, pair in zip(rows, pairs, strict=True):
             try:
-                default_collate([pairs[0], pair])
+                _collated([pairs[0], pair])
             except Exception:
                 return f", first example {row}"
         return ""
 
 
-def _ahead(batch_bytes: int) -> int:
-    return max(1, min(_AHEAD, _AHEAD_BYTES // batch_bytes))
+def _collated(pairs: list[Any]) -> Any:
+    """`default_collate`, which in a worker would stack tensors in new shared memory."""
+    return collate(pairs, collate_fn_map={**default_collate_fn_map, Tensor: _stack})
+
+
+def _stack(tensors: list[Tensor], *, collate_fn_map: Any = None) -> Tensor:
+    return torch.stack(tensors)

@@ -19,8 +19,8 @@ from ..compute.device import free_memory, human
 from ..compute.recording import Unrecordable, is_recording
 from ..errors import UserError
 from .examples import as_inputs, as_tensor
-from .reading import Batch, Reader, Rows, ended_workers_told
-from .sources import Source, in_order, leaves, same, source_of
+from .reading import Batch, Reader, Rows, check_alike, ended_workers_told, leaves
+from .sources import Source, in_order, same, source_of
 from .validation import check_data
 
 __all__ = ["Stream", "Streaming", "place"]
@@ -28,7 +28,7 @@ __all__ = ["Stream", "Streaming", "place"]
 Streaming = Literal["auto", True, False]
 
 _FIRST = 3  # examples kept, on which the model is tried
-_READ_BYTES, _READ_ROWS = 2**22, 2**16  # of one batch when all data are read once
+_READ_BYTES, _READ_ROWS = 2**20, 2**16  # of one batch when all data are read once
 _SHARE = 0.5  # of the free memory that data may take: the rest is for activations, draws and others
 
 
@@ -147,7 +147,7 @@ class Stream:
 
     def reader(self, order: Iterable[Rows], size: int) -> Reader:
         """Batches of `size` rows in this order, on the host."""
-        reader = self.source.reader(order, size * self.example_bytes, pin=self.device.type == "cuda")
+        reader = self.source.reader(order, size, self.example_bytes, pin=self.device.type == "cuda")
         self._readers.add(reader)
         return reader
 
@@ -241,15 +241,11 @@ def _stacked(source: Source, first: Batch) -> Batch:
     x, y = (rows(first[0], slice(1)), first[1][:1])
     x = each(x, lambda t: t.new_empty(source.num_data, *t.shape[1:]))
     y = y.new_empty(source.num_data, *y.shape[1:])
-    size = max(1, min(_READ_ROWS, _READ_BYTES // _bytes(first, torch.float64)))
-    with source.reader(in_order(source.num_data, size), _READ_BYTES, pin=False) as reader:
+    example_bytes = _bytes(first, torch.float64)
+    size = max(1, min(_READ_ROWS, _READ_BYTES // example_bytes))
+    with source.reader(in_order(source.num_data, size), size, example_bytes, pin=False) as reader:
         for part, batch in zip(in_order(source.num_data, size), reader, strict=True):
             for whole, values in zip(leaves((x, y)), leaves(batch), strict=True):
-                if whole.shape[1:] != values.shape[1:] or whole.dtype != values.dtype:
-                    raise UserError(
-                        f"the Dataset's examples do not stack (example 0 is {whole.dtype} of shape "
-                        f"{tuple(whole.shape[1:])}, those from {part.start} on {values.dtype} of shape "
-                        f"{tuple(values.shape[1:])}): they must be tensors, arrays or numbers, of one shape"
-                    )
+                check_alike(whole, values, part)
                 whole[part.start : part.stop] = values
     return x, y

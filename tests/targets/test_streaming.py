@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, TensorDataset
 import hmc_fast
 from cases import SAMPLERS
 from hmc_fast.engine.loop import Interrupted
-from hmc_fast.targets import streaming
+from hmc_fast.targets import sources, streaming
 from interruption import interrupt_at
 
 N = 80
@@ -115,6 +115,20 @@ def test_the_number_of_workers_changes_no_draw(kind, num_workers):
     target = posterior(kind(), stream=True, num_workers=num_workers)
     assert torch.equal(draws(target), draws(posterior()))
     assert torch.equal(draws(target, "hmc"), draws(posterior(), "hmc"))
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set")
+@pytest.mark.parametrize("pin", [False, True])
+def test_what_a_worker_wrote_stays_until_the_next_batch(pin, monkeypatch):
+    """However far the workers are ahead: one message a batch, so that their places are used again."""
+    monkeypatch.setattr(sources, "_AHEAD", 1)
+    target = posterior(Rows(), stream=True, num_workers=2)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0)).split(7)
+    with target.stream.source.reader((rows.tolist() for rows in order), 7, 24, pin=pin) as reader:
+        for rows, (x, y) in zip(order, reader, strict=True):
+            time.sleep(0.03)
+            assert torch.equal(x, X[rows])
+            assert torch.equal(y, Y[rows])
 
 
 @pytest.mark.parametrize("path", ["traced", pytest.param("loop", marks=pytest.mark.slow)])
