@@ -134,7 +134,7 @@ def test_maxima_keep_nan_and_infinities():
     same(lambda: (x.amax(1), x.amin(1), x.amax(0), x.amin(0), x.amax((0, 1))))
 
 
-@pytest.mark.parametrize("vector_bytes", [32, 64])
+@pytest.mark.parametrize("vector_bytes", [32, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_products(dtype, vector_bytes, monkeypatch):
     """Every orientation, with rows of registers left over; of wider vectors what a compiler makes of them here."""

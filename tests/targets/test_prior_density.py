@@ -208,7 +208,7 @@ def test_a_function_cannot_be_drawn_from():
         ("a mean from a module", "traced"),
         ("distributions of some groups", "traced"),
         ("a function of several", "traced"),
-        ("a function of several", "loop"),
+        pytest.param("a function of several", "loop", marks=pytest.mark.slow),
         pytest.param("a mean from a module", "loop", marks=pytest.mark.slow),
         pytest.param("distributions of some groups", "loop", marks=pytest.mark.slow),
         pytest.param("a function of several", "compiled", marks=pytest.mark.slow),
