@@ -52,15 +52,8 @@ def _end_step_kernel(
     BLOCK: tl.constexpr,
 ):
     chain = tl.program_id(0).to(tl.int64)
-    row = log_lik_ptr + chain * log_lik_stride
-    lane = tl.arange(0, BLOCK)
-    terms = tl.zeros((BLOCK,), dtype=tl.float64)
-    begin = 0
-    while begin < width:  # as in reduce.py
-        terms += tl.load(row + begin + lane, mask=begin + lane < width, other=0.0).to(tl.float64)
-        begin += BLOCK
-    total = tl.load(total_ptr + chain) + tl.full((), scale, tl.float64) * tl.sum(terms, axis=0)
-    tl.store(total_ptr + chain, total)
+    added = tl.full((), scale, tl.float64) * reduce.row_sum(log_lik_ptr + chain * log_lik_stride, width, BLOCK)
+    tl.store(total_ptr + chain, tl.load(total_ptr + chain) + added)
     if chain == 0:  # no other program reads it
         tl.store(step_ptr, tl.load(step_ptr) + 1)
 

@@ -18,6 +18,18 @@ BLOCK, NUM_WARPS = 2048, 8
 _FINISH_BLOCK = 2048
 
 
+@triton.jit
+def row_sum(row, width, BLOCK: tl.constexpr):
+    """Of `width` elements from the pointer `row` on, float64."""
+    lane = tl.arange(0, BLOCK)
+    total = tl.zeros((BLOCK,), dtype=tl.float64)
+    begin = 0
+    while begin < width:  # `range` to a kernel argument fails in Triton 3.6's interpreter on NumPy 2.4
+        total += tl.load(row + begin + lane, mask=begin + lane < width, other=0.0).to(tl.float64)
+        begin += BLOCK
+    return tl.sum(total, axis=0)
+
+
 @triton.jit(do_not_specialize=["num_partials"])
 def _finish_kernel(
     # pointers
@@ -29,14 +41,7 @@ def _finish_kernel(
     BLOCK: tl.constexpr,
 ):
     chain = tl.program_id(0).to(tl.int64)
-    row = partials_ptr + chain * num_partials
-    lane = tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), dtype=tl.float64)
-    begin = 0
-    while begin < num_partials:  # `range` to a kernel argument fails in Triton 3.6's interpreter on NumPy 2.4
-        total += tl.load(row + begin + lane, mask=begin + lane < num_partials, other=0.0)
-        begin += BLOCK
-    tl.store(out_ptr + chain, tl.sum(total, axis=0))
+    tl.store(out_ptr + chain, row_sum(partials_ptr + chain * num_partials, num_partials, BLOCK))
 
 
 def scratch(rows: Tensor, num_blocks: int) -> Tensor:

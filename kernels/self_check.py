@@ -35,6 +35,9 @@ class Varies(NamedTuple):
     scale: bool = False
     mean: bool = False
 
+    def __str__(self) -> str:
+        return f"{'a scale per element' if self.scale else 'one scale'}, {'means' if self.mean else 'mean 0'}"
+
 
 # Every family once, and a mean: half a second each to compile for a GPU.
 _PRIORS: dict[str, tuple[Varies, ...]] = {
@@ -185,7 +188,7 @@ class _Scope(NamedTuple):
     def each_prior(self, inputs: _Inputs) -> Iterator[tuple[tuple[Segment, ...], tuple[str, str]]]:
         for family, ways in self.priors.items():
             for varies in ways:
-                yield inputs.prior(family, varies), (family, f"{varies.scale=}, {varies.mean=}")
+                yield inputs.prior(family, varies), (family, str(varies))
 
 
 _Case = tuple[str, Callable[[Any], tuple[Tensor, ...]], Callable[[Tensor], float]]
