@@ -359,7 +359,6 @@ mutate(
 mutate(
     "hmc_fast/dynamics/metropolis.py",
     "dynamics/test_metropolis.py",
-    ('rule == "density_ratio"', 'rule == "log_ratio"', "samplers/test_hmc.py"),
     ("DIVERGENCE_THRESHOLD, density", "0.0, density"),
 )
 mutate(
