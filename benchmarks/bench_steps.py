@@ -89,7 +89,6 @@ else:
     OURS |= {
         "ours traced": {"path": "traced"},
         "ours compiled": {"path": "loop"},
-        "ours compiled bf16": {"path": "loop", "precision": "bf16"},
     }
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 
 from ..errors import UserError
 
-__all__ = ["free_memory", "human", "resolve_device"]
+__all__ = ["free_memory", "hardware", "human", "resolve_device"]
 
 
 def resolve_device(name: str | torch.device) -> torch.device:
@@ -31,6 +32,17 @@ def resolve_device(name: str | torch.device) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {str(name)!r} is not supported: use auto, cpu, cuda or cuda:INDEX")
     return device
+
+
+def hardware(device: torch.device) -> str:
+    """The name of a GPU, or of the processor with its number of cores."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.machine()
+    with contextlib.suppress(OSError, StopIteration):  # Linux
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return f"cpu ({name}, {os.cpu_count()} cores)"
 
 
 def free_memory(device: torch.device) -> int:

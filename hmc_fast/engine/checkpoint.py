@@ -21,7 +21,7 @@ from ..messages import tell
 from ..results.row_files import Counted, Damaged, verified
 from ..samplers.protocol import restore, state_tensors
 
-__all__ = ["Checkpoint", "assert_same_run", "exists", "on_host", "read", "restore_state", "saved_state", "write"]
+__all__ = ["Checkpoint", "exists", "on_host", "read", "restore_state", "saved_state", "write"]
 
 STATE_FILE, PREVIOUS_FILE = "state.safetensors", "previous.safetensors"
 
@@ -149,14 +149,3 @@ def restore_state(state: Any, checkpoint: Checkpoint) -> None:
     prefix = "state."
     saved = {name.removeprefix(prefix): t for name, t in checkpoint.tensors.items() if name.startswith(prefix)}
     restore(state, saved)
-
-
-def assert_same_run(checkpoint: Checkpoint, fingerprint: dict[str, Any], directory: Path) -> None:
-    """Raises UserError if the checkpoint belongs to a run with other settings, naming the first that differs."""
-    for name, value in json.loads(json.dumps(fingerprint)).items():
-        stored = checkpoint.fingerprint.get(name)
-        if stored != value:
-            raise UserError(
-                f"the checkpoint in {directory} was made with {name} {stored!r}, not {value!r}: resume with the "
-                "same settings, or choose another directory"
-            )

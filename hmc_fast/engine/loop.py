@@ -74,24 +74,27 @@ class Loop:
     trace_rows: Rows | None = None
     curve_rows: Rows | None = None
     iteration: int = 0
+    end: int = 0  # the number of iterations; fewer than planned once a chain has diverged
     saved_iteration: int = -1  # of the last checkpoint
     _iterations_per_call: int = 1
     _work: LearnedWork = field(default_factory=LearnedWork)
     _last_seconds: float = math.inf  # of an iteration
     _guard: InterruptGuard = field(default_factory=InterruptGuard)
 
+    def __post_init__(self) -> None:
+        self.end = len(self.trace)
+
     def run(self, *, progress: bool, profile: bool = False) -> None:
         """Raises Interrupted on Ctrl-C, SIGTERM or SIGHUP, after writing a checkpoint: of the end of the current
         call, or of the start of an iteration that takes long."""
-        total = len(self.trace)
-        profiler = self._profiler(total - self.iteration) if profile else None
-        bar = Progress(total, self.iteration, progress)
+        profiler = self._profiler(self.end - self.iteration) if profile else None
+        bar = Progress(self.end, self.iteration, progress)
         if self.saved_iteration < 0:
             self.save()
         last_checkpoint = time.monotonic()
         try:
             with InterruptGuard(tells=progress) as self._guard:
-                while self.iteration < total:
+                while self.iteration < self.end:
                     self._advance(bar, 1 if profile else self._iterations_per_call)
                     if profiler is not None:
                         profiler.step()
@@ -116,13 +119,13 @@ class Loop:
             self.state, theta, info = steps(self.state, number, warming_up=warming_up)
         rows = slice(first, first + number)
         self.trace.record(rows, info)
-        self._refuse_divergence(rows)
+        theta = self._before_divergence(first, theta)
         if warming_up and self.spread is not None and first + number > self.plan.burn_in // 2:
             self.spread.add(theta[max(0, self.plan.burn_in // 2 - first) :])
         self._keep(first, theta, bar)
         seconds = time.perf_counter() - begin
         self.trace.seconds[rows] = seconds / number
-        self.iteration += number
+        self.iteration = min(first + number, self.end)
         self._iterations_per_call, self._last_seconds = self._next_number(number, seconds), seconds / number
         if warming_up:
             recent = self.trace[max(0, self.iteration - 5) : self.iteration]
@@ -157,23 +160,36 @@ class Loop:
         end = self.plan.burn_in if warming_up else len(self.trace)
         return max(1, min(*map(int, bounds), end - self.iteration))
 
-    def _refuse_divergence(self, rows: slice) -> None:
-        """Without a Metropolis test to reject it, a state that is not finite never recovers."""
-        if self.sampler.has_metropolis_test:
-            return
-        if self.trace.divergent[rows].any():
-            iteration, chain = np.argwhere(self.trace.divergent[rows])[0]
-            raise Diverged(
-                f"chain {chain} of {self.sampler.name} diverged to NaN or infinity at iteration "
-                f"{rows.start + iteration}: use a smaller step size, more friction, or an init from 'model' or "
-                "trained weights"
+    def _before_divergence(self, first: int, theta: Tensor) -> Tensor:
+        """The iterations of `theta (number, C, D)` before a chain is lost: without a Metropolis test to reject it,
+        a state that is not finite never recovers. Raises Diverged if no draw would be left."""
+        divergent = self.trace.divergent[first : first + len(theta)].any(1)
+        if self.sampler.has_metropolis_test or not divergent.any():
+            return theta
+        finite = int(divergent.argmax())
+        self.end = first + finite + 1
+        if self.kept[0] >= first + finite:
+            raise Diverged(self.divergence)
+        return theta[:finite]
+
+    @property
+    def divergence(self) -> str:
+        """What has ended the run before its time, in words, with a cure; empty if nothing has."""
+        if self.end == len(self.trace):
+            return ""
+        last = self.end - 1
+        chain = int(self.trace.divergent[last].argmax())
+        where = f"at iteration {last}"
+        if bool(torch.isfinite(self.state.theta[chain]).all()):
+            value = self.trace.log_likelihood[last, chain]
+            return (
+                f"the log likelihood of chain {chain} is {value:g} {where}, where its parameters are finite: keep "
+                "the likelihood defined there (a clamp, or another form of it)"
             )
-        if np.isnan(self.trace.log_likelihood[rows]).any():
-            iteration, chain = np.argwhere(np.isnan(self.trace.log_likelihood[rows]))[0]
-            raise Diverged(
-                f"the log likelihood of chain {chain} is NaN at iteration {rows.start + iteration}, where its "
-                "parameters are finite: keep the likelihood defined there (a clamp, or another form of it)"
-            )
+        return (
+            f"chain {chain} of {self.sampler.name} diverged to NaN or infinity {where}: use a smaller step size, "
+            "more friction, or an init from 'model' or trained weights"
+        )
 
     @property
     def draws_so_far(self) -> DrawStore:
@@ -233,9 +249,9 @@ class Loop:
 
     def rounding_effect(self) -> float:
         """By how much storing the last state changes its predictions at the test inputs: probabilities, or the mean
-        in units of the predictive standard deviation. 0 without test inputs."""
+        in units of the predictive standard deviation. 0 without test inputs, or if that state is lost."""
         theta, dtype = self.state.theta, self.draws_so_far.ring.dtype
-        if self.predictions is None or dtype == theta.dtype:
+        if self.predictions is None or dtype == theta.dtype or self.divergence:
             return 0.0
         largest = torch.finfo(dtype).max
         stored = theta.clamp(-largest, largest).to(dtype).to(theta.dtype)
@@ -283,6 +299,9 @@ class Loop:
         checkpoint.restore_state(self.state, saved)
         self.iteration = self.saved_iteration = saved.numbers["iteration"]
         self.trace.restore(self.trace_rows.read())
+        last = self.trace.divergent[max(0, self.iteration - 1)]
+        if not self.sampler.has_metropolis_test and (last == 1).any():
+            self.end = self.iteration
         if self.store is not None and "store.counts" in saved.tensors:
             self.store.counts.copy_(saved.tensors["store.counts"])
         if self.spread is not None:

@@ -15,6 +15,7 @@ from ..atomic_files import (
     allocate,
     make_folder,
     open_file,
+    remove,
     remove_leftovers,
     rename,
     write_json,
@@ -53,9 +54,6 @@ class Output:
         """The checkpoint to resume from; None if the run was stopped before its first one. Raises UserError if
         there is none."""
         raise UserError("resume needs out, the directory with the checkpoint to continue from")
-
-    def assert_same_run(self, saved: checkpoint.Checkpoint, fingerprint: dict[str, Any]) -> None:
-        """Raises UserError if the checkpoint belongs to a run with other settings."""
 
     def refuse_existing(self) -> None:
         """Raises UserError if there is a run already."""
@@ -142,9 +140,6 @@ class OutputFolder(Output):
         self._keep_previous = saved.is_newest
         return saved
 
-    def assert_same_run(self, saved: checkpoint.Checkpoint, fingerprint: dict[str, Any]) -> None:
-        checkpoint.assert_same_run(saved, fingerprint, self.directory)
-
     def refuse_existing(self) -> None:
         if self._lock is None:
             refuse_existing(self.directory)
@@ -200,8 +195,13 @@ class OutputFolder(Output):
             for first in range(0, len(trace), _ITERATIONS):
                 part = trace[first : first + _ITERATIONS].frame(burn_in, first)
                 part.to_csv(temporary, mode="a", header=not first, index=False)
-        if not self.finished_draws.exists():
-            rename(self._path("draws"), self.finished_draws)
+        unfinished = self.checkpoint / "draws.npy"
+        if not self.finished_draws.exists() and np.load(unfinished, mmap_mode="r").shape == draws.shape:
+            rename(unfinished, self.finished_draws)
+        elif not self.finished_draws.exists():  # the run has ended early
+            with written_atomically(self.finished_draws) as temporary, temporary.open("wb") as file:
+                np.save(file, draws)
+        remove(unfinished)
         return np.load(self.finished_draws, mmap_mode="r")
 
 

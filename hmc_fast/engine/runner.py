@@ -23,11 +23,12 @@ from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import TRACE_COLUMNS, Plan, Trace
 from ..samplers.protocol import Sampler
-from ..targets.base import Target, digest
+from ..targets.base import Target
 from ..targets.reading import ended_workers_told
 from .checkpoint import Checkpoint
 from .execution import Compile, choose
 from .expected_work import expected_gradients
+from .fingerprint import assert_same_run, fingerprint
 from .forecast import DiskUse, disk_use, forecast
 from .kernel_check import check_kernels
 from .loop import Diverged, Loop
@@ -94,7 +95,8 @@ def run(
 
     Raises:
         UserError: an option out of range, a directory that already contains a run, is in use or cannot be written,
-            a damaged run to resume, or a disk that is full; its run can be resumed once there is room.
+            a damaged run to resume, a disk that is full (its run can be resumed once there is room), or a chain
+            that diverges before there is a draw. One that diverges later ends the run with the draws before.
         Interrupted: a KeyboardInterrupt, by Ctrl-C, SIGTERM or SIGHUP; with `out`, after writing a checkpoint.
     """
     # All validation happens here, before anything is written.
@@ -121,16 +123,18 @@ def run(
         if saved is None:
             output.refuse_existing()
             output.check_room(DiskUse(draws=worst))  # before anything of that length is made
+            if sampler.batch_size is None:
+                refuse_undefined_start(target, theta)
         graph = checked_graph(target, graph)
         target, reasons = _prepared(target, sampler, plan, chains, compile, graph, saved)
         if target.kernels == "auto" and (checked := check_kernels(target, chains)):
             reasons += (checked,)
-        fingerprint = _fingerprint(target, sampler, plan, theta, seed, draw_dtype)
-        if saved is not None:
-            output.assert_same_run(saved, fingerprint)
-        if saved is None and sampler.batch_size is None:
-            refuse_undefined_start(target, theta)
         predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
+        determined_by = {}
+        if out is not None:
+            determined_by = fingerprint(target, sampler, plan, theta, seed, draw_dtype, predictions)
+        if saved is not None and out is not None:
+            assert_same_run(saved.fingerprint, determined_by, Path(out))
 
         state = sampler.init(target, theta, seed=seed, graph=graph, warm_up_iterations=burn_in)
         loop = Loop(
@@ -142,7 +146,7 @@ def run(
             trace=Trace.empty(kept[-1] + 1, chains),
             predictions=predictions,
             output=output,
-            fingerprint=fingerprint,
+            fingerprint=determined_by,
             checkpoint_seconds=checkpoint_seconds,
         )
         disk = disk_use(state, loop.trace, predictions, worst) if output.is_kept else None
@@ -209,26 +213,6 @@ def _prepared(
     return choice.target, (*reason, *choice.reasons)
 
 
-def _fingerprint(
-    target: Target, sampler: Sampler, plan: Plan, theta: Tensor, seed: int, draw_dtype: "torch.dtype | str"
-) -> dict[str, Any]:
-    """Everything that determines the draws: a run resumes only from a checkpoint with the same fingerprint."""
-    settings = {
-        f"{sampler.name} {name}": digest(value) if isinstance(value, Tensor) else repr(value)
-        for name, value in vars(sampler).items()
-    }
-    return {
-        "sampler": sampler.name,
-        **settings,
-        **dataclasses.asdict(plan),
-        "chains": len(theta),
-        "seed": seed,
-        "draw_dtype": str(draw_dtype),
-        "initial parameters": digest(theta),
-        **target.fingerprint(),
-    }
-
-
 def _open(loop: Loop, storage: Storage, saved: Checkpoint | None) -> None:
     """Reserves room for all that the run will write, or opens it where the checkpoint ends."""
     output, predictions, draws = loop.output, loop.predictions, storage.draws
@@ -263,18 +247,24 @@ def _publish(loop: Loop, seed: int) -> Run:
     """The finished run, with its files under their final names."""
     if loop.saved_iteration != loop.iteration:
         loop.save()
-    predictions = loop.predictions
+    predictions, draws = loop.predictions, loop.draws_so_far.draws()
+    plan, ended_early = dataclasses.replace(loop.plan, draws=len(draws)), ""
+    if loop.divergence:
+        ended_early = f"The run ended early, with {len(draws)} of {loop.plan.draws} draws: {loop.divergence}."
+        tell(ended_early)
+    trace = loop.trace[: loop.end]
     return Run(
         target=loop.target,
         sampler=loop.sampler,
-        plan=loop.plan,
+        plan=plan,
         seed=seed,
-        draws=loop.output.publish(loop.trace, loop.plan.burn_in, loop.draws_so_far.draws()),
+        draws=loop.output.publish(trace, plan.burn_in, draws),
         test=None if predictions is None else predictions.average.result(),
-        curve=None if predictions is None else predictions.average.curve.cpu().numpy(),
+        curve=None if predictions is None else predictions.average.curve[: len(draws)].cpu().numpy(),
         function_draws=loop.function_values(),
-        history=loop.trace,
+        history=trace,
         rounding=(int(loop.draws_so_far.counts[0]), int(loop.draws_so_far.counts[1])),
         rounding_effect=loop.rounding_effect(),
         seconds=loop.seconds,
+        ended_early=ended_early,
     )

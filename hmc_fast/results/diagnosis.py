@@ -42,7 +42,8 @@ class Evidence:
         / D; None without a momentum. function: `(C, S, Q)`, Q = 0 without test inputs. test_score: `(C, S)`, log
         likelihood per test example of single draws; None without test labels. weight_rhat: `(D,)`, plain split
         R-hat. overflowed: stored values beyond draw_dtype, clamped. lost: share of parameters whose spread is
-        within its rounding. rounding_effect: largest change of a prediction by rounding.
+        within its rounding. rounding_effect: largest change of a prediction by rounding. ended_early: why there are
+        fewer draws than asked for, a sentence.
     """
 
     potential: np.ndarray
@@ -58,6 +59,7 @@ class Evidence:
     overflowed: int = 0
     lost: float = 0.0
     rounding_effect: float = 0.0
+    ended_early: str = ""
 
     @cached_property
     def function_rhat(self) -> np.ndarray:
@@ -74,10 +76,12 @@ class Evidence:
 def sentences(run: Evidence) -> list[Sentence]:
     """One sentence per problem; if there is none, one that lists the checks that passed."""
     chains, draws = run.potential.shape
+    early = [run.ended_early] if run.ended_early else []
     if draws < _FEWEST_DRAWS:
         few = f"{draws} draws per chain are too few to assess convergence: take at least {_FEWEST_DRAWS}."
-        return [Sentence(text, "warning") for text in (*_acceptance(run), *_divergences(run), few)]
+        return [Sentence(text, "warning") for text in (*early, *_acceptance(run), *_divergences(run), few)]
     found = [
+        *early,
         *_potentials(run),
         *_acceptance(run),
         *_divergences(run),

@@ -87,6 +87,8 @@ class RowFile(Rows):
         weakref.finalize(self, os.close, self._descriptor)
         if not count:
             atomic_files.allocate(path, self._descriptor, len(self._header) + self.nbytes)
+        elif os.pread(self._descriptor, len(self._header), 0) == npy_header((count, *shape[1:]), self.dtype):
+            self.shape = (count, *shape[1:])  # the run has ended, perhaps early
         elif os.pread(self._descriptor, len(self._header), 0) != self._header:
             raise _damaged(path, f"is not an array of shape {shape} and type {self.dtype}")
 

@@ -39,6 +39,7 @@ class Run:
         history: the trace as arrays, one per column.
         rounding: how many values overflowed, and how many became subnormal, in the stored draws.
         rounding_effect: the largest change of a prediction that storing the last state makes, see `Loop`.
+        ended_early: why there are fewer draws than asked for, a sentence; else empty.
     """
 
     target: Target
@@ -53,6 +54,7 @@ class Run:
     rounding: tuple[int, int]
     seconds: float
     rounding_effect: float = 0.0
+    ended_early: str = ""
 
     @property
     def num_chains(self) -> int:

@@ -115,7 +115,7 @@ class RunDiagnostics:
         sampling = self._sampling
         return Evidence(
             potential=self.potential[:, np.array(self._kept) - self.run.plan.burn_in],
-            energy_errors=sampling.energy_error[sampling.divergent == 1],
+            energy_errors=sampling.energy_error[(sampling.divergent == 1) & np.isfinite(sampling.accept_prob)],
             proposals=sampling.accepted.size,
             acceptance_rate=self.run.acceptance_rate,
             e_bfmi=self.e_bfmi,
@@ -127,6 +127,7 @@ class RunDiagnostics:
             overflowed=self.run.rounding[0],
             lost=lost_coordinates(self.run.draws) if sampling.accepted.any() else 0.0,
             rounding_effect=self.run.rounding_effect,
+            ended_early=self.run.ended_early,
         )
 
     @property

@@ -1,7 +1,6 @@
 """Writes a run's scores, `predictions.npz` and `metrics.json`, and describes the machine for `config.json`.
 `run_folder_reader` reads them back."""
 
-import os
 import platform
 import resource
 import subprocess
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from ..atomic_files import write_json, written_atomically
+from ..compute.device import hardware
 from ..errors import UserError
 from .predictions import Classification, Raw, Regression
 from .run import Run
@@ -55,18 +55,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
-    return {"versions": versions, "device": name, "git_commit": _git_commit()}
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"cpu ({line.split(':', 1)[1].strip()}, {os.cpu_count()} cores)"
-    except OSError:
-        pass
-    return f"cpu ({platform.machine()}, {os.cpu_count()} cores)"
+    return {"versions": versions, "device": hardware(device), "git_commit": _git_commit()}
 
 
 def _git_commit() -> str | None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..compute.batches import count as count_of
-from ..compute.batches import rows
+from ..compute.batches import named, rows
 from ..errors import UserError
 from ..targets.base import Target
 from .model_average import StreamedAverage
@@ -51,6 +51,13 @@ class StreamedPredictions:
         self.values = Rows((num_draws, num_chains, count), np.float32)
         self._recent: list[Tensor] = []  # `(C, Q)` each: the latest values, not yet on the host
         self._last = torch.empty(0)  # `(C, T, ...)`: predictions of the latest draw
+
+    @property
+    def tested(self) -> list[Tensor]:
+        """The tensors of the inputs, and last the labels; empty without labels."""
+        labels = self.average.labels
+        inputs = [tensor for _, tensor in named(self.inputs)]
+        return [*inputs, torch.empty(0) if labels is None else labels]
 
     @property
     def nbytes(self) -> int:

@@ -99,14 +99,15 @@ class HMC(Sampler):
     ) -> None:
         self.integrator = check_integrator(integrator)
         jitter = (0.5 if adapt else 0.0) if jitter is None else jitter
-        self.length = TrajectoryLength(
+        length = TrajectoryLength(
             "HMC", step_size, trajectory_length, num_leapfrog, jitter, adapt, integrator.stages
         )
         self.step_size, self.trajectory_length, self.jitter = step_size, trajectory_length, jitter
-        self.num_leapfrog = self.length.steps
+        self.num_leapfrog = length.steps
         self.adapt, self.target_acceptance, self.pool = adapt, check_target_acceptance(target_acceptance), pool
         self.acceptance, self.test_in_burn_in = check_acceptance(acceptance), test_in_burn_in
         self.inverse_mass = inverse_mass
+        self.length = length
 
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0

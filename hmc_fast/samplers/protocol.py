@@ -36,11 +36,12 @@ class Info(NamedTuple):
 
     @classmethod
     def untested(cls, state: "State", log_likelihood: Tensor, step_size: Tensor, num_leapfrog: int) -> "Info":
-        """For samplers without a Metropolis test: a chain is divergent if its theta is not finite.
+        """For samplers without a Metropolis test: a chain is divergent if its theta is not finite, or if its log
+        likelihood is NaN.
 
         log_likelihood: `(C,)`. step_size: `(C,)` or `(1,)`.
         """
-        finite = torch.isfinite(state.theta).all(1)
+        finite = torch.isfinite(state.theta.sum(1)) & ~torch.isnan(log_likelihood)
         nan = torch.full_like(state.theta[:, 0], torch.nan, dtype=torch.float64)
         return cls(
             log_likelihood=log_likelihood,

@@ -8,7 +8,6 @@ table.
 """
 
 import copy
-import hashlib
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Segment
 from .examples import Examples
+from .fingerprint import digest
 from .initial_states import initial_rows
 from .likelihoods import Task
 from .prior_density import PriorDensity
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from .streaming import Stream
 
-__all__ = ["Target", "digest"]
+__all__ = ["Target"]
 
 
 class Target(ABC):
@@ -202,8 +202,7 @@ class Target(ABC):
         return 0
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the density and its rounding, as JSON values: two targets with equal
-        fingerprints and the same model give the same draws."""
+        """Everything that determines the density and its rounding, except functions, as JSON values."""
         table = [[digest(v) if isinstance(v, Tensor) else v for v in vars(s).values()] for s in self.prior]
         return {
             "prior": self.prior_in_words,
@@ -285,8 +284,3 @@ class Target(ABC):
             UserError: an unknown name, a wrong shape, or values that are not finite.
         """
         return initial_rows(self, init, num_chains, seed)
-
-
-def digest(tensor: Tensor) -> str:
-    """A hash of the tensor's values, sixteen hexadecimal digits."""
-    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()[:16]

@@ -17,8 +17,9 @@ from ..compute.precision import Precision, arithmetic, check_precision
 from ..compute.program import Path
 from ..errors import UserError
 from . import likelihoods, priors
-from .base import Target, digest
+from .base import Target
 from .examples import Examples, as_inputs, as_tensor
+from .fingerprint import constants, digest, printed, structure
 from .flat_module import FlatModel
 from .prior_density import PriorDensity
 from .prior_table import segments
@@ -273,7 +274,15 @@ class Posterior(Target):
         else:
             data = "".join(self.stream.digests)
         density = None if self.prior_density is None else self.prior_density.fingerprint()
-        return {**super().fingerprint(), "prior density": density, "data": data}
+        is_function = isinstance(self.likelihood, likelihoods.Custom)
+        return {
+            "model": structure(self.flat),
+            "constant weights": constants(self.flat),
+            "likelihood": "a function" if is_function else printed(self.likelihood),
+            **super().fingerprint(),
+            "prior density": density,
+            "data": data,
+        }
 
     # --- predictions ---
 
