@@ -9,6 +9,7 @@ import torch
 import hmc_fast
 from cases import classifier
 from hmc_fast.engine.loop import Loop
+from hmc_fast.results.row_files import RowFile
 from hmc_fast.results.run_folder import write_scores
 
 SGHMC = hmc_fast.SGHMC(0.02, friction=5.0, batch_size=20, steps_per_iteration=2)
@@ -53,6 +54,7 @@ def test_the_draws_before_are_published_and_it_says_so(tmp_path, lost_at, capsys
     assert capsys.readouterr().err.strip() == sentence
     assert np.array_equal(run.draws, whole.draws[:6])
     assert np.array_equal(np.load(tmp_path / "run" / "draws.npy"), whole.draws[:6])
+    assert not (tmp_path / "run" / "checkpoint" / "draws.npy").exists(), "no second copy"
     assert np.array_equal(run.curve, whole.curve[:6])
     assert np.array_equal(run.function_draws, whole.function_draws[:, :6])
     assert np.isfinite(run.test.probs).all()
@@ -158,3 +160,11 @@ def test_a_start_at_nan_names_the_example(sampler, tmp_path):
     ):
         hmc_fast.run(posterior, sampler, out=tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_no_rows_follow_the_last_of_a_run_that_ended(tmp_path):
+    np.save(tmp_path / "rows.npy", np.ones((3, 2)))
+    rows = RowFile(tmp_path / "rows.npy", (5, 2), float, count=3)
+    assert rows.read().tolist() == [[1.0, 1.0]] * 3
+    with pytest.raises(AssertionError):
+        rows.append(np.ones((1, 2)))

@@ -141,6 +141,12 @@ def test_a_gradient_that_a_recording_would_freeze_runs_untraced():
     assert "recorded at one point, they are wrong at another" in choice.reasons[0]
 
 
+def test_a_gradient_that_is_not_finite_is_compared_all_the_same():
+    for value in (torch.nan, torch.inf):
+        density = hmc_fast.Density(lambda theta, value=value: -(theta**2).sum() + value, 3)
+        assert choose(density, 2, 1, 1_000, compile=False).target.path == "traced"
+
+
 def test_an_unknown_choice_is_refused():
     posterior = network()
     with pytest.raises(hmc_fast.UserError, match="compile 'yes' is unknown"):

@@ -52,6 +52,13 @@ def resumes(folder, model=None, likelihood="categorical", test=None, y=None, sam
     return hmc_fast.run(posterior, sampler, test=test, out=folder, resume=folder.exists(), **OPTIONS)
 
 
+def nudged(network):
+    """By too little for its values to show it."""
+    with torch.no_grad():
+        network.hidden.weight.add_(1e-6)
+    return network
+
+
 def double(outputs, y):
     return 2 * torch.log_softmax(outputs, 1).gather(1, y[:, None])[:, 0]
 
@@ -72,6 +79,8 @@ OTHERS = {
         r"another model, '\)' where this one has '\(3\): Identity\(\)'"),
     "half-precision buffer": ({"model": Network()}, {"model": Network(offset=1e-3)}, "other constant weights"),
     "frozen": ({"model": Network()}, {"model": Network(frozen=True)}, "another model, 'hidden.weight "),
+    "frozen weights": (
+        {"model": Network(frozen=True)}, {"model": nudged(Network(frozen=True))}, "other constant weights"),
     "likelihood as a function": (
         {"likelihood": single}, {"likelihood": double}, "a model, likelihood or output that gives other"),
     "likelihood by name": (
