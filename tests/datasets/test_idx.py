@@ -1,7 +1,6 @@
 """Fashion-MNIST as IDX archives: the same as CSV, downloads, and every mistake in a file."""
 
 import gzip
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -100,7 +99,7 @@ def server(idx_dir, monkeypatch):
         source = folder / url.rsplit("/", 1)[1]
         if not source.exists():
             raise OSError("no route to host")
-        Path(output_file).write_bytes(source.read_bytes())
+        output_file.write(source.read_bytes())
 
     monkeypatch.setattr("pooch.HTTPDownloader.__call__", fetch)
     return folder
