@@ -2,7 +2,6 @@
 
 import argparse
 import difflib
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import NoneType, UnionType
@@ -12,7 +11,7 @@ from .arguments import LARGEST, shown
 
 __all__ = ["did_you_mean", "fits", "kind_of", "reader"]
 
-_LONGEST_NAME = 255  # bytes of a file's name, on the usual file systems
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes, on the usual file systems, with room for names in a folder
 _MEANT = {int: "a whole number", float: "a number"}
 
 
@@ -35,9 +34,13 @@ def reader(kind: Any) -> Callable[[str], Any]:
             return text
         if "\0" in text or not _is_utf8(text):
             raise argparse.ArgumentTypeError(f"{shown(text)} holds a character that no name has: leave it out")
-        if kind is Path and any(len(os.fsencode(part)) > _LONGEST_NAME for part in Path(text).parts):
+        if kind is Path and (
+            len(text.encode()) > _LONGEST_PATH
+            or any(len(part.encode()) > _LONGEST_NAME for part in Path(text).parts)
+        ):
             raise argparse.ArgumentTypeError(
-                f"{shown(text)} has a name of more than {_LONGEST_NAME} bytes: choose a shorter one"
+                f"{shown(text)} is longer than {_LONGEST_PATH} bytes, or has a name longer than {_LONGEST_NAME}: "
+                "choose a shorter path"
             )
         try:
             value = kind(text)

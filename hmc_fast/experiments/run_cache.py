@@ -43,6 +43,8 @@ from .settings import EPOCHS, ExperimentSettings
 
 __all__ = ["Job", "Lab", "Sample"]
 
+_MOST_REPETITIONS = 10_000
+
 
 @dataclass(frozen=True)
 class Job:
@@ -129,6 +131,9 @@ class Lab:
             value = getattr(settings, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        for name, value in (("seeds", settings.seeds), ("members", settings.members)):
+            if value > _MOST_REPETITIONS:
+                raise UserError(f"--{name} {value} must be at most {_MOST_REPETITIONS:,}: each is a run of its own")
         if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
             raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
         self.device = resolve_device(settings.device)
