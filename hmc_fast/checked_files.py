@@ -3,6 +3,7 @@
 import json
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ _MOST_ARRAYS = 2**29  # bytes, unpacked; a report of more test points would take
 _DEEPEST = 32  # of nested objects
 _DAMAGES = (
     ValueError, KeyError, EOFError, TypeError, SyntaxError, IndexError, OverflowError, RecursionError, MemoryError,
-    NotImplementedError, struct.error, zipfile.BadZipFile, zlib.error,
+    NotImplementedError, struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 
 

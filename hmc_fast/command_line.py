@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import dataclasses
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -152,7 +153,9 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
 
 
 def _told(prog: str, message: str) -> int:
-    tell(f"{prog}: error: {' '.join(message.split())}")
+    """Prints it on one line, with quoted values cut if they are long; returns the status."""
+    line = re.sub(r"'([^']{40})[^']{260,}'", r"'\1...'", " ".join(message.split()))
+    tell(f"{prog}: error: {line}")
     return 2
 
 

@@ -176,13 +176,16 @@ def _read_trace(path: Path) -> "pd.DataFrame":
     for column in ("chain", "phase", *TRACE_NUMBERS):
         if column not in trace:
             raise _damaged(path, f"lacks the column {column!r}")
-    for column in filter(trace.__contains__, dict.fromkeys((*TRACE_NUMBERS, *TRACE_COLUMNS))):
-        numbers = pd.to_numeric(trace[column], errors="coerce")
+    for column in filter(trace.__contains__, dict.fromkeys(("chain", *TRACE_NUMBERS, *TRACE_COLUMNS))):
+        try:
+            numbers = pd.to_numeric(trace[column], errors="coerce")
+        except OverflowError as error:  # an integer beyond all floats
+            raise _damaged(path, f"contains a value in the column {column!r} that is not a number") from error
         if numbers.dtype.kind not in "iuf" or not numbers.isna().equals(trace[column].isna()):
             raise _damaged(path, f"contains a value in the column {column!r} that is not a number")
         trace[column] = numbers.mask(numbers.abs() > LARGEST_SHOWN, np.sign(numbers) * np.inf)
     for column in ("chain", "iteration", "leapfrog_steps"):
-        numbers = pd.to_numeric(trace[column], errors="coerce")
+        numbers = trace[column]
         if trace.empty or not numbers.between(0, LARGEST_COUNT).all() or (numbers % 1 != 0).any():
             raise _damaged(path, f"lacks whole numbers in the column {column!r}")
         trace[column] = numbers.astype(np.int64)
