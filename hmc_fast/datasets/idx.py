@@ -49,7 +49,7 @@ def _sizes(path: Path, header: bytes, num_dimensions: int) -> list[int]:
             f"{path} ends after {len(header)} bytes, within its header: it is truncated, download it again"
         )
     sizes = [int(size) for size in np.frombuffer(header[4:], dtype=">u4")]
-    if math.prod(sizes) > MOST_BYTES:
+    if math.prod(max(1, size) for size in sizes) > MOST_BYTES:  # numpy limits an empty array's sizes too
         raise UserError(
             f"{path} declares {' x '.join(map(str, sizes))} bytes, and at most {MOST_BYTES:,} are read: download "
             "it again"

@@ -35,6 +35,7 @@ def test_idx(number, tmp_path):
     @given(st.lists(SIZES, min_size=3, max_size=3), st.binary(max_size=64), edits, edits)
     @example([2**32 - 1] * 3, b"", [], [])
     @example([2, 2, 2], b"", [], [])
+    @example([0, 2**32 - 1, 2**32 - 1], b"", [], [])
     def holds(sizes, raw, inner, outer):
         path.write_bytes(edited(gzip.compress(edited(idx(sizes, raw), inner), 1), outer))
         found = accepts("idx", read_idx, path, 3)
