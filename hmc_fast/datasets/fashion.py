@@ -140,7 +140,7 @@ class _Bounded(io.FileIO):
 
     def write(self, data: Any) -> int:
         if self.tell() + len(data) > MOST_BYTES:
-            raise OSError(f"{self.name} is longer than {MOST_BYTES:,} bytes")
+            raise OSError(f"the file is longer than {MOST_BYTES:,} bytes")
         return super().write(data)
 
 

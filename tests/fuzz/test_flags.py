@@ -93,6 +93,49 @@ def test_sample(number, tmp_path):
     holds()
 
 
+MISTAKES = [
+    (["--step-size", "5e-324"], "inf leapfrog steps"),
+    (["--trajectory-length", "1e308"], "leapfrog steps, and at most"),
+    (["--sampler", "split_hmc", "--trajectory-length", "1e308"], "leapfrog steps, and at most"),
+    (["--capacity", f"{LONG}GB"], "is invalid: give a number of draws"),
+    (["--capacity", LONG], "is invalid: give a number of draws"),
+    (["--chains", "2147483648"], "chains 2147483648 of 6,310 parameters take at least"),
+    (["--chains", "2147483648", "--init", "model"], "chains 2147483648 of 6,310 parameters take at least"),
+    (["--width", "1000000000"], "width 1000000000 makes a layer of 1e+18 weights"),
+    (["--micro-batch-size", "9223372036854775808"], "'9223372036854775808' must lie between"),
+    (["--thin", "1000000000000"], "iterations, and at most"),
+    (["--thin", "1e12"], "'1e12' is not a whole number"),
+    (["--sampler", "sghmc", "--cycle-length", "9223372036854775807", "--cycle-keep", "1"], "or cycle length"),
+    (["--init", "a" * 300], "File name too long"),
+    (["--out", "a" * 300], "has a name longer than 255: choose a shorter path"),
+    (["--data-dir", "a" * 300], "has a name longer than 255: choose a shorter path"),
+    (["--out", "a\0b"], "holds a character that no name has"),
+    (["--data", "uci-../x"], "is no name of a data set"),
+    (["--seed", "9" * 5000], "is not a whole number"),
+]
+
+
+@pytest.mark.parametrize(("flags", "words"), MISTAKES)
+def test_a_mistake_is_named_before_anything_is_made(flags, words, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = sample.main([*TINY, *flags])
+    except SystemExit as stop:
+        status = stop.code
+    error = capsys.readouterr().err
+    assert (status, error.count("\n")) == (2, 1)
+    assert words in error
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_ring_that_does_not_fit_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(storage, "free_memory", lambda device: 100_000)
+    assert sample.main([*TINY, "--capacity", "1GB"]) == 2
+    assert "capacity '1GB' takes 147.9 KiB on cpu, which has 97.7 KiB free: give less" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers(sampler, tmp_path):
     @examples(10)

@@ -3,8 +3,10 @@
 Figures are drawn but not rendered, except in `test_figures`, which renders them and so tries fewer inputs.
 """
 
+import errno
 import io
 import json
+import os
 import shutil
 
 import numpy as np
@@ -203,3 +205,20 @@ def test_figures(run, made, monkeypatch):
         command("report with figures", report.main, ["run"], run.parent)
 
     holds()
+
+
+def test_a_report_that_cannot_be_written_is_one_line(run, monkeypatch):
+    (run / "figures").write_text("a file")
+    assert command("report of a damaged run", report.main, ["run"], run.parent) == 2
+    (run / "figures").unlink()
+
+    def refuse(path, flags, *mode):
+        if flags & os.O_CREAT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+        return real(path, flags, *mode)
+
+    real = os.open
+    (run / "figures").mkdir()
+    monkeypatch.setattr(os, "open", refuse)
+    assert command("report of a damaged run", report.main, ["run"], run.parent) == 2
+    assert command("comparison", report.main, ["run", str(shutil.copytree(run, run.parent / "b"))], run.parent) == 2
