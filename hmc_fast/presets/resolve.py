@@ -101,7 +101,7 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
     except Unreadable as error:
-        raise UserError(f"{path} {error}: give the directory of a run to resume") from error
+        raise UserError(f"{path} is not the config.json of a run: it {error}") from error
     name = config.get("sampler")
     if not (isinstance(name, str) and name in SAMPLERS):
         raise UserError(f"{path} is not the config.json of a run: sampler {shown(name)} is unknown")
