@@ -1,9 +1,10 @@
 """Every target runs in a folder of its own; at the end the inputs are counted."""
 
-import fuzzing
 import pytest
 
-NUMBERS = [pytest.param(20, id="few"), pytest.param(300, id="many", marks=pytest.mark.slow)]
+import fuzzing
+
+NUMBERS = [pytest.param(20, id="few"), pytest.param(100, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=NUMBERS)

@@ -9,12 +9,12 @@ import functools
 
 import pytest
 import torch
-from fuzzing import Planned, command, command_lines, examples
 from hypothesis import example, given
 
 import hmc_fast.datasets
 import hmc_fast.report.__main__ as report
 from finished_run import make_run
+from fuzzing import Planned, command, command_lines, examples
 from hmc_fast import models, sample, train
 from hmc_fast.command_line import flags_of, option
 from hmc_fast.engine import runner, storage

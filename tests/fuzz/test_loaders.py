@@ -6,12 +6,12 @@ import struct
 import numpy as np
 import pytest
 import torch
-from fuzzing import accepts, cells, edited, edits, examples, places, with_cells
 from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
 from data_files import IDX, pictures, write_idx
+from fuzzing import accepts, cells, edited, edits, examples, places, with_cells
 from hmc_fast.datasets import load
 from hmc_fast.datasets.csv import read_csv
 from hmc_fast.datasets.idx import MOST_BYTES, read_idx

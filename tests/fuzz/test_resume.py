@@ -4,10 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from fuzzing import JSON, Planned, accepts, command, edited, edits, examples
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from fuzzing import JSON, Planned, accepts, command, edited, edits, examples
 from hmc_fast import sample
 from hmc_fast.engine import runner
 from hmc_fast.engine.execution import Choice, _measured

@@ -11,12 +11,12 @@ import shutil
 
 import numpy as np
 import pytest
-from fuzzing import CELLS, JSON, accepts, command, edited, edits, examples, places, with_cells
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 import hmc_fast.report.__main__ as report
 from finished_run import make_run
+from fuzzing import CELLS, JSON, accepts, command, edited, edits, examples, places, with_cells
 from hmc_fast.report import drawing
 from hmc_fast.results.run_folder_reader import CLASSIFICATION, METRIC_NUMBERS, REGRESSION, read_run
 
