@@ -1040,7 +1040,7 @@ mutate(
     "hmc_fast/experiments/run_cache.py",
     "fuzz/test_resume.py fuzz/test_flags.py",
     ("        except Unreadable as error:", "        except ZeroDivisionError as error:"),
-    ("            if not fits(metrics.get(name), kind):\n", "            if False:\n"),
+    ("if not fits(value := metrics.get(name), kind):", "if (value := 0):"),
     ("if (probs := read_npy(path)).shape == shape:", "if len((probs := read_npy(path)).shape):"),
     ("            if value > _MOST_REPETITIONS:\n", "            if False:\n"),
 )

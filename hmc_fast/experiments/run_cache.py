@@ -42,7 +42,6 @@ from .approximations import Approximation, approximate
 from .settings import EPOCHS, ExperimentSettings
 
 __all__ = ["Job", "Lab", "Sample"]
-
 _MOST_REPETITIONS = 10_000
 
 
@@ -285,8 +284,8 @@ class Lab:
         except Unreadable as error:
             raise _damaged(directory, str(error)) from error
         for name, kind in (("seconds", float), ("acceptance_rate", float | None), ("divergences", int | None)):
-            if not fits(metrics.get(name), kind):
-                raise _damaged(directory, f"has {shown(metrics.get(name))} as {name!r}")
+            if not fits(value := metrics.get(name), kind):
+                raise _damaged(directory, f"has {shown(value)} as {name!r}")
         if draws.ndim != 3 or draws.shape[2] != self.posterior.num_params or passes.shape != draws.shape[:1]:
             raise _damaged(directory, f"has draws of shape {draws.shape} and passes of shape {passes.shape}")
         return Sample(

@@ -77,10 +77,7 @@ class Plan:
 
 def _cycle(sampler: Sampler) -> CosineCyclical | None:
     """The cycle by which draws are kept, of length 1 if all are; None if only the sampler knows."""
-    schedule, keeps = (
-        getattr(sampler, "schedule", None),
-        vars(sampler).get("keeps", type(sampler).keeps),
-    )
+    schedule, keeps = getattr(sampler, "schedule", None), getattr(sampler.keeps, "__func__", None)
     if keeps is MinibatchSampler.keeps and isinstance(schedule, CosineCyclical):
         return schedule
     keeps_all = schedule is None or isinstance(schedule, PolynomialDecay)
