@@ -88,6 +88,7 @@ def test_cache_of_experiments(number, tmp_path):
     @examples(2 * number)
     @given(st.sampled_from(names), edits, st.lists(st.tuples(st.sampled_from(sorted(figures)), JSON), max_size=2))
     @example("metrics.json", [], [("seconds", None)])
+    @example("passes.npy", [("remove", 0.5, 7)], [])
     def holds(name, damage, changes):
         for other, content in usual.items():
             (made.directory / other).write_bytes(content)
