@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -52,7 +53,10 @@ def test_a_bomb_is_not_unpacked(tmp_path):
             file.write(idx(sizes, b""))
             for _ in range(16):
                 file.write(bytes(2**24))
+        tracemalloc.start()
         assert accepts("idx", read_idx, path, 3) is None
+        assert tracemalloc.get_traced_memory()[1] < 2**24
+        tracemalloc.stop()
 
 
 @pytest.fixture
