@@ -119,7 +119,7 @@ def test_kept_iterations_are_those_counted_one_by_one(sampler, burn_in, draws, t
     assert all(type(iteration) is int for iteration in kept)
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS[:4], ids=["hmc", "sghmc", "cyclical", "decaying"])
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["hmc", "sghmc", "cyclical", "decaying", "of the user's own"])
 @pytest.mark.parametrize(
     ("burn_in", "draws", "thin"),
     [(0, 10**8, 1), (0, 1, 10**12), (10**8, 1, 1), (0, 2**63 - 1, 2**63 - 1), (2**22, 9, 9)],
