@@ -9,7 +9,7 @@ WORKERS ?= 2
 # What must hold on every path of computation.
 COMPILED := tests/samplers/test_protocol.py tests/samplers/test_hmc.py tests/samplers/test_sghmc.py
 
-.PHONY: sample test test-all mutants lint format bench uci clean
+.PHONY: sample test test-all mutants fuzz lint format bench uci clean
 
 sample: $(INSTALLED)
 	$(BIN)/python -m hmc_fast.sample
@@ -25,6 +25,11 @@ test-all: $(INSTALLED)
 # Defects that the fast tests must catch (tests/mutants.py): some minutes.
 mutants: $(INSTALLED)
 	$(BIN)/python tests/run_mutants.py
+
+# Odd flags and damaged files, NUMBER of each kind; every run tries others.
+NUMBER ?= 1000
+fuzz: $(INSTALLED)
+	HMC_FAST_FUZZ=$(NUMBER) $(BIN)/python -m pytest -m "not slow" tests/fuzz
 
 # hmc_fast.kernels lives in kernels/: the type checker is shown the tree as it is installed.
 lint: $(INSTALLED)

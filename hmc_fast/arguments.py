@@ -2,37 +2,48 @@
 
 import math
 import operator
+from pathlib import Path
 from typing import Any
 
 from .errors import UserError
 
-__all__ = ["positive", "whole_number"]
+__all__ = ["LARGEST", "positive", "shown", "whole_number"]
+
+LARGEST = 2**63 - 1  # of the integers of torch and numpy
 
 
 def positive(name: str, value: Any) -> float:
     """Returns the value if it is a positive and finite number; otherwise UserError."""
     try:
         good = math.isfinite(value) and value > 0
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several numbers
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
         good = False
     if not good:
-        raise UserError(f"{name} {_shown(value)} must be a positive number")
+        raise UserError(f"{name} {shown(value)} must be a positive number")
     return float(value) if not isinstance(value, int | float) else value
 
 
 def whole_number(name: str, value: Any, *, least: int = 1) -> int:
-    """Returns the value as an int if it is a whole number of at least `least`; otherwise UserError."""
+    """Returns the value as an int if it is a whole number in `least`..LARGEST; otherwise UserError."""
     try:
         number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None:
-        raise UserError(f"{name} {_shown(value)} must be a whole number")
+        raise UserError(f"{name} {shown(value)} must be a whole number")
     if number < least:
-        raise UserError(f"{name} {number} must be at least {least}")
+        raise UserError(f"{name} {shown(number)} must be at least {least}")
+    if number > LARGEST:
+        raise UserError(f"{name} {shown(number)} must be at most 2**63 - 1")
     return number
 
 
-def _shown(value: Any) -> str:
-    text = str(value) if isinstance(value, float) else repr(value)
-    return text if len(text) < 60 else f"({type(value).__name__})"
+def shown(value: Any) -> str:
+    """A value for a message of one line: of a long number or text its start, of another long value its type."""
+    try:
+        text = str(value) if isinstance(value, float) else repr(value)
+    except ValueError:  # Python writes no integer of more than 4300 digits
+        return f"({type(value).__name__})"
+    if len(text) < 60:
+        return text
+    return f"{text[:40]}..." if isinstance(value, int | str | Path) else f"({type(value).__name__})"

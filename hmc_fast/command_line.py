@@ -7,8 +7,8 @@ reported on one line of stderr, with exit status 2.
 import argparse
 import contextlib
 import dataclasses
-import difflib
 import os
+import re
 import signal
 import sys
 import textwrap
@@ -16,13 +16,19 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
+from .arguments import shown
 from .errors import Interrupted, UserError
+from .flag_values import did_you_mean, kind_of, reader
 from .messages import tell
 
-__all__ = ["Flag", "did_you_mean", "flags_of", "main_guard", "option", "parse", "setting"]
+__all__ = ["Flag", "did_you_mean", "fail", "flags_of", "main_guard", "option", "parse", "setting"]
+
+_OUT_OF_MEMORY = (
+    "there is not enough memory: use fewer --chains or --draws, a smaller model or --train-size, or pass fewer "
+    "examples at once with --micro-batch-size"
+)
 
 Given = dict[str, Any]  # by the setting's name: the values that the user gave
 
@@ -104,14 +110,14 @@ def parse(
     preset = arguments.pop(0) if names_preset else presets[0]
     if preset not in presets:
         hint = did_you_mean(preset, presets) or f": use one of {', '.join(presets)}"
-        _fail(prog, f"unknown preset {preset!r}{hint}")
+        fail(prog, f"unknown preset {shown(preset)}{hint}")
     known = {option(flag.name): flag for flag in flags(preset, {})}
     parser = _Parser(prog, known.values())
     given, unknown = parser.parse_known_args(_normalised(arguments, known))
     values = vars(given)
     wants_help = values.pop("help", False)
     if unknown:
-        _fail(prog, _unknown(unknown, list(known.values()), presets))
+        fail(prog, _unknown(unknown, list(known.values()), presets))
     if wants_help:
         text = f"{description}\n\nPresets: {', '.join(presets)}. Defaults shown: {preset}."
         _Parser(prog, flags(preset, values), text).print_help()
@@ -127,19 +133,42 @@ def main_guard(function: Callable[[], None], prog: str) -> int:
         with _interrupted_by_signals(received):
             function()
     except UserError as error:
-        tell(f"{prog}: error: {' '.join(str(error).split())}")
-        return 2
+        return _told(prog, str(error))
     except Interrupted as stop:
         return stop.status
     except KeyboardInterrupt:
         return 130
-    except Exception:
-        if not received:
-            raise
-        return 128 + received[0]  # the import of a compiled module makes an ImportError of an interruption
+    except Exception as error:
+        if received:
+            return 128 + received[0]  # the import of a compiled module makes an ImportError of an interruption
+        if _is_out_of_memory(error):
+            return _told(prog, f"{_OUT_OF_MEMORY} ({str(error)[:120] or 'MemoryError'})")
+        if isinstance(error, OSError) and error.filename is not None:
+            place = f"{shown(str(error.filename))} cannot be used ({error.strerror})"
+            return _told(prog, f"{place}: check the path, its permissions and its disk")
+        raise
     finally:
         _flush_or_drop(sys.stdout, sys.stderr)
     return 0
+
+
+def _told(prog: str, message: str) -> int:
+    """Prints it on one line, with quoted values cut if they are long; returns the status."""
+    line = re.sub(r"'([^']{40})[^']{260,}'", r"'\1...'", " ".join(message.split()))
+    tell(f"{prog}: error: {line}")
+    return 2
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether Python, numpy or torch, on any device, was refused memory."""
+    if isinstance(error, MemoryError):
+        return True
+    words = (
+        "allocate memory",
+        "out of memory",
+        "Storage size calculation overflowed",
+    )  # torch has no class of them
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 @contextlib.contextmanager
@@ -180,12 +209,6 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A hint with the closest known word; empty if none is close."""
-    near = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
 class _Parser(argparse.ArgumentParser):
     """argparse with our error messages, and with flags that are absent unless given."""
 
@@ -203,21 +226,21 @@ class _Parser(argparse.ArgumentParser):
         for flag in flags:
             if flag.topic not in groups:
                 groups[flag.topic] = self.add_argument_group(flag.topic)
-            kind, text = _kind(flag.type), _with_default(flag).replace("%", "%%")
+            kind, text = kind_of(flag.type), _with_default(flag).replace("%", "%%")
             if kind is bool:
                 groups[flag.topic].add_argument(
                     option(flag.name), dest=flag.name, help=text, action=argparse.BooleanOptionalAction
                 )
             else:
                 groups[flag.topic].add_argument(
-                    option(flag.name), dest=flag.name, help=text, type=_reader(kind), metavar=_metavar(kind)
+                    option(flag.name), dest=flag.name, help=text, type=reader(kind), metavar=_metavar(kind)
                 )
         self.add_argument_group("Help").add_argument(
             "-h", "--help", action="store_true", help="Show this message and exit."
         )
 
     def error(self, message: str) -> NoReturn:
-        _fail(self.prog, f"{message.removeprefix('argument ')} (see --help)")
+        fail(self.prog, f"{message.removeprefix('argument ')} (see --help)")
 
 
 class _Help(argparse.HelpFormatter):
@@ -230,32 +253,6 @@ class _Help(argparse.HelpFormatter):
         paragraphs = text.splitlines()
         indent = "  " if len(paragraphs) > 1 else ""
         return [line for text in paragraphs for line in textwrap.wrap(text, width, subsequent_indent=indent)]
-
-
-def _kind(annotation: Any) -> Any:
-    """The type without None."""
-    if get_origin(annotation) in (Union, UnionType):
-        (annotation,) = (kind for kind in get_args(annotation) if kind is not NoneType)
-    return annotation
-
-
-def _reader(kind: Any) -> Callable[[str], Any]:
-    """Converts an argument to its type; an error names the type that was expected."""
-
-    def read(text: str) -> Any:
-        if get_origin(kind) is Literal:
-            choices = get_args(kind)
-            if text not in choices:
-                hint = did_you_mean(text, choices) or f": use one of {', '.join(choices)}"
-                raise argparse.ArgumentTypeError(f"{text!r} is unknown{hint}")
-            return text
-        try:
-            return kind(text)
-        except ValueError:
-            meant = {int: "a whole number", float: "a number"}[kind]
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meant}") from None
-
-    return read
 
 
 def _metavar(kind: Any) -> str:
@@ -278,7 +275,7 @@ def _with_default(flag: Flag) -> str:
 def _normalised(arguments: Iterable[str], known: Mapping[str, Flag]) -> list[str]:
     """Rewrites arguments for argparse: known options with dashes, `--flag true` as `--flag`, and `--flag -1e-3`,
     which argparse would read as two options, as `--flag=-1e-3`."""
-    switches = {name for name, flag in known.items() if _kind(flag.type) is bool}
+    switches = {name for name, flag in known.items() if kind_of(flag.type) is bool}
     result: list[str] = []
     for argument in arguments:
         name, equals, value = argument.partition("=")
@@ -308,8 +305,9 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _fail(prog: str, message: str) -> NoReturn:
-    print(f"{prog}: error: {message}", file=sys.stderr)
+def fail(prog: str, message: str) -> NoReturn:
+    """Reports a mistake on the command line, and exits with status 2."""
+    _told(prog, message)
     raise SystemExit(2)
 
 
@@ -318,8 +316,9 @@ def _unknown(arguments: Sequence[str], flags: Iterable[Flag], presets: Iterable[
     culprit = next((argument for argument in arguments if argument.startswith("-")), None)
     if culprit is None:
         hint = ": the preset comes first" if arguments[0] in presets else " (see --help)"
-        return f"unexpected argument {arguments[0]!r}{hint}"
+        return f"unexpected argument {shown(arguments[0])}{hint}"
     known = [option(flag.name) for flag in flags]
-    known += [f"--no-{option(flag.name)[2:]}" for flag in flags if _kind(flag.type) is bool]
+    known += [f"--no-{option(flag.name)[2:]}" for flag in flags if kind_of(flag.type) is bool]
     culprit = culprit.split("=")[0]
+    culprit = culprit if len(culprit) < 60 else f"{culprit[:40]}..."
     return f"unknown option {culprit}{did_you_mean(culprit, known) or ' (see --help)'}"

@@ -213,7 +213,7 @@ mutate(
 mutate(
     "hmc_fast/samplers/window_adaptation.py",
     "engine/test_expected_work.py",
-    ("expected += longest // 2 if closed", "expected += GUESSED_LEAPFROG if closed"),
+    ("(longest // 2 if closed else", "(GUESSED_LEAPFROG if closed else"),
     ("return self.adaptation.num_leapfrog if learned else None", "return None"),
 )
 mutate(
@@ -931,6 +931,140 @@ mutate(
     "hmc_fast/command_line.py",
     "test_command_line.py",
     ("        return 130\n", "        return 1\n"),
-    ("        return 2\n", "        return 1\n"),
+    ("    return 2\n", "    return 1\n"),
     ('name.replace("_", "-"), result[-1]', "name, result[-1]"),
+)
+
+
+# --- inputs that are damaged, hostile or out of range -----------------------------------------------------
+
+mutate(
+    "hmc_fast/checked_files.py",
+    "fuzz/test_run_folders.py",
+    ("ValueError, RecursionError) as error:", "ValueError,) as error:"),
+    ("    if level:\n", "    if False:\n"),
+    ("sum(info.file_size for info in held.values()) > _MOST_ARRAYS", "False"),
+    ("tokenize.TokenError, ", "", "fuzz/test_loaders.py fuzz/test_resume.py"),
+)
+mutate(
+    "hmc_fast/results/run_folder_reader.py",
+    "fuzz/test_run_folders.py",
+    ("if not fits(value, kind | None) or", "if"),
+    ("        except OverflowError as error:", "        except ZeroDivisionError as error:"),
+    ('    for key in ("diagnosis", "diagnosis_kinds"):', "    for key in ():"),
+    ("        if not fits(value, float):\n", "        if False:\n"),
+)
+mutate(
+    "hmc_fast/datasets/idx.py",
+    "fuzz/test_loaders.py datasets/test_idx.py",
+    ("file.read(size + 1)", "file.read()", "fuzz/test_loaders.py -k bomb"),
+    ("file.read(size + 1)", "file.read(size)"),
+    ("math.prod(max(1, size) for size in sizes) > MOST_BYTES", "math.prod(sizes) > MOST_BYTES"),
+    ("math.prod(max(1, size) for size in sizes) > MOST_BYTES", "False"),
+)
+mutate(
+    "hmc_fast/datasets/fashion.py",
+    "datasets/test_idx.py",
+    ("if self.tell() + len(data) > MOST_BYTES:", "if False:"),
+    ("if (found := _md5(path)) != digest:", "if (found := digest) != digest:"),
+    ("    if not download:\n", "    if False:\n", "test_security.py"),
+)
+mutate(
+    "hmc_fast/report/__main__.py",
+    "test_security.py",
+    ('if data is None and ":" in name:', "if False:"),
+    (", download=False", ""),
+)
+mutate(
+    "hmc_fast/report/html.py",
+    "test_security.py",
+    ("autoescape=True", "autoescape=False"),
+)
+mutate(
+    "hmc_fast/atomic_files.py",
+    "fuzz/test_run_folders.py",
+    (', errors="backslashreplace"', ""),
+)
+mutate(
+    "hmc_fast/datasets/uci.py",
+    "fuzz/test_loaders.py fuzz/test_flags.py",
+    ("except UnicodeDecodeError as error:", "except ZeroDivisionError as error:"),
+    ("[\\w-]{1,100}", ".*"),
+)
+mutate(
+    "hmc_fast/models/training.py",
+    "fuzz/test_loaders.py",
+    ("tensors[name].dtype.is_floating_point != wanted[name].dtype.is_floating_point", "False"),
+)
+mutate(
+    "hmc_fast/results/trace.py",
+    "results/test_trace.py",
+    ("before - 1 + self.thin", "before + self.thin"),
+    ("        self._check(self.burn_in + self.draws * self.thin)\n", ""),
+    ("            self._check(cycle.kept(before + self.draws * self.thin - 1) + 1)\n", ""),
+    ("            self._check(iteration + 1)\n", ""),
+    ("if needed > free:", "if needed > free + 1:"),
+)
+mutate(
+    "hmc_fast/flag_values.py",
+    "fuzz/test_flags.py",
+    ("if kind is int and abs(value) > LARGEST:", "if False:"),
+    ("len(part.encode()) > _LONGEST_NAME", "False"),
+    ('if "\\0" in text or not _is_utf8(text):', "if not _is_utf8(text):"),
+    ("        return abs(value) <= LARGEST\n", "        return True\n", "fuzz/test_resume.py"),
+)
+mutate(
+    "hmc_fast/dynamics/integrators.py",
+    "fuzz/test_flags.py",
+    ("if not num_leapfrog <= _MOST_LEAPFROG:", "if False:"),
+)
+mutate(
+    "hmc_fast/results/draw_store.py",
+    "fuzz/test_flags.py",
+    ("(\\d{1,18}", "(\\d+"),
+)
+mutate(
+    "hmc_fast/engine/storage.py",
+    "fuzz/test_flags.py",
+    ("if ring > (free := free_memory(target.device)):", "if (free := free_memory(target.device)) < 0:"),
+)
+mutate(
+    "hmc_fast/engine/execution.py",
+    "fuzz/test_resume.py",
+    ("isinstance(times, dict) and", ""),
+    ("and seconds > 0 for", "for"),
+)
+mutate(
+    "hmc_fast/experiments/run_cache.py",
+    "fuzz/test_resume.py fuzz/test_flags.py",
+    ("        except Unreadable as error:", "        except ZeroDivisionError as error:"),
+    ("if not fits(value := metrics.get(name), kind):", "if (value := 0):"),
+    ("if (probs := read_npy(path)).shape == shape:", "if len((probs := read_npy(path)).shape):"),
+    ("            if value > _MOST_REPETITIONS:\n", "            if False:\n"),
+)
+mutate(
+    "hmc_fast/models/__init__.py",
+    "fuzz/test_flags.py",
+    ("    if 4 * 4 * weights > free:\n", "    if False:\n"),
+)
+mutate(
+    "hmc_fast/presets/build.py",
+    "fuzz/test_flags.py",
+    ("    if needed > free:\n", "    if False:\n"),
+)
+mutate(
+    "hmc_fast/presets/resolve.py",
+    "fuzz/test_resume.py",
+    ("if setting not in config or not fits(config[setting], kind):", "if setting not in config:"),
+    ("if not (isinstance(name, str) and name in SAMPLERS):", "if name not in SAMPLERS:"),
+)
+mutate(
+    "hmc_fast/command_line.py",
+    "test_command_line.py",
+    ("        if _is_out_of_memory(error):\n", "        if False:\n"),
+    ("if isinstance(error, OSError) and error.filename is not None:", "if False:"),
+    (
+        "re.sub(r\"'([^']{40})[^']{260,}'\", r\"'\\1...'\", \" \".join(message.split()))",
+        '" ".join(message.split())',
+    ),
 )

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pytest
+import torch
 
 from hmc_fast import SGHMC, sample, train
 from hmc_fast.command_line import Parsed, flags_of, main_guard, parse, setting
@@ -161,6 +163,31 @@ def test_exit_statuses(raised, status, line, capsys):
 
     assert main_guard(function, "prog") == status
     assert capsys.readouterr().err == line
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory: use fewer --chains or --draws"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "not enough memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 TiB"), "not enough memory"),
+        (OSError(36, "File name too long", "aaa"), "'aaa' cannot be used (File name too long): check the path"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, words, capsys):
+    def function():
+        raise error
+
+    assert main_guard(function, "prog") == 2
+    told = capsys.readouterr().err
+    assert words in told
+    assert told.count("\n") == 1
+
+
+def test_torch_and_numpy_say_that_memory_is_short_in_these_words(capsys):
+    for function in (lambda: torch.empty(2**50), lambda: torch.empty(2**40, 2**40), lambda: np.empty(2**50)):
+        assert main_guard(function, "prog") == 2
+        assert "not enough memory" in capsys.readouterr().err
 
 
 def test_a_mistake_of_ours_keeps_its_traceback():

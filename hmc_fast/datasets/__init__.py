@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..arguments import shown
 from ..errors import UserError
 from ..user_code import call, import_object
 from .base import Dataset
@@ -16,9 +17,11 @@ from .uci import load_uci
 __all__ = ["Dataset", "load"]
 
 
-def load(name: str, data_dir: Path = Path("data"), *, split: int = 0) -> Dataset:
+def load(name: str, data_dir: Path = Path("data"), *, split: int = 0, download: bool = True) -> Dataset:
     """The data set `name`: digits, fashion-mnist, uci-NAME, or `module:callable` returning a `Dataset` or
     (x_train, y_train, x_test, y_test) with integer labels or real targets.
+
+    download: whether Fashion-MNIST may be, if it is not there.
 
     Raises:
         UserError: an unknown name, or data that cannot be used.
@@ -29,14 +32,14 @@ def load(name: str, data_dir: Path = Path("data"), *, split: int = 0) -> Dataset
         if name == "digits":
             return load_digits()
         if name == "fashion-mnist":
-            return load_fashion_mnist(data_dir)
+            return load_fashion_mnist(data_dir, download=download)
         if name.startswith("uci-"):
             return load_uci(name.removeprefix("uci-"), data_dir, split)
     except OSError as error:
         raise UserError(f"{error.filename or data_dir} cannot be read ({error.strerror or error})") from error
     if ":" in name:
         return _from_callable(name)
-    raise UserError(f"data set {name!r} is unknown: use digits, fashion-mnist, uci-NAME or module:callable")
+    raise UserError(f"data set {shown(name)} is unknown: use digits, fashion-mnist, uci-NAME or module:callable")
 
 
 def _from_callable(name: str) -> Dataset:

@@ -3,13 +3,12 @@
 import contextlib
 import itertools
 import warnings
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from ..atomic_files import written_atomically
+from ..checked_files import Unreadable, read_npz
 from ..errors import UserError
 
 __all__ = ["read_csv"]
@@ -27,7 +26,7 @@ def read_csv(path: Path, side: int = 28) -> tuple[np.ndarray, np.ndarray]:
     stat = path.stat()
     key = np.array([stat.st_size, stat.st_mtime_ns])
     cache = path.with_name(path.name + ".cache.npz")
-    cached = _read_cache(cache, key)
+    cached = _read_cache(cache, key, side)
     if cached is not None:
         return cached
     table = _parse(path, 1 + side * side)
@@ -94,16 +93,16 @@ def _line_number(path: Path, row: int) -> int:
         return next(itertools.islice(filled, row + 1, None))
 
 
-def _read_cache(cache: Path, key: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    if not cache.exists():
-        return None
+def _read_cache(cache: Path, key: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with cache.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-            if np.array_equal(saved["key"], key):
-                return saved["images"], saved["labels"]
-    except (OSError, ValueError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile, zlib.error):
-        pass  # a damaged cache is rebuilt
-    return None
+        saved = read_npz(cache, ("key", "images", "labels"))
+    except Unreadable:
+        return None  # a damaged cache is rebuilt
+    if len(saved) < 3 or not np.array_equal(saved["key"], key):
+        return None
+    images, labels = saved["images"], saved["labels"]
+    is_whole = labels.ndim == 1 and images.shape == (len(labels), side, side)
+    return (images, labels) if is_whole and images.dtype == np.uint8 and labels.dtype == np.int64 else None
 
 
 def _write_cache(cache: Path, key: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:

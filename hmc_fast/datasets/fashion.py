@@ -3,11 +3,13 @@
 import contextlib
 import gzip
 import hashlib
+import io
 import os
 import sys
 import tempfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +17,7 @@ import torch
 from ..errors import UserError
 from .base import Dataset
 from .csv import read_csv
-from .idx import read_idx
+from .idx import MOST_BYTES, read_idx
 
 __all__ = ["load_fashion_mnist"]
 
@@ -33,7 +35,11 @@ CLASS_NAMES = (
 )
 
 _CSV = ("fashion-mnist_train.csv", "fashion-mnist_test.csv")
-_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
+# The authors' repository, then their server, which has no https.
+_URLS = (
+    "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+)
 
 # md5 of the *uncompressed* bytes: archives may be recompressed, but their contents do not change.
 _IDX = {
@@ -47,11 +53,11 @@ _IDX = {
 _MEAN, _STD = 0.2860, 0.3530
 
 
-def load_fashion_mnist(data_dir: Path) -> Dataset:
+def load_fashion_mnist(data_dir: Path, *, download: bool = True) -> Dataset:
     """60,000 + 10,000 standardised images `(1, 28, 28)`.
 
     Searches `data_dir` and `data_dir/fashion-mnist` for the CSV pair, then for the four IDX archives; otherwise
-    downloads the archives into `data_dir`.
+    downloads the archives into `data_dir`, if `download`.
 
     Raises:
         UserError: an incomplete set, damaged files, or no files and no network.
@@ -64,6 +70,8 @@ def load_fashion_mnist(data_dir: Path) -> Dataset:
             if present:
                 missing = next(name for name in names if name not in present)
                 raise UserError(f"{folder} contains {present[0]} but not {missing}: add the missing file")
+    if not download:
+        raise UserError(f"{data_dir} does not contain Fashion-MNIST: set --data-dir to the directory that does")
     _download(data_dir)
     return _from_idx(data_dir)
 
@@ -106,34 +114,61 @@ def _dataset(x_train: np.ndarray, y_train: np.ndarray, x_test: np.ndarray, y_tes
 
 def _download(data_dir: Path) -> None:
     """Downloads the four archives; none appears in `data_dir` before all are verified."""
-    import pooch
-
-    logger = pooch.get_logger()
-    level, created = logger.level, _missing_directories(data_dir)
-    logger.setLevel("ERROR")  # otherwise pooch prints advice about hashes for every file
+    created = _missing_directories(data_dir)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=data_dir) as scratch:
             for number, (name, digest) in enumerate(reversed(_IDX.items())):  # smallest file first
-                path = Path(pooch.retrieve(_URL + name, known_hash=None, fname=name, path=scratch))
-                with gzip.open(path) as file:
-                    found = hashlib.md5(file.read(), usedforsecurity=False).hexdigest()
-                if found != digest:
-                    raise OSError(f"{name} unpacks to md5 {found} instead of {digest}")
+                _fetch(name, digest, Path(scratch) / name)
                 if number == 0:  # the network works, and the other files take a while
                     print(f"downloading Fashion-MNIST into {data_dir}", file=sys.stderr)
             for name in _IDX:
                 os.replace(Path(scratch) / name, data_dir / name)
-    except (OSError, EOFError, zlib.error) as error:
+    except OSError as error:
         raise UserError(
-            f"Fashion-MNIST is not in {data_dir} and cannot be downloaded ({_reason(error)}): put {_CSV[0]} and "
+            f"Fashion-MNIST is not in {data_dir} and cannot be downloaded ({error}): put {_CSV[0]} and "
             f"{_CSV[1]} there, or the four files {', '.join(_IDX)}"
         ) from error
     finally:
-        logger.setLevel(level)
         for directory in created:
             with contextlib.suppress(OSError):  # keeps a directory that is not empty
                 directory.rmdir()
+
+
+class _Bounded(io.FileIO):
+    """A file that takes no more than MOST_BYTES: gzip makes nothing larger that fits unpacked."""
+
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > MOST_BYTES:
+            raise OSError(f"the file is longer than {MOST_BYTES:,} bytes")
+        return super().write(data)
+
+
+def _fetch(name: str, digest: str, path: Path) -> None:
+    """Downloads one archive to `path` from the first place that has the right one; otherwise OSError."""
+    import pooch
+
+    reasons = []
+    for url in _URLS:
+        try:
+            with _Bounded(path, "w") as file:
+                pooch.HTTPDownloader()(url + name, file, None)
+            if (found := _md5(path)) != digest:
+                raise OSError(f"{name} unpacks to md5 {found} instead of {digest}")
+            return
+        except (OSError, EOFError, zlib.error) as error:
+            reasons.append(f"{url.split('/')[2]}: {_reason(error)}")
+    raise OSError("; ".join(reasons))
+
+
+def _md5(path: Path) -> str:
+    """Of the unpacked bytes, of which no more than MOST_BYTES are looked at."""
+    hasher, left = hashlib.md5(usedforsecurity=False), MOST_BYTES
+    with gzip.open(path) as file:
+        while left > 0 and (block := file.read(min(left, 2**20))):
+            hasher.update(block)
+            left -= len(block)
+    return hasher.hexdigest()
 
 
 def _missing_directories(path: Path) -> list[Path]:

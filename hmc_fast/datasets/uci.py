@@ -1,11 +1,13 @@
 """UCI regression sets as text files: numbers separated by white space, the target in the last column."""
 
+import re
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ..arguments import shown
 from ..errors import UserError
 from .base import Dataset, permutation, scales
 
@@ -21,6 +23,8 @@ def load_uci(name: str, data_dir: Path, split: int = 0) -> Dataset:
     Raises:
         UserError: a missing, empty, ragged or non-numeric file, or a split that does not exist.
     """
+    if not re.fullmatch(r"[\w-]{1,100}", name):
+        raise UserError(f"data set {shown('uci-' + name)} is no name of a data set: use letters, digits, - and _")
     folders = (data_dir, data_dir / "uci")
     path = next((f / f"{name}.txt" for f in folders if (f / f"{name}.txt").is_file()), None)
     if path is None:
@@ -66,7 +70,10 @@ def _test_rows(path: Path, count: int, split: int) -> np.ndarray:
         raise UserError(f"split {split} must be 0 or more")
     if not path.exists():
         return np.sort(permutation(count, split)[: max(1, round(count / 10))])
-    lines = [line for line in path.read_text().splitlines() if line.strip()]
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text file: it must list row numbers, one test set per line") from error
     if split >= len(lines):
         raise UserError(f"split {split} does not exist: {path} has {len(lines)} splits, counted from 0")
     try:

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from ..compute.capture import Graph, graph_pool
 from ..compute.recording import Repeats, repeat
+from ..errors import UserError
 from ..kernels import ops
 from ..targets.base import Target
 from .gradient_step import GradientStep
 
 __all__ = ["INTEGRATORS", "LEAPFROG", "TWO_STAGE", "Integrator", "PhasePoint", "Trajectory", "whole_steps"]
+
+_MOST_LEAPFROG = 2**31  # some hours of the smallest gradients
 
 
 @dataclass
@@ -148,5 +151,14 @@ class Trajectory:
 
 def whole_steps(num_leapfrog: float, stages: int = 1) -> int:
     """Rounds up to a multiple of the integrator's stages. A small tolerance absorbs floating-point error, so that a
-    quotient such as .3 / .1 = 2.9999999999999996 or 3.0000000000000004 gives 3."""
+    quotient such as .3 / .1 = 2.9999999999999996 or 3.0000000000000004 gives 3.
+
+    Raises:
+        UserError: more than _MOST_LEAPFROG steps.
+    """
+    if not num_leapfrog <= _MOST_LEAPFROG:
+        raise UserError(
+            f"trajectory length and step size make {num_leapfrog:.3g} leapfrog steps, and at most "
+            f"{_MOST_LEAPFROG:,} are possible: use a larger step size or a shorter trajectory"
+        )
     return max(1, math.ceil(num_leapfrog / stages * (1 - 1e-9))) * stages

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -71,6 +71,16 @@ class CosineCyclical:
     def keeps(self, iteration: int) -> bool:
         """Whether the iteration is among the last `keep` of its cycle."""
         return iteration % self.cycle_length >= self.cycle_length - self.keep
+
+    def kept_before(self, iteration: int) -> int:
+        """How many iterations before this one are kept."""
+        cycles, rest = divmod(iteration, self.cycle_length)
+        return cycles * self.keep + max(0, rest - (self.cycle_length - self.keep))
+
+    def kept(self, index: Any) -> Any:
+        """The iteration that is kept after `index` others; elementwise."""
+        cycles, rest = divmod(index, self.keep)
+        return cycles * self.cycle_length + (self.cycle_length - self.keep) + rest
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ depends on counted work, never on a clock, and measured times are stored in a fi
 """
 
 import hashlib
-import json
 import math
 import statistics
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -19,12 +19,14 @@ from torch import Tensor
 
 from ..atomic_files import write_json
 from ..cache_folder import cache_folder
+from ..checked_files import Unreadable, read_json
 from ..compute.capture import Captured, Graph
 from ..compute.looping import can_compile_loops
 from ..compute.native import native_refusal
 from ..compute.operations import count_operations
 from ..compute.recording import Unrecordable, record
 from ..errors import UserError
+from ..flag_values import fits
 from ..targets.base import Target
 
 __all__ = ["Choice", "Compile", "Work", "choose", "count_work"]
@@ -226,10 +228,7 @@ class _Times:
         self.shared = shared
         self.key = self._key(target)
         self.path = cache_folder() / "measured.json"
-        try:
-            self.file: dict[str, dict[str, float]] = json.loads(self.path.read_text())
-        except (OSError, ValueError):
-            self.file = {}
+        self.file = _measured(self.path)
         self.known = dict(self.file.get(self.key, {}))
 
     def _key(self, target: Target) -> str:
@@ -262,6 +261,19 @@ class _Times:
         times = sorted(self.known.items(), key=lambda item: item[1])
         shown = ", ".join(f"{name} {1e3 * value:.3g} ms" for name, value in times)
         return f"{shown} per micro-batch of {self.num_chains} chains; {origin}"
+
+
+def _measured(path: Path) -> dict[str, dict[str, float]]:
+    """Earlier measurements; what is damaged of them is measured anew."""
+    try:
+        found = read_json(path)
+    except Unreadable:
+        return {}
+    return {
+        key: times
+        for key, times in found.items()
+        if isinstance(times, dict) and all(fits(seconds, float) and seconds > 0 for seconds in times.values())
+    }
 
 
 def _median_seconds(call: Callable[[], object], variant: Target, repeats: int = 5) -> float:

@@ -1,7 +1,6 @@
 """Triton kernels beside their torch twins before the first run on a GPU: one that is wrong there is never used."""
 
 import hashlib
-import json
 import time
 from importlib import metadata, resources
 
@@ -9,6 +8,7 @@ import torch
 
 from ..atomic_files import write_json
 from ..cache_folder import cache_folder
+from ..checked_files import Unreadable, read_json
 from ..errors import UserError
 from ..kernels import reference, self_check
 from ..targets.base import Target
@@ -37,8 +37,8 @@ def check_kernels(target: Target, num_chains: int) -> str | None:
     key = _key(target.device, shapes, priors, target.dtype)
     file = cache_folder() / "kernels.json"
     try:
-        agreed: dict[str, str] = json.loads(file.read_text())
-    except (OSError, ValueError):
+        agreed = read_json(file)
+    except Unreadable:  # checked anew
         agreed = {}
     if key in agreed:
         return None

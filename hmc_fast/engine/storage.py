@@ -4,6 +4,7 @@ import dataclasses
 
 import torch
 
+from ..compute.device import free_memory, human
 from ..errors import UserError
 from ..results.draw_store import bytes_per_draw, parse_capacity
 from ..results.trace import Plan
@@ -38,7 +39,7 @@ def storage_of(
     capacity: "int | str | None",
     saved: Checkpoint | None,
 ) -> Storage:
-    """Raises UserError for an unknown dtype or a capacity that is less than one draw."""
+    """Raises UserError for an unknown dtype, or a capacity that is less than one draw or more than there is."""
     if draw_dtype == "auto":
         dtype = target.default_draw_dtype
         if saved is not None and saved.numbers.get("draw_bytes"):  # older checkpoints lack it
@@ -48,5 +49,9 @@ def storage_of(
     else:
         raise UserError(f"draw_dtype {draw_dtype!r} is unknown: use 'auto', torch.float16, float32 or float64")
     storage = Storage(dtype, (chains, target.num_params), capacity, plan.draws)
-    storage.capacity(dtype or target.dtype)
+    ring = storage.capacity(dtype or target.dtype) * storage.draw_bytes(dtype or target.dtype)
+    if ring > (free := free_memory(target.device)):
+        raise UserError(
+            f"capacity {capacity!r} takes {human(ring)} on {target.device}, which has {human(free)} free: give less"
+        )
     return storage

@@ -6,6 +6,7 @@ import shlex
 import sys
 from pathlib import Path
 
+from ..arguments import shown
 from ..command_line import did_you_mean, flags_of, main_guard, parse
 from ..errors import UserError
 from ..results.run_folder import describe_environment
@@ -27,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     if name is not None and name not in NAMES:
         hint = did_you_mean(name, NAMES) or f": use one of {', '.join(NAMES)}"
-        print(f"{_PROG}: error: unknown experiment {name!r}{hint}", file=sys.stderr)
+        print(f"{_PROG}: error: unknown experiment {shown(name)}{hint}", file=sys.stderr)
         return 2
     preset, given, _ = parse(
         lambda preset, given: flags_of(PRESETS[preset]),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..atomic_files import write_json, write_text
+from ..atomic_files import make_folder, write_json, write_text
 from ..report.drawing import SIZE, label_log_axis, new_figure, save, style
 from ..report.html import render
 from ..results.predictions import expected_calibration_error
@@ -87,7 +87,7 @@ class Page:
         self.figures.append((name, title, caption))
 
     def write(self, settings: dict[str, Any]) -> Path:
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self.directory)
         for name, _, table in self.tables:
             write_text(self.directory / f"{name}.csv", table.to_csv(index=False))
         write_json(self.directory / "settings.json", settings)

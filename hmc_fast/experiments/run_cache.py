@@ -3,6 +3,7 @@
 Every method produces weights `(S, C, D)`, so all can be evaluated in the same way.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,10 +22,13 @@ from filelock import FileLock
 from torch import Tensor
 
 from .. import __version__
-from ..atomic_files import write_json, written_atomically
+from ..arguments import shown
+from ..atomic_files import make_folder, write_json, written_atomically
+from ..checked_files import Unreadable, read_json, read_npy
 from ..compute.device import resolve_device
 from ..engine.checkpoint import exists
 from ..errors import UserError
+from ..flag_values import fits
 from ..models import build
 from ..presets.build import draw, make_dataset, make_posterior
 from ..presets.resolve import resolve
@@ -38,6 +42,7 @@ from .approximations import Approximation, approximate
 from .settings import EPOCHS, ExperimentSettings
 
 __all__ = ["Job", "Lab", "Sample"]
+_MOST_REPETITIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,12 @@ class Sample:
     def probs(self) -> np.ndarray:
         """Class probabilities of every draw at the test points, float32 `(S, C, T, K)`; cached in the folder."""
         path = self.directory / f"test_probs-{len(self.lab.dataset.y_test)}.npy"
-        if not path.exists():
-            _save(path, self.predict(self.lab.dataset.x_test))
-        return np.asarray(np.load(path, mmap_mode="r"))
+        shape = (*self.draws.shape[:2], len(self.lab.labels), self.lab.dataset.num_classes)
+        with contextlib.suppress(Unreadable):  # made again
+            if (probs := read_npy(path)).shape == shape:
+                return probs
+        _save(path, self.predict(self.lab.dataset.x_test))
+        return read_npy(path)
 
     @property
     def bma(self) -> np.ndarray:
@@ -104,6 +112,10 @@ def _save(path: Path, array: np.ndarray) -> None:
         np.save(temporary, array)
 
 
+def _damaged(directory: Path, what: str) -> UserError:
+    return UserError(f"the run in {directory} {what}: remove this directory, and the run is made again")
+
+
 class Lab:
     """The data, the network and the runs of one preset.
 
@@ -118,6 +130,9 @@ class Lab:
             value = getattr(settings, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value} must be at least 1")
+        for name, value in (("seeds", settings.seeds), ("members", settings.members)):
+            if value > _MOST_REPETITIONS:
+                raise UserError(f"--{name} {value} must be at most {_MOST_REPETITIONS:,}: each is a run of its own")
         if settings.burn_in < 0 or settings.train_size < 0 or settings.test_size < 0:
             raise UserError("--burn-in, --train-size and --test-size must be positive, or 0")
         self.device = resolve_device(settings.device)
@@ -213,7 +228,7 @@ class Lab:
         )
 
     def _keep(self, directory: Path, made: Approximation, seconds: float) -> None:
-        directory.mkdir(parents=True)
+        make_folder(directory)
         _save(directory / "draws.npy", made.draws)
         _save(directory / "passes.npy", made.passes)
         write_json(directory / "metrics.json", {"seconds": seconds})
@@ -256,22 +271,30 @@ class Lab:
         """Locks the run, so that another process that needs it waits and then finds it done."""
         directory = self.settings.cache / job.folder
         locks = self.settings.cache / "locks"
-        locks.mkdir(parents=True, exist_ok=True)
+        make_folder(locks)
         with FileLock(locks / job.folder):
             if not (directory / "metrics.json").exists():
                 job.make(directory)
 
     def _read(self, job: Job) -> Sample:
         directory = self.settings.cache / job.folder
-        metrics = json.loads((directory / "metrics.json").read_text())
-        draws = np.load(directory / "draws.npy", mmap_mode="r")
+        try:
+            metrics = read_json(directory / "metrics.json")
+            draws, passes = read_npy(directory / "draws.npy"), read_npy(directory / "passes.npy")
+        except Unreadable as error:
+            raise _damaged(directory, str(error)) from error
+        for name, kind in (("seconds", float), ("acceptance_rate", float | None), ("divergences", int | None)):
+            if not fits(value := metrics.get(name), kind):
+                raise _damaged(directory, f"has {shown(value)} as {name!r}")
+        if draws.ndim != 3 or draws.shape[2] != self.posterior.num_params or passes.shape != draws.shape[:1]:
+            raise _damaged(directory, f"has draws of shape {draws.shape} and passes of shape {passes.shape}")
         return Sample(
             name=job.name,
             directory=directory,
             lab=self,
             draws=draws,
-            passes=np.load(directory / "passes.npy"),
+            passes=passes,
             seconds=metrics["seconds"],
             acceptance_rate=metrics.get("acceptance_rate"),
-            divergences=metrics.get("divergences", 0),
+            divergences=metrics.get("divergences") or 0,
         )

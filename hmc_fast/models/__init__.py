@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..arguments import shown, whole_number
+from ..compute.device import free_memory, human
 from ..datasets import Dataset
 from ..errors import UserError
 from ..user_code import call, import_object
@@ -24,6 +26,7 @@ _OPTIONS = {
     "uci-mlp": ("activation",),
 }
 MODELS = tuple(_OPTIONS)
+_LARGEST_LAYER = {"mlp": 1, "resnet20": 9 * 4**2}  # its weights, in squares of the width
 
 
 def build(
@@ -71,8 +74,8 @@ def _make(
         if value is not None and option not in known and (name in MODELS or ":" in name):
             owners = ", ".join(model for model in MODELS if option in _OPTIONS[model])
             raise UserError(f"{option} {value!r} is not an option of model {name!r}: use it with {owners}")
-    if width is not None and width < 1:
-        raise UserError(f"width {width} must be at least 1")
+    if width is not None:
+        _check_width(name, whole_number("width", width))
     shape = tuple(dataset.x_train.shape[1:])
     outputs = dataset.num_classes or 2
     if ":" in name:
@@ -97,6 +100,16 @@ def _make(
     if name == "resnet20":
         return resnet20(outputs, width or 8, shape[0], activation or "relu", norm or "frn")
     raise UserError(f"model {name!r} is unknown: use one of {', '.join(MODELS)} or module:callable")
+
+
+def _check_width(name: str, width: int) -> None:
+    """Refuses a network whose largest layer, its gradient and two moments or momenta do not fit into memory."""
+    weights, free = _LARGEST_LAYER[name] * width**2, free_memory(torch.device("cpu"))
+    if 4 * 4 * weights > free:
+        raise UserError(
+            f"width {shown(width)} makes a layer of {weights:.3g} weights, and {human(free)} of memory are free: "
+            "choose a smaller width"
+        )
 
 
 def _requires_argument(function: Callable[..., Any]) -> bool:

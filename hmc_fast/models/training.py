@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..atomic_files import written_atomically
+from ..atomic_files import make_folder, written_atomically
 from ..datasets import Dataset
 from ..errors import UserError
 from ..targets.likelihoods import Gaussian, HeteroscedasticGaussian
@@ -143,7 +143,7 @@ def save_weights(path: Path, model: nn.Module, metadata: dict[str, str]) -> None
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in model.state_dict().items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with written_atomically(path) as temporary:
         save_file(tensors, temporary, metadata=metadata)
 
@@ -158,9 +158,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise UserError(f"--init {path} is not a file: use prior, model, or weights saved by hmc_fast.train")
     try:
+        if not path.is_file():
+            raise UserError(f"--init {path} is not a file: use prior, model, or weights saved by hmc_fast.train")
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error})") from error
@@ -174,6 +174,9 @@ def load_weights(path: Path, model: nn.Module) -> None:
                 f"{path} does not fit the model: {name!r} is {tuple(tensors[name].shape)} there and "
                 f"{tuple(wanted[name].shape)} in the model"
             )
+        if tensors[name].dtype.is_floating_point != wanted[name].dtype.is_floating_point:
+            raise UserError(f"{path} does not fit the model: {name!r} is {tensors[name].dtype} there")
+        tensors[name] = tensors[name].to(wanted[name].dtype)
         if not bool(torch.isfinite(tensors[name]).all()):
             raise UserError(f"{path} contains NaN or infinity in {name!r}: train again with a lower learning rate")
     model.load_state_dict(tensors)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..compute.device import resolve_device
+from ..arguments import whole_number
+from ..compute.device import free_memory, human, resolve_device
 from ..datasets import Dataset, load
 from ..engine.runner import run
 from ..errors import UserError
@@ -87,8 +88,7 @@ def make_posterior(
 
     model, chains = fresh(settings.seed), settings.chains
     init: str | Tensor = settings.init
-    if chains < 1:
-        raise UserError(f"chains {chains} must be at least 1")
+    _check_chains(chains, sum(weight.numel() for weight in model.parameters()), device)
     if init == "model":
         rows = [FlatModel(fresh((settings.seed * chains + chain) % 2**63)).initial for chain in range(chains)]
         init = torch.stack(rows)
@@ -107,6 +107,16 @@ def make_posterior(
         device=device,
     )
     return posterior, init
+
+
+def _check_chains(chains: int, num_params: int, device: torch.device) -> None:
+    """Refuses chains whose parameters, momenta, gradients and proposals do not fit into memory."""
+    needed, free = 4 * 4 * whole_number("chains", chains) * num_params, free_memory(device)
+    if needed > free:
+        raise UserError(
+            f"chains {chains} of {num_params:,} parameters take at least {human(needed)}, and {device} has "
+            f"{human(free)} free: use fewer chains or a smaller model"
+        )
 
 
 def _regression_likelihood(model: torch.nn.Module, dataset: Dataset) -> str:

@@ -1,15 +1,17 @@
 """Makes a run specification from a preset and the user's flags, or from the `config.json` of a run to resume."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
+from ..arguments import shown
+from ..checked_files import Unreadable, read_json
 from ..command_line import Flag, flags_of, option
 from ..engine.output import is_unbegun
 from ..errors import UserError
+from ..flag_values import fits
 from ..targets.priors import suggested_trajectory_length
 from .sampler_arguments import (
     SAMPLERS,
@@ -69,15 +71,15 @@ def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
         if is_unbegun(given["out"]):  # cut off before it was written
             return resolve(preset or next(iter(PRESETS)), given)
         raise UserError(f"{path} does not exist: there is no run to resume")
+    config = _read_config(path)
     try:
-        config: dict[str, Any] = json.loads(path.read_text())
         sampler = make_sampler(
             config["sampler"], {name: config[name] for name in argument_types(config["sampler"])}
         )
-        # "device" in config.json is the name of the hardware, not the setting
-        stored = {name: config[name] for name in _SETTINGS - {"device"}} | {"data_dir": Path(config["data_dir"])}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the config.json of a run ({type(error).__name__}: {error})") from error
+    except UserError as error:
+        raise UserError(f"{path} is not the config.json of a run: {error}") from error
+    # "device" in config.json is the name of the hardware, not the setting
+    stored = {name: config[name] for name in _SETTINGS - {"device"}} | {"data_dir": Path(config["data_dir"])}
     if preset is not None and preset != stored["preset"]:
         raise UserError(
             f"the run in {given['out']} has preset {stored['preset']}, not {preset}: leave the preset out"
@@ -92,6 +94,24 @@ def resumed(given: Mapping[str, Any], preset: str | None) -> RunSpecification:
             )
     free = {name: value for name, value in given.items() if name in FREE_ON_RESUME}
     return RunSpecification(SampleSettings(**stored | free), sampler)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """All settings of a run, of the right types. Raises UserError if one is missing or has another type."""
+    try:
+        config = read_json(path)
+    except Unreadable as error:
+        raise UserError(f"{path} is not the config.json of a run: it {error}") from error
+    name = config.get("sampler")
+    if not (isinstance(name, str) and name in SAMPLERS):
+        raise UserError(f"{path} is not the config.json of a run: sampler {shown(name)} is unknown")
+    kinds = get_type_hints(SampleSettings) | argument_types(name)
+    del kinds["device"]
+    for setting, kind in kinds.items():
+        if setting not in config or not fits(config[setting], kind):
+            found = f"has {shown(config[setting])} as" if setting in config else "lacks"
+            raise UserError(f"{path} is not the config.json of a run: it {found} {setting!r}")
+    return config
 
 
 def sample_flags(preset: str, given: Mapping[str, Any]) -> list[Flag]:

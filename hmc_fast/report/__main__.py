@@ -7,9 +7,11 @@ from typing import NoReturn
 
 import numpy as np
 
-from ..command_line import main_guard
+from ..arguments import shown
+from ..command_line import fail, main_guard
 from ..datasets import Dataset, load
 from ..errors import UserError
+from ..flag_values import fits, reader
 from ..results.run_folder_reader import RunFolder
 from . import read_run, write_report
 from .compare import write_comparison
@@ -19,8 +21,7 @@ _PROG = "hmc_fast.report"
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        print(f"{_PROG}: error: {message} (see --help)", file=sys.stderr)
-        raise SystemExit(2)
+        fail(_PROG, f"{message.removeprefix('argument ')} (see --help)")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,16 +31,20 @@ def main(argv: list[str] | None = None) -> int:
         description="Write one self-contained HTML file: the report of a finished run (DIR/report.html), or a "
         "comparison of several runs (comparison.html). Its path is the last line printed.",
     )
-    parser.add_argument("directories", nargs="+", type=Path, metavar="DIR", help="directory of a finished run")
-    parser.add_argument("--out", type=Path, help="several runs: the file to write. Default: comparison.html")
+    path = reader(Path)
+    parser.add_argument("directories", nargs="+", type=path, metavar="DIR", help="directory of a finished run")
+    parser.add_argument("--out", type=path, help="several runs: the file to write. Default: comparison.html")
     parser.add_argument(
-        "--data-dir", type=Path, help="directory of the data files, for test images. Default: the run's"
+        "--data-dir", type=path, help="directory of the data files, for test images. Default: the run's"
+    )
+    parser.add_argument(
+        "--data", type=reader(str), help="module:callable that returns the run's data, for test images; it is run"
     )
     arguments = parser.parse_args(argv)
-    return main_guard(lambda: _report(arguments.directories, arguments.out, arguments.data_dir), _PROG)
+    return main_guard(lambda: _report(**vars(arguments)), _PROG)
 
 
-def _report(directories: list[Path], out: Path | None, data_dir: Path | None) -> None:
+def _report(directories: list[Path], out: Path | None, data_dir: Path | None, data: str | None) -> None:
     runs = [_read(directory) for directory in directories]
     if len(runs) > 1:
         print(write_comparison(runs, out or Path("comparison.html")))
@@ -48,7 +53,7 @@ def _report(directories: list[Path], out: Path | None, data_dir: Path | None) ->
         raise UserError(
             f"--out {out} needs several runs: the report of a single run is always {directories[0]}/report.html"
         )
-    dataset, missing = _dataset(runs[0], data_dir)
+    dataset, missing = _dataset(runs[0], data_dir, data)
     images = None if dataset is None else dataset.grey_images()
     names = () if dataset is None else dataset.class_names
     print(write_report(directories[0], images=images, class_names=names, images_missing=missing))
@@ -65,17 +70,25 @@ def _read(directory: Path) -> RunFolder:
     return read_run(directory)
 
 
-def _dataset(run: RunFolder, data_dir: Path | None) -> tuple[Dataset | None, str]:
-    """A classification run's data, if available and with the same test labels; otherwise None and the reason."""
+def _dataset(run: RunFolder, data_dir: Path | None, data: str | None) -> tuple[Dataset | None, str]:
+    """A classification run's data, if available and with the same test labels; otherwise None and the reason.
+
+    data: code that the user names, because none that a run's folder names is run.
+    """
     if not run.is_classification:
         return None, ""
-    name = str(run.config.get("data", ""))
-    folder = data_dir or Path(str(run.config.get("data_dir", "data")))
+    stored = {name: run.config.get(name) for name in ("data", "data_dir", "split")}
     cure = "Test images are left out: "
-    if name == "fashion-mnist" and not folder.is_dir():  # load would download it, which no report is worth
-        return None, f"{cure}{folder} does not exist; set --data-dir to the directory of the data."
+    if not all(map(fits, stored.values(), (str, str | None, int | None))):
+        return None, f"{cure}config.json names no data set."
+    name, folder = data or str(stored["data"]), data_dir or Path(stored["data_dir"] or "data")
+    if data is None and ":" in name:
+        return (
+            None,
+            f"{cure}the run's data come from code, {shown(name)}; if you trust it, add --data {shown(name)}.",
+        )
     try:
-        dataset = load(name, folder, split=int(run.config.get("split") or 0))
+        dataset = load(name, folder, split=stored["split"] or 0, download=False)
     except UserError as error:
         return None, f"{cure}{error}."
     if not np.array_equal(dataset.y_test.numpy(), run.predictions["labels"]):

@@ -13,7 +13,7 @@ from ..errors import UserError
 from ..results.predictions import agreement, total_variation
 from ..results.run_folder_reader import RunFolder
 from .chain_panels import trace
-from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, label_log_axis, new_figure, save, style
+from .drawing import BLUE, CHAIN_STYLES, GREEN, GREY, INK, ORANGE, RED, label_log_axis, new_figure, png, style
 from .findings import findings
 from .html import render
 from .prediction_panels import SCORES, equal_mass_bins, mark_confidence
@@ -53,7 +53,7 @@ def write_comparison(runs: Sequence[RunFolder], path: Path) -> Path:
     names = run_names(runs)
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UserError(f"--out {path} cannot be written: name a file in a directory that exists")
-    figures = _figures(runs, names, path)
+    figures = _figures(runs, names)
     page = render(
         files(__package__).joinpath("compare.html.jinja").read_text(encoding="utf-8"),
         names=names,
@@ -130,7 +130,7 @@ def _matrices(runs: Sequence[RunFolder], names: Sequence[str]) -> list[tuple[str
     ]
 
 
-def _figures(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> dict[str, str]:
+def _figures(runs: Sequence[RunFolder], names: Sequence[str]) -> dict[str, str]:
     """PNGs in base64 by name."""
     first = runs[0].predictions
     score = next(name for name in ("nll", "log_likelihood") if f"curve_{name}" in first)
@@ -145,13 +145,7 @@ def _figures(runs: Sequence[RunFolder], names: Sequence[str], path: Path) -> dic
         for axis in ("draws", "passes"):
             drawn[axis] = figure = new_figure((4.8, 3.8))
             _convergence(figure.add_subplot(), runs, names, score, axis)
-        encoded = {}
-        temporary = path.with_name(f".{path.stem}.png")
-        for name, figure in drawn.items():
-            save(figure, temporary)
-            encoded[name] = base64.b64encode(temporary.read_bytes()).decode("ascii")
-        temporary.unlink()
-    return encoded
+        return {name: base64.b64encode(png(figure)).decode("ascii") for name, figure in drawn.items()}
 
 
 def _line(index: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Chains and groups differ by line style or marker as well as by colour, so every 
 The colours are Okabe and Ito's, which colour-blind readers can distinguish.
 """
 
+import io
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_files import written_atomically
+from ..atomic_files import make_folder, written_atomically
 
-__all__ = ["image_look", "label_log_axis", "new_figure", "note", "plain", "save", "style"]
+__all__ = ["image_look", "label_log_axis", "new_figure", "note", "plain", "png", "save", "style"]
 
 BLUE, RED, GREEN, ORANGE = "#0072B2", "#D55E00", "#009E73", "#E69F00"
 INK, GREY, PALE, SHADE = "#1f2933", "#616e7c", "#eef1f4", "#e3e8ed"
@@ -59,10 +60,17 @@ def new_figure(size: tuple[float, float] = SIZE) -> Any:
 
 
 def save(figure: Any, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with written_atomically(path) as temporary:
-        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+        temporary.write_bytes(png(figure))
     return path
+
+
+def png(figure: Any) -> bytes:
+    """The contents of its file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def plain(value: float, _: object = None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import shown
 from ..errors import UserError
 from ..kernels import ops
 from .row_files import Rows
@@ -44,9 +45,9 @@ def parse_capacity(capacity: "int | str | None", draw_size: int, num_draws: int)
     if capacity is None:
         return max(1, min(num_draws, _DEFAULT_BYTES // draw_size))
     text = str(capacity).strip().lower()
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:([kmg]i?)?b)?", text)
+    match = re.fullmatch(r"(\d{1,18}(?:\.\d{1,18})?)\s*(?:([kmg]i?)?b)?", text, re.ASCII)
     if not match:
-        raise UserError(f"capacity {capacity!r} is invalid: give a number of draws (64) or bytes ('512MB')")
+        raise UserError(f"capacity {shown(capacity)} is invalid: give a number of draws (64) or bytes ('512MB')")
     if text.endswith("b"):
         size = int(float(match[1]) * _UNITS[match[2] or ""])
         if size < draw_size:

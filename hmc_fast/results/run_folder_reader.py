@@ -3,7 +3,6 @@
 Shapes: C chains, T test points, K classes, n points of the curves against the number of draws.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,8 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..arguments import shown
+from ..checked_files import Unreadable, read_json, read_npz
 from ..errors import UserError
+from ..flag_values import fits
 from . import diagnostics
+from .trace import TRACE_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,8 +31,10 @@ METRIC_NUMBERS = (
     "accuracy", "nll", "ece", "brier", "accuracy_single", "nll_single", "rmse", "log_likelihood",
     "acceptance_rate", "divergences", "rhat_function_max", "rhat_function_share_below_1_1",
     "ess_function_min", "chains", "draws", "params", "train_size", "test_size", "gradients",
-    "gradients_per_s", "seconds", "draws_bytes", "peak_memory_bytes",
+    "gradients_per_s", "seconds", "draws_bytes", "peak_memory_bytes", "e_bfmi_min",
 )  # fmt: skip
+LARGEST_SHOWN = 1e100  # sums and axes of larger numbers overflow: in a trace, they are shown as infinite
+LARGEST_COUNT = 2**40  # of iterations, or of steps in one
 # Each array's shape by axis name; equal names must have equal lengths.
 CLASSIFICATION = {
     "probs": "TK", "labels": "T", "epistemic": "T", "aleatoric": "T",
@@ -91,10 +96,12 @@ class RunFolder:
 
     def gradients_at_draws(self) -> np.ndarray:
         """Gradients of all chains together, burn-in included, up to each draw of the curves, `(n,)`. Draws are
-        treated as evenly spaced even if they are not, as with cyclical schedules."""
+        treated as evenly spaced even if they are not, as with cyclical schedules; NaN without draws."""
         spent = self.trace.groupby("iteration")["leapfrog_steps"].sum().cumsum()
         after = spent[spent.index >= self.burn_in_end].to_numpy(float)
         count = len(self.predictions["curve_draws"])
+        if not len(after):
+            return np.full(count, np.nan)
         index = np.ceil(len(after) * np.arange(1, count + 1) / count).astype(np.int64) - 1
         return np.asarray(after[index])
 
@@ -113,7 +120,7 @@ def read_run(directory: Path) -> RunFolder:
     directory = Path(directory)
     return RunFolder(
         directory=directory,
-        config=_read_json(directory / "config.json"),
+        config=_read_config(directory / "config.json"),
         metrics=_read_metrics(directory / "metrics.json"),
         trace=_read_trace(directory / "trace.csv"),
         predictions=_read_predictions(directory / "predictions.npz"),
@@ -126,25 +133,34 @@ def _damaged(path: Path, what: str) -> UserError:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise _damaged(path, "is missing or cannot be read") from error
-    except ValueError as error:
-        raise _damaged(path, "is not valid JSON") from error
-    if not isinstance(content, dict):
-        raise _damaged(path, "does not contain a JSON object")
-    return content
+        return read_json(path)
+    except Unreadable as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    config = _read_json(path)
+    for key, kind in (("temperature", float), ("batch_size", int)):
+        value = config.get(key)
+        if not fits(value, kind | None) or (value is not None and not 0 <= value < math.inf):
+            raise _damaged(path, f"contains {shown(value)} as {key!r}")
+    return config
 
 
 def _read_metrics(path: Path) -> dict[str, Any]:
     metrics = {key: value for key, value in _read_json(path).items() if value is not None}
-    for key in METRIC_NUMBERS:
-        if key not in metrics:
-            continue
-        if not isinstance(metrics[key], int | float):
-            raise _damaged(path, f"contains a value of {key!r} that is not a number")
-        if not math.isfinite(metrics[key]):
+    for key in filter(metrics.__contains__, METRIC_NUMBERS):
+        value = metrics[key]
+        if not fits(value, float):
+            raise _damaged(path, f"contains {shown(value)} as {key!r}, which is not a number")
+        if not math.isfinite(value):
             del metrics[key]
+        elif abs(value) > LARGEST_SHOWN:
+            raise _damaged(path, f"contains {value:.3g} as {key!r}")
+    for key in ("diagnosis", "diagnosis_kinds"):
+        value = metrics.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise _damaged(path, f"contains {shown(value)} as {key!r}, which is no list of texts")
     return metrics
 
 
@@ -160,32 +176,33 @@ def _read_trace(path: Path) -> "pd.DataFrame":
     for column in ("chain", "phase", *TRACE_NUMBERS):
         if column not in trace:
             raise _damaged(path, f"lacks the column {column!r}")
-    for column in TRACE_NUMBERS:
+    for column in filter(trace.__contains__, dict.fromkeys(("chain", *TRACE_NUMBERS, *TRACE_COLUMNS))):
         try:
-            trace[column] = pd.to_numeric(trace[column])
-        except (ValueError, TypeError) as error:
+            numbers = pd.to_numeric(trace[column], errors="coerce")
+        except OverflowError as error:  # an integer beyond all floats
             raise _damaged(path, f"contains a value in the column {column!r} that is not a number") from error
-    if trace.empty or trace["iteration"].isna().any():
-        raise _damaged(path, "lacks iterations")
+        if numbers.dtype.kind not in "iuf" or not numbers.isna().equals(trace[column].isna()):
+            raise _damaged(path, f"contains a value in the column {column!r} that is not a number")
+        trace[column] = numbers.mask(numbers.abs() > LARGEST_SHOWN, np.sign(numbers) * np.inf)
+    for column in ("chain", "iteration", "leapfrog_steps"):
+        numbers = trace[column]
+        if trace.empty or not numbers.between(0, LARGEST_COUNT).all() or (numbers % 1 != 0).any():
+            raise _damaged(path, f"lacks whole numbers in the column {column!r}")
+        trace[column] = numbers.astype(np.int64)
     if trace.duplicated(["chain", "iteration"]).any():
         raise _damaged(path, "contains the same chain and iteration twice")
+    if len(trace) != trace["chain"].nunique() * trace["iteration"].nunique():
+        raise _damaged(path, "lacks iterations of some chains")
+    if not trace["phase"].isin(("burn_in", "sampling")).all():
+        raise _damaged(path, "contains a phase other than burn_in and sampling")
     return trace
 
 
 def _read_predictions(path: Path) -> dict[str, np.ndarray]:
-    import zipfile
-    import zlib
-
     try:
-        with (
-            path.open("rb") as file,
-            np.load(file, allow_pickle=False) as archive,
-        ):  # numpy does not close a bad file
-            found = {key: archive[key] for key in {**CLASSIFICATION, **REGRESSION} if key in archive}
-    except OSError as error:
-        raise _damaged(path, "is missing or cannot be read") from error
-    except (ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise _damaged(path, "is not a valid npz archive") from error
+        found = read_npz(path, [*CLASSIFICATION, *(name for name in REGRESSION if name not in CLASSIFICATION)])
+    except Unreadable as error:
+        raise _damaged(path, str(error)) from error
     lengths: dict[str, int] = {}
     for key, axes in (CLASSIFICATION if "probs" in found else REGRESSION).items():
         if key not in found:
@@ -196,13 +213,22 @@ def _read_predictions(path: Path) -> dict[str, np.ndarray]:
             raise _damaged(path, f"contains {key!r} of shape {shape}, which does not fit ({', '.join(axes)})")
         if 0 in shape or found[key].dtype.kind not in "fiu":
             raise _damaged(path, f"contains no numbers in {key!r}")
-    for key in ("probs", "mean", "variance"):
-        if key in found and not np.isfinite(found[key]).all():
+    for key in found:
+        finite = np.isfinite(found[key])
+        if not finite.all() and not key.startswith("single"):
             raise UserError(
                 f"{path} contains a value of {key!r} that is not finite, so a chain has diverged: "
                 "run again with a smaller --step-size"
             )
+        if (np.abs(found[key][finite].astype(np.float64)) > LARGEST_SHOWN).any():
+            raise _damaged(path, f"contains a value of {key!r} beyond {LARGEST_SHOWN:g}")
+    if (found["curve_draws"] < 1).any():
+        raise _damaged(path, "contains a number of draws that is not positive")
     labels = found["labels"]
-    if "probs" in found and not ((labels >= 0) & (labels < lengths["K"])).all():
+    if "probs" in found and not ((labels >= 0) & (labels < lengths["K"]) & (labels % 1 == 0)).all():
         raise _damaged(path, f"contains a label outside 0..{lengths['K'] - 1}")
+    if "probs" in found and not ((found["probs"] >= 0).all() and np.allclose(found["probs"].sum(1), 1, atol=1e-2)):
+        raise _damaged(path, "contains probabilities that do not sum to 1")
+    if "variance" in found and (found["variance"] < 0).any():
+        raise _damaged(path, "contains a negative variance")
     return found

@@ -10,12 +10,18 @@ import numpy as np
 import torch
 
 from ..arguments import whole_number
+from ..compute.device import free_memory, human
+from ..dynamics.schedules import CosineCyclical, PolynomialDecay
+from ..errors import UserError
+from ..samplers.minibatch_chain import MinibatchSampler
 from ..samplers.protocol import Info, Sampler
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TRACE_COLUMNS", "Plan", "Trace"]
+__all__ = ["MOST_ITERATIONS", "TRACE_COLUMNS", "Plan", "Trace"]
+
+MOST_ITERATIONS = 2**25  # a trace of 2.5 GiB for every chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +45,43 @@ class Plan:
             whole_number(name, value, least=least)
 
     def kept_iterations(self, sampler: Sampler) -> list[int]:
-        """The iterations whose draws are stored: every thin-th of those the sampler keeps."""
+        """The iterations whose draws are stored: every thin-th of those the sampler keeps.
+
+        Raises:
+            UserError: there would be more than MOST_ITERATIONS.
+        """
+        self._check(self.burn_in + self.draws * self.thin)
+        cycle = _cycle(sampler)
+        if cycle is not None:
+            before = cycle.kept_before(self.burn_in)
+            self._check(cycle.kept(before + self.draws * self.thin - 1) + 1)
+            return cycle.kept(before - 1 + self.thin * np.arange(1, self.draws + 1)).tolist()
         kept: list[int] = []
         iteration, eligible = self.burn_in, 0
         while len(kept) < self.draws:
+            self._check(iteration + 1)
             if sampler.keeps(iteration):
                 eligible += 1
                 if eligible % self.thin == 0:
                     kept.append(iteration)
             iteration += 1
         return kept
+
+    def _check(self, iterations: int) -> None:
+        if iterations > MOST_ITERATIONS:
+            raise UserError(
+                f"burn_in {self.burn_in}, draws {self.draws} and thin {self.thin} make {iterations:,} iterations, "
+                f"and at most {MOST_ITERATIONS:,} are possible: use fewer draws, or a smaller thin or cycle length"
+            )
+
+
+def _cycle(sampler: Sampler) -> CosineCyclical | None:
+    """The cycle by which draws are kept, of length 1 if all are; None if only the sampler knows."""
+    schedule, keeps = getattr(sampler, "schedule", None), getattr(sampler.keeps, "__func__", None)
+    if keeps is MinibatchSampler.keeps and isinstance(schedule, CosineCyclical):
+        return schedule
+    keeps_all = schedule is None or isinstance(schedule, PolynomialDecay)
+    return CosineCyclical(1) if keeps_all and keeps in (Sampler.keeps, MinibatchSampler.keeps) else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +104,13 @@ class Trace:
 
     @classmethod
     def empty(cls, iterations: int, chains: int) -> "Trace":
-        """A trace full of NaN, to be filled by `record`."""
+        """A trace full of NaN, to be filled by `record`. Raises UserError if it does not fit into memory."""
+        needed, free = len(TRACE_COLUMNS) * 8 * iterations * chains, free_memory(torch.device("cpu"))
+        if needed > free:
+            raise UserError(
+                f"the trace of {iterations:,} iterations of {chains:,} chains takes {human(needed)}, and "
+                f"{human(free)} are free: use fewer draws or chains, or a smaller thin"
+            )
         return cls(**{name: np.full((iterations, chains), np.nan) for name in TRACE_COLUMNS})
 
     def record(self, rows: "int | slice", info: Info) -> None:

@@ -4,6 +4,7 @@
 and the number of steps. They are read back to the host once per iteration of burn-in and never afterwards.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -91,11 +92,10 @@ class TrajectoryLength:
             return known, known
         ends = Windows.of(warm_up_iterations).ends
         expected = most = 0
-        for iteration in range(iterations):
-            closed = sum(end <= iteration for end in ends)
+        for closed, (first, end) in enumerate(itertools.pairwise((0, *ends, iterations))):
             longest = _most_leapfrog(closed, len(ends))
-            expected += longest // 2 if closed else GUESSED_LEAPFROG
-            most += longest
+            expected += (end - first) * (longest // 2 if closed else GUESSED_LEAPFROG)
+            most += (end - first) * longest
         return expected, most
 
     def jittered(self, num_leapfrog: int, seed: int, iteration: int) -> int:

@@ -1,9 +1,9 @@
 """Fashion-MNIST as IDX archives: the same as CSV, downloads, and every mistake in a file."""
 
 import gzip
-from pathlib import Path
 
 import numpy as np
+import pooch
 import pytest
 import torch
 
@@ -100,7 +100,7 @@ def server(idx_dir, monkeypatch):
         source = folder / url.rsplit("/", 1)[1]
         if not source.exists():
             raise OSError("no route to host")
-        Path(output_file).write_bytes(source.read_bytes())
+        output_file.write(source.read_bytes())
 
     monkeypatch.setattr("pooch.HTTPDownloader.__call__", fetch)
     return folder
@@ -144,3 +144,36 @@ def test_without_a_network_nothing_is_announced(server, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     refused("cannot be downloaded", "fashion-mnist", tmp_path / "file" / "data")
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("damage", ["gone", "other contents", "not gzip", "too long", "a bomb"])
+def test_the_second_place_is_asked_where_the_first_fails(server, tmp_path, damage, monkeypatch):
+    """https first; more than a file can have is neither stored nor unpacked."""
+    monkeypatch.setattr(fashion, "MOST_BYTES", 20_000)
+    real, asked = pooch.HTTPDownloader.__call__, []
+
+    def fetch(self, url, output_file, pooch, check_only=False):
+        asked.append(url)
+        if not url.startswith("https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/"):
+            return real(self, url, output_file, pooch)
+        if damage == "gone":
+            raise OSError("no route to host")
+        bomb = gzip.compress(bytes(2**24)) if damage == "a bomb" else None
+        other = {"too long": bytes(20_001), "not gzip": b"<html>", "other contents": gzip.compress(b"1")}
+        return output_file.write(bomb or other[damage])
+
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", fetch)
+    assert len(load("fashion-mnist", tmp_path / "new").y_train) == 12
+    assert [url.split(":")[0] for url in asked] == ["https", "http"] * 4
+
+
+def test_a_download_that_is_too_long_is_refused_by_all(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(fashion, "MOST_BYTES", 100)
+    refused("is longer than 100 bytes", "fashion-mnist", tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_header_of_enormous_sizes(idx_dir):
+    header = bytes((0, 0, 8, 3)) + b"\xff" * 12
+    (idx_dir / IDX[0]).write_bytes(gzip.compress(header))
+    refused("declares 4294967295 x 4294967295 x 4294967295 bytes", "fashion-mnist", idx_dir)

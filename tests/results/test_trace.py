@@ -1,11 +1,15 @@
 """The trace: figures by name, the columns of `trace.csv`, and what a checkpoint gives back."""
 
+import time
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from hmc_fast.results.trace import TRACE_COLUMNS, Trace
+import hmc_fast
+from hmc_fast.results import trace as module
+from hmc_fast.results.trace import MOST_ITERATIONS, TRACE_COLUMNS, Plan, Trace
 from hmc_fast.samplers import Info
 
 # README's table of files and the report read these.
@@ -85,3 +89,68 @@ def test_an_interrupted_trace_goes_on_where_it_was():
     trace.seconds[2] = 1
     for name in TRACE_COLUMNS:
         np.testing.assert_array_equal(getattr(trace, name), getattr(filled(), name))
+
+
+# --- the plan ---
+
+CYCLE = hmc_fast.CosineCyclical(5, keep=2)
+
+
+class Odd(hmc_fast.HMC):
+    def keeps(self, iteration):
+        return iteration % 3 == 1
+
+
+SAMPLERS = [
+    hmc_fast.HMC(0.1, num_leapfrog=2),
+    hmc_fast.SGHMC(0.1, friction=1.0),
+    hmc_fast.SGHMC(0.1, friction=1.0, schedule=CYCLE),
+    hmc_fast.SGLD(0.1, schedule=hmc_fast.PolynomialDecay(3.0)),
+    Odd(0.1, num_leapfrog=2),
+]
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["hmc", "sghmc", "cyclical", "decaying", "of the user's own"])
+@pytest.mark.parametrize(("burn_in", "draws", "thin"), [(0, 7, 1), (3, 6, 2), (11, 1, 5), (4, 5, 3)])
+def test_kept_iterations_are_those_counted_one_by_one(sampler, burn_in, draws, thin):
+    eligible = [iteration for iteration in range(burn_in, 1000) if sampler.keeps(iteration)]
+    kept = Plan(burn_in, draws, thin).kept_iterations(sampler)
+    assert kept == eligible[thin - 1 :: thin][:draws]
+    assert all(type(iteration) is int for iteration in kept)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS, ids=["hmc", "sghmc", "cyclical", "decaying", "of the user's own"])
+@pytest.mark.parametrize(
+    ("burn_in", "draws", "thin"),
+    [(0, 10**8, 1), (0, 1, 10**12), (10**8, 1, 1), (0, 2**63 - 1, 2**63 - 1), (2**22, 9, 9)],
+)
+def test_a_long_run_is_planned_or_refused_in_a_second(sampler, burn_in, draws, thin):
+    begin = time.perf_counter()
+    if burn_in + draws * thin > MOST_ITERATIONS:
+        with pytest.raises(hmc_fast.UserError, match="iterations, and at most"):
+            Plan(burn_in, draws, thin).kept_iterations(sampler)
+    else:
+        assert len(Plan(burn_in, draws, thin).kept_iterations(sampler)) == draws
+    assert time.perf_counter() - begin < 1
+
+
+def test_a_cycle_that_never_keeps_is_refused():
+    sampler = hmc_fast.SGHMC(0.1, friction=1.0, schedule=hmc_fast.CosineCyclical(2**63 - 1))
+    with pytest.raises(hmc_fast.UserError, match="smaller thin or cycle length"):
+        Plan(0, 1).kept_iterations(sampler)
+
+
+def test_a_sampler_that_keeps_nothing_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "MOST_ITERATIONS", 1000)
+    sampler = Odd(0.1, num_leapfrog=2)
+    sampler.keeps = lambda iteration: False
+    with pytest.raises(hmc_fast.UserError, match="at most 1,000"):
+        Plan(0, 1).kept_iterations(sampler)
+
+
+def test_a_trace_that_does_not_fit_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "free_memory", lambda device: 8 * len(COLUMNS) * 6 - 1)
+    with pytest.raises(hmc_fast.UserError, match="3 iterations of 2 chains takes 480 B, and 479 B are free"):
+        Trace.empty(3, 2)
+    monkeypatch.setattr(module, "free_memory", lambda device: 8 * len(COLUMNS) * 6)
+    assert len(Trace.empty(3, 2)) == 3
