@@ -28,14 +28,11 @@ flag is left out, and False its --no- form."""
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 for a finished run, 2 for a user mistake, 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP."""
-    parsed = parse(
-        sample_flags,
-        PRESETS,
-        prog=_PROG,
-        description=_DESCRIPTION,
-        argv=argv,
-    )
-    return main_guard(lambda: _sample(parsed), _PROG)
+    return main_guard(lambda: _sample(_parsed(argv)), _PROG)
+
+
+def _parsed(argv: list[str] | None) -> Parsed:
+    return parse(sample_flags, PRESETS, prog=_PROG, description=_DESCRIPTION, argv=argv)
 
 
 def _sample(parsed: Parsed) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .command_line import flags_of, main_guard, parse, setting
+from .command_line import Parsed, flags_of, main_guard, parse, setting
 from .compute.device import resolve_device
 from .compute.random_streams import check_seed
 from .datasets import load
@@ -74,14 +74,17 @@ PRESETS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 on success, 2 for a user mistake, 130 after Ctrl-C."""
-    preset, given, _ = parse(
+    return main_guard(lambda: _train(*_parsed(argv)[:2]), _PROG)
+
+
+def _parsed(argv: list[str] | None) -> Parsed:
+    return parse(
         lambda preset, given: flags_of(PRESETS[preset]),
         PRESETS,
         prog=_PROG,
         description="Train a network by maximum likelihood: a baseline, and initial weights for chains (--init).",
         argv=argv,
     )
-    return main_guard(lambda: _train(preset, given), _PROG)
 
 
 def _train(preset: str, given: Mapping[str, Any]) -> None:

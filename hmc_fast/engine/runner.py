@@ -178,7 +178,7 @@ def run(
             if loop.saved_iteration < 0:
                 output.remove_start()
             raise loop.not_written(error) from error
-        except UserError as error:
+        except Exception as error:
             output.remove_start()
             if isinstance(error, Diverged):  # minibatches may have met an example only now
                 refuse_undefined_start(target, theta)

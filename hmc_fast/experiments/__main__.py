@@ -21,15 +21,16 @@ NAMES = ("chains", "budget", "surface", "rhat", "fidelity", "priors", "temperatu
 
 def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 on success, 2 for a user mistake, 130 after Ctrl-C."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    return main_guard(lambda: _main(list(sys.argv[1:] if argv is None else argv)), _PROG)
+
+
+def _main(arguments: list[str]) -> None:
     name = arguments.pop(0) if arguments and not arguments[0].startswith("-") else None
     if name is None and not {"-h", "--help"} & set(arguments):
-        print(f"{_PROG}: error: name an experiment: {', '.join(NAMES)}", file=sys.stderr)
-        return 2
+        raise UserError(f"name an experiment: {', '.join(NAMES)}")
     if name is not None and name not in NAMES:
         hint = did_you_mean(name, NAMES) or f": use one of {', '.join(NAMES)}"
-        print(f"{_PROG}: error: unknown experiment {shown(name)}{hint}", file=sys.stderr)
-        return 2
+        raise UserError(f"unknown experiment {shown(name)}{hint}")
     preset, given, _ = parse(
         lambda preset, given: flags_of(PRESETS[preset]),
         PRESETS,
@@ -38,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         argv=arguments,
     )
     command = f"python -m {_PROG} {shlex.join([name or '', *arguments])}".rstrip()
-    settings = dataclasses.replace(PRESETS[preset], **given)
-    return main_guard(lambda: answer(str(name), preset, settings, command), _PROG)
+    answer(str(name), preset, dataclasses.replace(PRESETS[preset], **given), command)
 
 
 def answer(name: str, preset: str, settings: ExperimentSettings, command: str) -> None:

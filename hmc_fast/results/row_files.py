@@ -9,6 +9,7 @@ import hashlib
 import io
 import math
 import os
+import tokenize
 import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -158,7 +159,9 @@ def verified(path: Path, counted: Counted) -> Any:
                 left -= len(block)
     except OSError as error:
         raise _damaged(path, f"cannot be read ({error.strerror})") from error
-    except (ValueError, TypeError, SyntaxError, ZeroDivisionError, IndexError) as error:
+    except (
+        ValueError, TypeError, SyntaxError, ZeroDivisionError, IndexError, OverflowError, tokenize.TokenError
+    ) as error:  # fmt: skip
         if isinstance(error, Damaged):
             raise
         raise _damaged(path, "is not a .npy file") from error
