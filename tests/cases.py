@@ -2,6 +2,7 @@
 
 import functools
 
+import pytest
 import torch
 from torch import nn
 
@@ -42,6 +43,12 @@ SAMPLERS = {
     "baoab": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=50.0, batch_size=16),
     "obabo": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=5.0, scheme="obabo", steps_per_iteration=4),
 }
+
+
+def some_slow(names, *, fast):
+    """Parameters of which only those in `fast` run in `make test`."""
+    assert set(fast) <= set(names)
+    return [name if name in fast else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 # What `go` runs: jittered trajectories, adaptation with all chains pooled, minibatches in cycles.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cases import SAMPLERS
+from cases import SAMPLERS, some_slow
 from hmc_fast.compute import native
 from hmc_fast.compute.native import NativeProgram, library, native_program, operations, products
 from hmc_fast.compute.native.decompositions import decompose
@@ -135,7 +135,7 @@ def test_maxima_keep_nan_and_infinities():
 
 
 @pytest.mark.parametrize("vector_bytes", [32, pytest.param(64, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 def test_products(dtype, vector_bytes, monkeypatch):
     """Every orientation, with rows of registers left over; of wider vectors what a compiler makes of them here."""
     monkeypatch.setattr(products, "VECTOR_BYTES", vector_bytes)
@@ -360,7 +360,7 @@ def test_a_decomposition_that_reads_values_does_not_end_a_run(monkeypatch):
     torch.testing.assert_close(Program(lambda: x.exp(), "loop")(), x.exp())
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", some_slow(SAMPLERS, fast=("hmc", "mclmc", "sghmc_cyclical")))
 def test_every_sampler_has_a_translation(name, monkeypatch):
     def refuse(recording):
         raise AssertionError("not translated")

@@ -4,7 +4,7 @@ import pytest
 
 import fuzzing
 
-NUMBERS = [pytest.param(20, id="few"), pytest.param(100, id="many", marks=pytest.mark.slow)]
+NUMBERS = [pytest.param(10, id="few"), pytest.param(100, id="many", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(params=NUMBERS)

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 import hmc_fast
-from cases import SAMPLERS
+from cases import SAMPLERS, some_slow
 from hmc_fast.engine.loop import Interrupted
 from hmc_fast.targets import sources, streaming
 from interruption import interrupt_at
@@ -101,7 +101,10 @@ def nothing_stays():
 # --- the same draws ---
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ("hmc_adapting",)])
+STREAMED = [name for name in SAMPLERS if name != "hmc_adapting"]
+
+
+@pytest.mark.parametrize("name", some_slow(STREAMED, fast=("hmc", "split_hmc", "amagold", "sghmc_cyclical")))
 def test_streamed_draws_are_those_in_memory(name, mapped):
     options = {"burn_in": 30} if "adjusted" in name else {}
     assert torch.equal(
@@ -109,7 +112,7 @@ def test_streamed_draws_are_those_in_memory(name, mapped):
     )
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("kind", [Rows, Together])
 def test_the_number_of_workers_changes_no_draw(kind, num_workers):
     target = posterior(kind(), stream=True, num_workers=num_workers)
@@ -361,7 +364,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("case", BAD)
 def test_mistakes_are_named(case, num_workers):
     data, message = BAD[case]
@@ -382,7 +385,7 @@ def test_options_are_checked():
 @pytest.mark.parametrize(
     ("spoil", "message"), [(late, "example 37 of"), (ends, r"a worker .* ended .*num_workers=0")]
 )
-@pytest.mark.parametrize("name", ["hmc", "sghmc"])
+@pytest.mark.parametrize("name", ["hmc", pytest.param("sghmc", marks=pytest.mark.slow)])
 def test_failures_in_workers_reach_the_user(spoil, message, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     target = posterior(Rows(spoil), stream=True, num_workers=2)
