@@ -4,6 +4,7 @@
 and the number of steps. They are read back to the host once per iteration of burn-in and never afterwards.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..adaptation import WarmUp, Windows, find_step_size, mean_over_groups
+from ..adaptation import Proposed, WarmUp, Windows, find_step_size, mean_over_groups
 from ..arguments import positive, whole_number
 from ..compute.capture import Graph
 from ..compute.random_streams import JITTER, host_uniform, host_uniforms
@@ -153,18 +154,23 @@ class WindowAdaptation:
 
         trial: dH `(C,)` of one step at the chain's step sizes.
         """
+        self.warm_up.decorrelation.start(math.pi / 2, chain.theta)
         if not self.metric_given:
             self.warm_up.first_metric(chain.theta, _force(chain))
         self._search_step_size(chain, trial, 0)
 
-    def learn(self, chain: GradientChain, accept_prob: Tensor, trial: Callable[[], Tensor]) -> None:
-        """Adapts to one iteration of burn-in; the last one fixes the step size."""
+    def learn(self, chain: "AdaptiveChain", accept_prob: Tensor, trial: Callable[[], Tensor]) -> None:
+        """Adapts to one iteration of burn-in; the last one fixes everything."""
         iteration, warm_up = chain.iteration.count, self.warm_up
-        if warm_up.learn(iteration, chain.theta, _force(chain), accept_prob):
+        time = chain.step_size * (chain.next_num_leapfrog() / self.unit_of_length)
+        proposed = Proposed(chain.proposal.theta, accept_prob, time)
+        if warm_up.learn(iteration, chain.theta, _force(chain), proposed):
             self._search_step_size(chain, trial, iteration + 1)
             return
         last = iteration + 1 >= warm_up.warm_up_iterations
         dual = warm_up.dual_averaging
+        if last:
+            warm_up.decorrelation.settle()
         self._set_step_size(chain, dual.averaged if last else dual.step_size)
 
     def _search_step_size(self, chain: GradientChain, trial: Callable[[], Tensor], iteration: int) -> None:
@@ -185,7 +191,7 @@ class WindowAdaptation:
         chain.set_step_size(step_size)
         if self.length.num_leapfrog is not None:
             return
-        length = self.length.trajectory_length or self.unit_of_length * float(self.warm_up.trajectory_length)
+        length = self.length.trajectory_length or self.unit_of_length * self.warm_up.trajectory_length
         ends = self.warm_up.windows.ends
         closed = sum(end <= chain.iteration.count for end in ends)
         # Early on, the smallest step size decides: that chain may be the farthest from the typical set.
