@@ -4,11 +4,11 @@
     log T_t+1 = log T_t + a_t (r_t - r*),   a_t = A (t + t0)^-k        (Robbins & Monro 1951)
     log T*    = average of the log T_t (Polyak & Juditsky 1992)
 
-For a Gaussian r is a mean of cos(time / scale), in which a direction's share is its variance. Lengths jittered by half
-reach r* = .13 at .91 pi/2 scales, which is where ChEES (Hoffman, Radul & Sountsov 2021), the expected squared jump of
-|x|^2, is largest, and where the less efficient of x and x^2 gains most draws per gradient (.50; at pi/2 .44, at .76
-pi/2 .41). An ascent of ChEES itself has signals a tenth of their noise near the maximum and, from 1.7 times that
-length on, climbs the next one; r falls until three times the length, and its noise is 1 / sqrt(D).
+For a Gaussian r is a mean of cos(time / scale), in which a direction's share is its variance. Lengths jittered by
+half reach r = .13 at .91 pi/2 scales. There ChEES (Hoffman, Radul & Sountsov 2021), the expected squared jump of
+|x|^2, is largest, and the less efficient of x and x^2 gains most draws per gradient (.50; at pi/2 .44, at .76 pi/2
+.41). An ascent of ChEES itself has signals a tenth of their noise near the maximum and, from 1.7 times that length on,
+climbs the next one; r falls until three times the length, and its noise is 1 / sqrt(D).
 
 The mean is each chain's own, so that the distance between modes does not count.
 """
@@ -21,8 +21,8 @@ __all__ = ["Decorrelation"]
 _TARGET = 0.1
 _RATE, _DELAY, _POWER = 0.5, 5.0, 0.6
 _DRAWS = 10  # of which there must be a mean
-# A trajectory that was shorter than jitter makes it and remembers, or longer and does not, as of a chain whose own step
-# size is far from the others', says nothing about this length.
+# A trajectory that was shorter than jitter makes it and remembers, or longer and does not, as of a chain whose own
+# step size is far from the others', says nothing about this length.
 _SHORTEST, _LONGEST = 0.4, 1.7
 
 
@@ -77,7 +77,7 @@ class Decorrelation:
     def _step(self, error: Tensor, counts: Tensor) -> None:
         self._log.add_(_RATE * (self._count + _DELAY) ** -_POWER * error)
         self._count.add_(counts)
-        self._averaged.lerp_(self._log, counts / self._count.clamp_min(1))
+        self._averaged.lerp_(self._log, 2 * counts / (self._count + 1))  # late iterations weigh more
 
     def rescale(self, factor: Tensor) -> None:
         """Units have changed: the same trajectories are `factor ()` times as long."""

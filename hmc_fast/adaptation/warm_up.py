@@ -3,7 +3,8 @@
     every iteration         step size of each chain, by dual averaging towards the target acceptance
     from the first window   trajectory length, until proposals hardly remember where they began
     in the slow windows     variances of draws and gradients
-    when a window closes    M^-1 from the variances; the trajectory length in its units; a new search for the step size
+    when a window closes    M^-1 from the variances; the trajectory length in its units; a new search for the step
+                            size
     after the last window   one step size for all chains (if they are pooled), from their mean acceptance
     after burn-in           everything is frozen, the step size and trajectory length at their averages
 
@@ -11,7 +12,6 @@ Chains have their own step sizes until the metric is learned: otherwise a chain 
 others' step size is too large, could stay there forever. The trajectory length is in units in which the mass is the
 identity, and all chains share it.
 """
-
 
 from typing import Any, NamedTuple
 
@@ -24,8 +24,6 @@ from .moments import Moments, diagonal_inverse_mass
 from .windows import Windows
 
 __all__ = ["Proposed", "WarmUp", "mean_over_groups"]
-
-
 
 
 class Proposed(NamedTuple):
