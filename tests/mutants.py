@@ -213,7 +213,6 @@ mutate(
 mutate(
     "hmc_fast/samplers/window_adaptation.py",
     "engine/test_expected_work.py",
-    ("(longest // 2 if closed else", "(GUESSED_LEAPFROG if closed else"),
     ("return self.adaptation.num_leapfrog if learned else None", "return None"),
 )
 mutate(
@@ -462,10 +461,17 @@ mutate(
     ("values.unflatten(0, (len(self.mean), -1))", "values.unflatten(0, (-1, len(self.mean))).transpose(0, 1)"),
 )
 mutate(
-    "hmc_fast/adaptation/principal_variance.py",
-    "adaptation/test_principal_variance.py",
-    ("(centred @ direction)[:, None]).mean(0)", "(centred @ direction)[:, None]).sum(0)"),
-    ("centred @ direction", "centred @ self.vector"),
+    "hmc_fast/adaptation/decorrelation.py",
+    "adaptation/test_decorrelation.py",
+    ("proposal - self.means", "theta - self.before"),
+    ("ratio > _SHORTEST, ratio < _LONGEST", "ratio > 0, ratio > 0"),
+    ("ratio > _SHORTEST, ratio < _LONGEST", "(ratio > _SHORTEST) & (ratio < _LONGEST), ratio < _LONGEST"),
+    (" & (self._draws >= _DRAWS)", ""),
+    ("a * b / inverse_mass", "a * b * inverse_mass"),
+    ("log.add_(factor", "log.sub_(factor"),
+    ("self._log.copy_(self._averaged)", "pass"),
+    ("2 / (self._draws + 2)", "1 / (self._draws + 1)"),
+    ("cosine * weight", "cosine"),
 )
 mutate(
     "hmc_fast/adaptation/windows.py",
@@ -895,7 +901,7 @@ mutate(
 mutate(
     "hmc_fast/adaptation/warm_up.py",
     "adaptation/test_warm_up.py",
-    ("_QUARTER_PERIOD * self.principal.value.sqrt()", "_QUARTER_PERIOD * self.principal.value"),
+    ("(_scale(variance / self.inverse_mass) / _scale(variance / before)).sqrt()", "torch.ones(())"),
     ("self.draws.variance, self.gradients.variance,", "self.gradients.variance, self.draws.variance,"),
 )
 mutate(

@@ -4,19 +4,20 @@ Their state is in tensors that the caller owns or can access, so a checkpoint ca
 first step size reads values back to the host.
 """
 
+from .decorrelation import Decorrelation
 from .dual_averaging import DualAveraging
 from .energy_variance import EnergyVariance
 from .initial_step_size import find_step_size
 from .moments import Moments, diagonal_inverse_mass
-from .principal_variance import PrincipalVariance
-from .warm_up import WarmUp, mean_over_groups
+from .warm_up import Proposed, WarmUp, mean_over_groups
 from .windows import Windows
 
 __all__ = [
+    "Decorrelation",
     "DualAveraging",
     "EnergyVariance",
     "Moments",
-    "PrincipalVariance",
+    "Proposed",
     "WarmUp",
     "Windows",
     "diagonal_inverse_mass",

@@ -1,32 +1,38 @@
 """Everything that HMC adapts during burn-in: step size, inverse mass, trajectory length.
 
     every iteration         step size of each chain, by dual averaging towards the target acceptance
-    in the slow windows     variances of draws and gradients, and the largest variance in any direction
-    when a window closes    M^-1 from the variances; trajectory length pi/2 sqrt(largest variance); a new search for
-                            the step size
+    from the first window   trajectory length, until proposals hardly remember where they began
+    in the slow windows     variances of draws and gradients
+    when a window closes    M^-1 from the variances; the trajectory length in its units; a new search for the step
+                            size
     after the last window   one step size for all chains (if they are pooled), from their mean acceptance
-    after burn-in           everything is frozen, the step size at its average
+    after burn-in           everything is frozen, the step size and trajectory length at their averages
 
 Chains have their own step sizes until the metric is learned: otherwise a chain that starts far out, where the
-others' step size is too large, could stay there forever. For a Gaussian target, the trajectory length carries the
-widest direction through a quarter of its period, to an independent draw; it is in units in which the mass is the
+others' step size is too large, could stay there forever. The trajectory length is in units in which the mass is the
 identity, and all chains share it.
 """
 
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from .decorrelation import Decorrelation
 from .dual_averaging import DualAveraging
 from .moments import Moments, diagonal_inverse_mass
-from .principal_variance import PrincipalVariance
 from .windows import Windows
 
-__all__ = ["WarmUp", "mean_over_groups"]
+__all__ = ["Proposed", "WarmUp", "mean_over_groups"]
 
-_QUARTER_PERIOD = math.pi / 2
+
+class Proposed(NamedTuple):
+    """An iteration's proposals `theta (C, D)`, their probabilities of acceptance `(C,)`, and how long their
+    trajectories took `(C,)`, in units of the trajectory length."""
+
+    theta: Tensor
+    accept_prob: Tensor
+    time: Tensor
 
 
 class WarmUp:
@@ -53,8 +59,10 @@ class WarmUp:
         )
         self.draws = Moments(inverse_mass.new_zeros(Moments.rows, groups, num_params))
         self.gradients = Moments(torch.zeros_like(self.draws.state))
-        self.principal = PrincipalVariance(inverse_mass.new_zeros(1 + num_params))
-        self.trajectory_length = inverse_mass.new_full((1,), _QUARTER_PERIOD)
+        self.decorrelation = Decorrelation(
+            torch.zeros(Decorrelation.rows, dtype=torch.float64, device=inverse_mass.device),
+            *(inverse_mass.new_zeros(num_chains, num_params) for _ in range(2)),
+        )
 
     @property
     def tensors(self) -> dict[str, Any]:
@@ -62,9 +70,14 @@ class WarmUp:
             "dual_averaging": self.dual_averaging.state,
             "draw_moments": self.draws.state,
             "gradient_moments": self.gradients.state,
-            "principal": self.principal.state,
-            "trajectory_length": self.trajectory_length,
+            "decorrelation": self.decorrelation.state,
+            "chain_means": self.decorrelation.means,
+            "before": self.decorrelation.before,
         }
+
+    @property
+    def trajectory_length(self) -> float:
+        return float(self.decorrelation.length)
 
     def first_metric(self, theta: Tensor, gradient: Tensor) -> None:
         """Sets a first metric from the initial states and their gradients, `(C, D)` each: scales that differ by
@@ -78,24 +91,28 @@ class WarmUp:
         learned = iteration >= (self.windows.ends or (0,))[-1]
         return len(self.inverse_mass) if learned else self.num_chains
 
-    def learn(self, iteration: int, theta: Tensor, gradient: Tensor, accept_prob: Tensor) -> bool:
+    def learn(self, iteration: int, theta: Tensor, gradient: Tensor, proposed: Proposed) -> bool:
         """Adapts to one iteration of burn-in. Returns whether the metric changed; if so, search for a new step size
         and call `dual_averaging.restart`.
 
-        theta: `(C, D)`. gradient: of log density over T at theta, `(C, D)`. accept_prob: `(C,)`.
+        theta: `(C, D)`, after the iteration. gradient: of log density over T at theta, `(C, D)`.
         """
-        finite = torch.nan_to_num(accept_prob, nan=0.0)
+        finite = torch.nan_to_num(proposed.accept_prob, nan=0.0)
         self.dual_averaging.update(mean_over_groups(finite, self.step_size_groups(iteration)))
+        if iteration >= self.windows.first:
+            metric = self._per_chain(self.inverse_mass, theta)
+            self.decorrelation.update(theta, *proposed, inverse_mass=metric)
+        else:
+            self.decorrelation.skip(theta)
         if not self.windows.is_slow(iteration):
             return False
         self.draws.update(theta)
         self.gradients.update(gradient)
-        mean, scale = self._per_chain(self.draws.mean, theta), self._per_chain(self.inverse_mass, theta)
-        self.principal.update((theta - mean) * scale.rsqrt())
         if not self.windows.closes(iteration):
             return False
-        self.trajectory_length.copy_(_QUARTER_PERIOD * self.principal.value.sqrt())
+        before, variance = self.inverse_mass.clone(), self.draws.variance
         self._update_metric()
+        self.decorrelation.rescale((_scale(variance / self.inverse_mass) / _scale(variance / before)).sqrt())
         return True
 
     def _update_metric(self) -> None:
@@ -104,10 +121,15 @@ class WarmUp:
         )
         self.draws.reset()
         self.gradients.reset()
-        self.principal.reset()
 
     def _per_chain(self, values: Tensor, theta: Tensor) -> Tensor:
         return values if len(values) in (1, len(theta)) else values.repeat_interleave(len(theta) // len(values), 0)
+
+
+def _scale(variance: Tensor) -> Tensor:
+    """The variance `()` that dominates how fast independent Gaussians with variances `(K, D)` decorrelate."""
+    variance = variance.double()
+    return (variance**2).sum() / variance.sum()
 
 
 def mean_over_groups(values: Tensor, groups: int) -> Tensor:

@@ -14,6 +14,7 @@ from .settings import SampleSettings
 __all__ = ["PRESETS", "RunSpecification", "adapting", "preset_run"]
 
 ADAPTING_BURN_IN = 200  # iterations: Stan's first and last phase, and slow windows for the inverse mass
+ADAPTING_DRAWS = 100  # on digits; R-hat of the predictions is 1.06 with 50
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def preset_run(preset: str, sampler: str) -> RunSpecification:
 
 
 def adapting(run: RunSpecification, sampler: Sampler) -> RunSpecification:
-    """The run with a sampler that adapts, and with a burn-in long enough for it."""
-    settings = replace(run.settings, burn_in=max(run.settings.burn_in, ADAPTING_BURN_IN))
+    """The run with a sampler that adapts, and with enough burn-in and draws for it."""
+    burn_in, draws = max(run.settings.burn_in, ADAPTING_BURN_IN), max(run.settings.draws, ADAPTING_DRAWS)
+    settings = replace(run.settings, burn_in=burn_in, draws=draws)
     return RunSpecification(settings, sampler)
 
 

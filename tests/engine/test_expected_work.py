@@ -34,19 +34,19 @@ def test_known_lengths_are_counted(sampler, per_iteration):
 def test_lengths_to_be_learned_are_a_range(sampler):
     """One window, which ends after 54 iterations: 64 steps at most before, 1,024 afterwards."""
     expected, (line,) = forecast(sampler)
-    assert expected == 54 * 20 + 36 * 512
+    assert expected == 90 * 30
     assert f"about {expected:,} gradients of each chain, at most {54 * 64 + 36 * 1024:,}" in line
 
 
 def test_several_windows_have_limits_of_their_own():
     """Stan's for 1,000 iterations end after 100, 150, 250, 450 and 950."""
     expected, (line,) = forecast(hmc_fast.HMC(adapt=True), 1000, 100)
-    assert expected == 100 * 20 + 50 * 128 + 950 * 512
+    assert expected == 1100 * 30
     assert f"at most {100 * 64 + 50 * 256 + 950 * 1024:,}" in line
 
 
 def test_a_network_takes_no_more_than_it_was_told(capfd):
-    """Half to the full limit; what is told when a window closes and after burn-in is what is then done."""
+    """What is told when a window closes and after burn-in is what is then done."""
     posterior, *_ = classifier()
     options = {"chains": 2, "burn_in": 60, "draws": 10, "seed": 1, "compile": False}
     run = hmc_fast.run(posterior, hmc_fast.HMC(adapt=True), **options)
