@@ -1,7 +1,7 @@
 """Diagnosis of a run in sentences, each naming a problem, its number and a remedy.
 
 Thresholds: R-hat 1.01 and an ESS of 100 per chain (Vehtari et al. 2021, arXiv:1903.08008), E-BFMI 0.3 (Betancourt
-2016, arXiv:1604.00695). Those for acceptance rates and potentials are our own rules of thumb.
+2016, arXiv:1604.00695). The others are our own rules of thumb.
 """
 
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ import numpy as np
 
 from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
 
-__all__ = ["Evidence", "Sentence", "sentences"]
+__all__ = ["SPIKE", "EnergyError", "Evidence", "Sentence", "sentences"]
 
 _RHAT, _RHAT_BAD = 1.01, 1.05
 _ESS_PER_CHAIN = 100
 _ROUNDING_EFFECT = 1e-2  # of one draw; float16 weights near 1 give some 1e-3, which averages out over draws
+SPIKE = 100  # times the median; Gaussian errors reach some 6, those of MCLMC on Gaussians and on digits 4 to 13
 _FEWEST_DRAWS = 4  # fewer leave a half-chain without a variance
 
 
@@ -31,19 +32,41 @@ class Sentence(str):
         return sentence
 
 
+@dataclass(frozen=True)
+class EnergyError:
+    """Of a sampler without a Metropolis test, whose only safeguard it is. Variances per dimension and step.
+
+    Attributes:
+        variance: at least this. asked: what the step size was tuned to, None if it was given.
+        spikes: iterations with errors above 100 times the usual, of `iterations`.
+        rounding: standard deviation of what rounding in `dtype` adds to an energy.
+        num_params: D.
+    """
+
+    variance: float
+    asked: float | None
+    spikes: int
+    iterations: int
+    rounding: float
+    dtype: str
+    num_params: int
+
+
 @dataclass
 class Evidence:
-    """The numbers that a diagnosis is based on. C chains, S kept draws, Q predicted values, D parameters.
+    """The numbers that a diagnosis is based on. C chains, S kept draws, Q predicted values, P parameters.
 
     Attributes:
         potential: `(C, S)`, minus log density over T.
         energy_errors: of the divergent proposals after burn-in. proposals: the number of all proposals after
         burn-in. acceptance_rate, e_bfmi `(C,)`: None without a Metropolis test. kinetic_temperature: `(C, S)`, 2 K
-        / D; None without a momentum. function: `(C, S, Q)`, Q = 0 without test inputs. test_score: `(C, S)`, log
-        likelihood per test example of single draws; None without test labels. weight_rhat: `(D,)`, plain split
-        R-hat. overflowed: stored values beyond draw_dtype, clamped. lost: share of parameters whose spread is
-        within its rounding. rounding_effect: largest change of a prediction by rounding. ended_early: why there are
-        fewer draws than asked for, a sentence.
+        / D; None without a momentum. function: `(C, S, Q)`, Q = 0 without test inputs. parameters: `(C, S, P)`,
+        some of them, which are judged where there are no predictions. test_score: `(C, S)`, log likelihood per test
+        example of single draws; None without test labels. weight_rhat: of all parameters, plain split R-hat.
+        partial_refreshment: whether the momentum persists, which takes a high acceptance rate. energy_error: None
+        with a Metropolis test, or if it is not known. overflowed: stored values beyond draw_dtype, clamped. lost:
+        share of parameters whose spread is within its rounding. rounding_effect: largest change of a prediction by
+        rounding. ended_early: why there are fewer draws than asked for, a sentence.
     """
 
     potential: np.ndarray
@@ -53,24 +76,36 @@ class Evidence:
     e_bfmi: np.ndarray | None
     kinetic_temperature: np.ndarray | None
     function: np.ndarray
+    parameters: np.ndarray
     test_score: np.ndarray | None
     weight_rhat: np.ndarray
+    partial_refreshment: bool = False
+    energy_error: EnergyError | None = None
     draw_dtype: str = "float32"
     overflowed: int = 0
     lost: float = 0.0
     rounding_effect: float = 0.0
     ended_early: str = ""
 
+    @property
+    def has_predictions(self) -> bool:
+        return self.function.shape[2] > 0
+
+    @property
+    def judged(self) -> np.ndarray:
+        """Values by which convergence is judged."""
+        return self.function if self.has_predictions else self.parameters
+
     @cached_property
-    def function_rhat(self) -> np.ndarray:
-        """R-hat of the predicted values that changed."""
-        values = rhat(self.function)
+    def rhat(self) -> np.ndarray:
+        """R-hat of those of the values that changed."""
+        values = rhat(self.judged)
         return values[np.isfinite(values)]
 
     @cached_property
-    def function_ess(self) -> float:
-        """The smallest bulk ESS of the predicted values that changed."""
-        return float(np.nanmin(ess_bulk(self.function)))
+    def ess(self) -> float:
+        """The smallest bulk ESS of the values that changed."""
+        return float(np.nanmin(ess_bulk(self.judged)))
 
 
 def sentences(run: Evidence) -> list[Sentence]:
@@ -87,12 +122,11 @@ def sentences(run: Evidence) -> list[Sentence]:
         *_divergences(run),
         *_e_bfmi(run),
         *_kinetic_temperature(run),
-        *_predictions(run),
+        *_energy_error(run.energy_error),
+        *_convergence(run),
+        *_rounding(run),
     ]
-    found += _rounding(run)
     notes = [*_weights(run)]
-    if run.function.shape[2] == 0:
-        found, notes = found + notes, []
     if chains == 1:
         notes.append(
             "With one chain, only its two halves can be compared: run 4 chains for a stronger convergence check."
@@ -136,7 +170,7 @@ def _acceptance(run: Evidence) -> Iterator[str]:
 
     if rate < 0.4 - error(0.4):
         yield f"The acceptance rate is {rate:.2f}, below 0.4: use a smaller step size."
-    elif rate > 0.95 + error(0.95):
+    elif rate > 0.95 + error(0.95) and not run.partial_refreshment:
         yield f"The acceptance rate is {rate:.3f}, above 0.95: a larger step size would save gradients."
 
 
@@ -182,32 +216,56 @@ def _kinetic_temperature(run: Evidence) -> Iterator[str]:
         )
 
 
-def _predictions(run: Evidence) -> Iterator[str]:
-    chains, draws, count = run.function.shape
+def _energy_error(error: EnergyError | None) -> Iterator[str]:
+    if error is None:
+        return
+    if error.asked is not None and error.rounding**2 > 0.1 * error.asked * error.num_params:
+        enough = 10 * error.rounding**2 / error.num_params
+        tuned = (error.asked * error.num_params) ** 0.5
+        yield (
+            f"Rounding in {error.dtype} changes energies by about {error.rounding:.2g}, and the step size was tuned "
+            f"to an error of {tuned:.2g}: use float64, or an energy_variance above {enough:.1g}."
+        )
+    elif error.asked is not None and error.variance > 2 * error.asked:
+        yield (
+            f"The energy error has a variance of at least {error.variance:.2g} per dimension and step, "
+            f"{_times(error.variance / error.asked)} the {error.asked:.2g} that the step size was tuned to: run a "
+            "longer burn-in, or set a smaller step size."
+        )
+    if error.spikes:
+        yield (
+            f"The energy error of {error.spikes} of {error.iterations} iterations is more than {SPIKE} times the "
+            "usual one, so the step is too coarse in some region: use a smaller step size or energy_variance."
+        )
+
+
+def _convergence(run: Evidence) -> Iterator[str]:
+    chains, draws, count = run.judged.shape
+    what, single = ("predictions", "prediction") if run.has_predictions else ("parameters", "parameter")
     if count:
-        moving = run.function_rhat
+        moving = run.rhat
         if len(moving) == 0:
             yield (
-                "No prediction changed in any chain, so convergence cannot be assessed: check the acceptance rate, "
+                f"No {single} changed in any chain, so convergence cannot be assessed: check the acceptance rate, "
                 "and use a smaller step size if it is low."
             )
             return
         worst = moving.max()
         if worst > _RHAT_BAD:
             yield (
-                f"R-hat of the predictions reaches {worst:.2f} and is above {_RHAT_BAD} for "
+                f"R-hat of the {what} reaches {worst:.2f} and is above {_RHAT_BAD} for "
                 f"{_share(moving > _RHAT_BAD)} of them: run a longer burn-in, more draws or longer trajectories."
             )
         elif worst > _RHAT:
             yield (
-                f"R-hat of the predictions reaches {worst:.3f} and is above {_RHAT} for "
+                f"R-hat of the {what} reaches {worst:.3f} and is above {_RHAT} for "
                 f"{_share(moving > _RHAT)} of them: take more draws."
             )
-        bulk, tail = run.function_ess, np.nanmin(ess_tail(run.function))
+        bulk, tail = run.ess, np.nanmin(ess_tail(run.judged))
         needed = _ESS_PER_CHAIN * chains
         if min(bulk, tail) < needed:
             yield (
-                f"The smallest effective sample size of the predictions is {bulk:.0f} (tails: {tail:.0f}) of "
+                f"The smallest effective sample size of the {what} is {bulk:.0f} (tails: {tail:.0f}) of "
                 f"{chains * draws} draws, below {needed} ({_ESS_PER_CHAIN} per chain): take about "
                 f"{_times(needed / min(bulk, tail))} as many draws."
             )
@@ -236,31 +294,24 @@ def _rounding(run: Evidence) -> Iterator[str]:
 
 def _weights(run: Evidence) -> Iterator[str]:
     moving = run.weight_rhat[np.isfinite(run.weight_rhat)]
-    if len(moving) == 0 or moving.max() <= _RHAT_BAD:
+    if not run.has_predictions or len(moving) == 0 or moving.max() <= _RHAT_BAD:
         return
-    worst = (
-        f"reaches {moving.max():.2f} and is above {_RHAT_BAD} for {_share(moving > _RHAT_BAD)} of {len(moving):,}"
-    )
-    if run.function.shape[2] == 0:
-        yield f"R-hat of the parameters {worst}: run a longer burn-in, more draws or longer trajectories."
-        return
-    function = run.function_rhat
-    if len(function) and function.max() <= _RHAT_BAD:
+    if len(run.rhat) and run.rhat.max() <= _RHAT_BAD:
         yield (
-            f"R-hat of the weights {worst}, while that of the predictions is at most {function.max():.3f}: "
-            "symmetries of the network can cause this, and it is harmless for the predictions; do not interpret "
-            "individual weights."
+            f"R-hat of the weights reaches {moving.max():.2f} and is above {_RHAT_BAD} for "
+            f"{_share(moving > _RHAT_BAD)} of {len(moving):,}, while that of the predictions is at most "
+            f"{run.rhat.max():.3f}: symmetries of the network can cause this, and it is harmless for the "
+            "predictions; do not interpret individual weights."
         )
 
 
 def _all_fine(run: Evidence) -> str:
     """Lists the checks that passed."""
     passed = []
-    if run.function.shape[2]:
-        passed.append(f"R-hat of the predictions is at most {run.function_rhat.max():.3f}")
-        passed.append(f"their smallest effective sample size {np.nanmin(ess_bulk(run.function)):.0f}")
-    elif np.isfinite(run.weight_rhat).any():
-        passed.append(f"plain R-hat of the parameters is at most {np.nanmax(run.weight_rhat):.3f}")
+    if len(run.rhat):
+        what = "predictions" if run.has_predictions else "parameters"
+        passed.append(f"R-hat of the {what} is at most {run.rhat.max():.3f}")
+        passed.append(f"their smallest effective sample size {run.ess:.0f}")
     if run.acceptance_rate is not None:
         passed.append(f"acceptance {run.acceptance_rate:.2f} without divergences")
     if run.e_bfmi is not None and np.isfinite(run.e_bfmi).any():

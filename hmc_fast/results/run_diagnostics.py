@@ -12,7 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..kernels import ops
-from .diagnosis import Evidence
+from .diagnosis import SPIKE, EnergyError, Evidence
 from .diagnostics import e_bfmi, ess_mean, per_parameter, plain_rhat, spread_evenly
 from .draw_precision import lost_coordinates
 from .predictions import Classification
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from .run import Run
 
 __all__ = ["RunDiagnostics"]
+
+_PARAMETERS = 1000  # judged where there are no predictions
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class RunDiagnostics:
     @property
     def e_bfmi(self) -> np.ndarray | None:
         """Energy Bayesian fraction of missing information of each chain `(C,)`, see `diagnostics.e_bfmi`, over all
-        iterations after burn-in, kept or not. None without a Metropolis test or without a kinetic energy."""
+        iterations after burn-in, kept or not. None without a Metropolis test, without a kinetic energy, or where
+        the momentum persists (GHMC), so that energies change slowly by design."""
         kinetic = self._sampling.kinetic_energy.T
-        if not self.run.sampler.has_metropolis_test or np.isnan(kinetic).all():
+        if not self.run.sampler.has_metropolis_test or self._partial_refreshment or np.isnan(kinetic).all():
             return None
         return e_bfmi(self.potential + kinetic)
 
@@ -121,13 +124,46 @@ class RunDiagnostics:
             e_bfmi=self.e_bfmi,
             kinetic_temperature=self._kinetic_temperatures(),
             function=spread_evenly(self.run.function_draws),
+            parameters=self._parameters(),
             test_score=self.test_log_likelihood,
             weight_rhat=per_parameter(plain_rhat, self.run.draws),
+            partial_refreshment=self._partial_refreshment,
+            energy_error=self._energy_error(),
             draw_dtype=str(self.run.draws.dtype),
             overflowed=self.run.rounding[0],
             lost=lost_coordinates(self.run.draws) if sampling.accepted.any() else 0.0,
             rounding_effect=self.run.rounding_effect,
             ended_early=self.run.ended_early,
+        )
+
+    def _parameters(self) -> np.ndarray:
+        """Of a run without predictions some parameters, evenly spread, `(C, S, P)`."""
+        draws = self.run.draws
+        count = 0 if self.run.function_draws.shape[2] else min(draws.shape[2], _PARAMETERS)
+        chosen = np.linspace(0, draws.shape[2] - 1, count).astype(np.int64)
+        return spread_evenly(np.moveaxis(draws[:, :, chosen], 0, 1).astype(np.float64))
+
+    @property
+    def _partial_refreshment(self) -> bool:
+        return getattr(self.run.sampler, "partial_refreshment", False)
+
+    def _energy_error(self) -> EnergyError | None:
+        """Errors are known as sums over an iteration's steps, whose variance is at most steps^2 times a step's."""
+        sampler, target, trace = self.run.sampler, self.run.target, self._sampling
+        errors = np.abs(trace.energy_error)
+        if sampler.has_metropolis_test or not np.isfinite(errors).any():
+            return None
+        size = np.nanmedian(np.abs(trace.log_density)) / target.temperature
+        tuned = getattr(sampler, "adapt", False)
+        return EnergyError(
+            variance=float(np.nanmean((errors / trace.leapfrog_steps) ** 2) / target.num_params),
+            asked=getattr(sampler, "energy_variance", None) if tuned else None,
+            spikes=int((errors > SPIKE * np.nanmedian(errors)).any(1).sum()),
+            iterations=len(errors),
+            # each example's log likelihood is rounded; their sum is not
+            rounding=float(torch.finfo(target.dtype).eps * size / target.num_data**0.5),
+            dtype=str(target.dtype).removeprefix("torch."),
+            num_params=target.num_params,
         )
 
     @property

@@ -126,7 +126,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
             "nll_single": float(single[:, chains:].mean()),
         }
     evidence = run.diagnostics.evidence
-    moving = evidence.function_rhat
+    moving = evidence.rhat
     e_bfmi, temperature = run.diagnostics.e_bfmi, run.diagnostics.kinetic_temperature
     e_bfmi = None if e_bfmi is None else e_bfmi[np.isfinite(e_bfmi)]
     return {
@@ -135,7 +135,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         "divergences": run.divergences,
         "rhat_function_max": float(moving.max()) if len(moving) else None,
         "rhat_function_share_below_1_1": float((moving < 1.1).mean()) if len(moving) else None,
-        "ess_function_min": evidence.function_ess if len(moving) else None,
+        "ess_function_min": evidence.ess if len(moving) else None,
         "e_bfmi_min": float(e_bfmi.min()) if e_bfmi is not None and len(e_bfmi) else None,
         "kinetic_temperature": None if temperature is None else float(temperature.mean()),
         "diagnosis": (diagnosis := run.diagnosis()),

@@ -77,8 +77,9 @@ class RunFolder:
 
     @property
     def has_energies(self) -> bool:
-        """Whether E-BFMI can be computed: a Metropolis test, kinetic energies, and at least four iterations."""
-        if not self.has_mh_test or "kinetic_energy" not in self.trace:
+        """Whether E-BFMI can be computed and says something: a Metropolis test, a momentum that is new in every
+        iteration, and at least four iterations."""
+        if not self.has_mh_test or "kinetic_energy" not in self.trace or self.config.get("sampler") == "ghmc":
             return False
         energies = self.energies()
         return len(energies) > 3 and bool(np.isfinite(energies).all()) and bool((energies.std(0) > 0).all())

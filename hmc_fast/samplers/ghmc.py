@@ -79,6 +79,7 @@ class GHMC(Sampler):
     name = "ghmc"
     has_metropolis_test = True
     batch_size = None  # the test needs the full data
+    partial_refreshment = True
 
     def __init__(
         self,

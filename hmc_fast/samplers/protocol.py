@@ -82,6 +82,7 @@ class Sampler(Protocol):
     name: str
     has_metropolis_test: bool
     batch_size: int | None  # examples per gradient; None is the full data
+    partial_refreshment: bool = False  # whether the momentum persists from one iteration to the next
 
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import hmc_fast
-from hmc_fast.results.diagnosis import Evidence, sentences
+from hmc_fast.results.diagnosis import EnergyError, Evidence, sentences
 from hmc_fast.results.diagnostics import ess_mean, plain_rhat
 from targets import correlated_gaussian, linear_regression
 
@@ -31,6 +31,7 @@ def healthy():
         e_bfmi=np.array([1.0, 0.9, 1.1, 0.8]),
         kinetic_temperature=1 + 0.05 * noise(CHAINS, DRAWS, seed=1),
         function=noise(CHAINS, DRAWS, 3, seed=2),
+        parameters=np.empty((CHAINS, DRAWS, 0)),
         test_score=-0.3 + 0.01 * noise(CHAINS, DRAWS, seed=3),
         weight_rhat=np.full(10, 1.001),
     )
@@ -50,7 +51,12 @@ def slow(seed=0):
     return x
 
 
+def error(variance=4e-4, asked=5e-4, spikes=0, rounding=1e-4):
+    return EnergyError(variance, asked, spikes, DRAWS, rounding, "float32", num_params=100)
+
+
 base = healthy()
+BARE = {"function": np.empty((CHAINS, DRAWS, 0)), "test_score": None}
 CASES = [
     (
         {"potential": shifted(base.potential, 2, 172)},
@@ -79,9 +85,16 @@ CASES = [
         {"weight_rhat": np.array([1.0, 3.1, np.nan])},
         "R-hat of the weights reaches 3.10 and is above 1.05 for 50 %",
     ),
+    (BARE | {"parameters": shifted(base.function, 0, 2.0)}, "R-hat of the parameters reaches 1.3"),
+    (BARE | {"parameters": shifted(base.function, 0, 0.4)}, "R-hat of the parameters reaches 1.0"),
+    (BARE | {"parameters": slow()}, "The smallest effective sample size of the parameters is"),
+    (BARE | {"parameters": np.ones((CHAINS, DRAWS, 3))}, "No parameter changed in any chain"),
+    ({"energy_error": error(variance=1.1e-3)}, "of at least 0.0011 per dimension and step, 2.2 times the 0.0005"),
+    ({"energy_error": error(spikes=3)}, "The energy error of 3 of 500 iterations is more than 100 times the usual"),
     (
-        {"weight_rhat": np.array([1.0, 3.1]), "function": np.empty((CHAINS, DRAWS, 0)), "test_score": None},
-        "R-hat of the parameters reaches 3.10",
+        {"energy_error": error(rounding=0.03, asked=1e-6)},
+        "in float32 changes energies by about 0.03, and the step size was tuned to an error of 0.01: use float64, "
+        "or an energy_variance above 9e-05.",
     ),
 ]
 
@@ -114,6 +127,17 @@ def test_what_is_not_wrong_is_not_said():
     assert harmless[0].startswith("No check found a problem")
     assert "harmless" in harmless[1]
     assert [sentence.kind for sentence in harmless] == ["fine", "note"]
+    persistent = dataclasses.replace(healthy(), acceptance_rate=0.99, partial_refreshment=True, e_bfmi=None)
+    assert not any("above 0.95" in sentence for sentence in sentences(persistent))
+    for own in (error(), error(variance=1.0, asked=None), error(rounding=1.0, asked=None)):
+        assert not any(
+            "energy error" in told for told in sentences(dataclasses.replace(healthy(), energy_error=own))
+        )
+    bare = dataclasses.replace(healthy(), **BARE, parameters=noise(CHAINS, DRAWS, 3), weight_rhat=np.array([3.0]))
+    (only,) = sentences(bare)
+    assert only.startswith("No check found a problem: R-hat of the parameters is at most 1.0")
+    everywhere = dataclasses.replace(healthy(), **BARE, parameters=shifted(base.function, 0, 20.0))
+    assert any("is above 1.05 for 100 % of them" in told for told in sentences(everywhere))
 
 
 def test_one_chain_and_few_draws_are_said_to_tell_little():
@@ -226,4 +250,40 @@ def test_a_chain_left_elsewhere_is_named():
     assert "2 of 3 chains agree in potential energy; chain 2 is higher" in said
     assert "R-hat of the parameters reaches" in said
     together = " ".join(sampled(sampler, density, init=start[0], **options).diagnosis())
-    assert together.startswith("No check found a problem: plain R-hat of the parameters is at most"), together
+    assert "potential" not in together
+
+
+def normal_density(dim, offset=0.0):
+    return hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum() - offset, dim)
+
+
+def test_a_bare_density_is_judged_by_rank_and_effective_size():
+    density = normal_density(5)
+    good = sampled(hmc_fast.HMC(0.6, num_leapfrog=3, jitter=0.5), density, draws=2000)
+    assert good.diagnosis()[0].startswith("No check found a problem: R-hat of the parameters is at most 1.00")
+    poor = " ".join(sampled(hmc_fast.HMC(0.1, num_leapfrog=2), density, draws=400).diagnosis())
+    assert "R-hat of the parameters reaches" in poor
+    assert "The smallest effective sample size of the parameters is" in poor
+
+
+def test_a_momentum_that_persists_is_not_blamed_for_it():
+    run = sampled(hmc_fast.GHMC(0.1, friction=0.5), normal_density(20), draws=3000)
+    assert run.acceptance_rate > 0.97
+    assert run.diagnostics.e_bfmi is None
+    said = " ".join(run.diagnosis())
+    assert "E-BFMI" not in said
+    assert "above 0.95" not in said
+
+
+def test_energy_errors_of_microcanonical_dynamics():
+    """Tuned by itself it is within what was asked for; then to an error that rounding alone exceeds."""
+    options = {"draws": 300, "burn_in": 300, "chains": 4}
+    fine = sampled(hmc_fast.MCLMC(), normal_density(10), **options)
+    assert 0 < fine.diagnostics.evidence.energy_error.variance < 5e-4
+    assert "nergy" not in " ".join(fine.diagnosis())
+    rounded = sampled(hmc_fast.MCLMC(energy_variance=1e-6), normal_density(10, offset=1e6), **options)
+    assert any("Rounding in float32 changes energies by about 0.12, and" in told for told in rounded.diagnosis())
+    steep = hmc_fast.Density(lambda theta: -0.5 * (theta**2).sum() - 1e4 * torch.relu(theta[0] - 2.5) ** 2, 10)
+    spiky = " ".join(sampled(hmc_fast.MCLMC(1.0), steep, **options).diagnosis())
+    assert "times the usual one, so the step is too coarse in some region" in spiky
+    assert sampled(hmc_fast.SGHMC(0.02, friction=5.0), draws=20).diagnostics.evidence.energy_error is None
