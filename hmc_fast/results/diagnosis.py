@@ -223,8 +223,8 @@ def _energy_error(error: EnergyError | None) -> Iterator[str]:
         enough = 10 * error.rounding**2 / error.num_params
         tuned = (error.asked * error.num_params) ** 0.5
         yield (
-            f"Rounding in {error.dtype} changes energies by about {error.rounding:.2g}, and the step size was tuned "
-            f"to an error of {tuned:.2g}: use float64, or an energy_variance above {enough:.1g}."
+            f"Rounding in {error.dtype} changes energies by about {error.rounding:.2g}, and the step size was "
+            f"tuned to an error of {tuned:.2g}: use float64, or an energy_variance above {enough:.1g}."
         )
     elif error.asked is not None and error.variance > 2 * error.asked:
         yield (
