@@ -466,7 +466,6 @@ mutate(
     ("proposal - self.means", "theta - self.before"),
     ("ratio > _SHORTEST, ratio < _LONGEST", "ratio > 0, ratio > 0"),
     ("ratio > _SHORTEST, ratio < _LONGEST", "(ratio > _SHORTEST) & (ratio < _LONGEST), ratio < _LONGEST"),
-    (" & (self._draws >= _DRAWS)", ""),
     ("a * b / inverse_mass", "a * b * inverse_mass"),
     ("log.add_(factor", "log.sub_(factor"),
     ("self._log.copy_(self._averaged)", "pass"),

@@ -20,7 +20,6 @@ __all__ = ["Decorrelation"]
 
 _TARGET = 0.1
 _RATE, _DELAY, _POWER = 0.5, 5.0, 0.6
-_DRAWS = 10  # of which there must be a mean
 # A trajectory that was shorter than jitter makes it and remembers, or longer and does not, as of a chain whose own
 # step size is far from the others', says nothing about this length.
 _SHORTEST, _LONGEST = 0.4, 1.7
@@ -65,7 +64,7 @@ class Decorrelation:
         cosine = products[0] * (products[1] * products[2]).rsqrt()
         ratio = time / self.length
         telling = torch.where(cosine > _TARGET, ratio > _SHORTEST, ratio < _LONGEST)
-        counts = telling & torch.isfinite(cosine) & (self._draws >= _DRAWS)
+        counts = telling & torch.isfinite(cosine)
         weight = torch.where(counts, torch.nan_to_num(accept_prob, nan=0.0), 0.0)
         total = weight.sum()
         remembered = torch.where(counts, cosine * weight, 0.0).sum() / total.clamp_min(1e-30)

@@ -87,15 +87,22 @@ def search(length, theta=None):
     return found
 
 
-def walk(found, times, iterations=300, scale=1.0):
-    """Exact trajectories on N(0, scale^2 I), lasting `times(length) (C,)`."""
+def walk(found, times, iterations=300, scale=1.0, widths=1.0, offset=0.0):
+    """Exact trajectories on N(0, scale^2) in the coordinates theta / widths, lasting `times(length) (C,)`.
+
+    offset: of the first states, in standard deviations.
+    """
     generator = torch.Generator().manual_seed(0)
-    theta = scale * torch.randn(3, 50, generator=generator)
+    widths, scale = torch.ones(50) * widths, torch.ones(50) * scale
+    x = scale * (torch.randn(3, 50, generator=generator) + offset)
+    found.skip(x * widths)
     for _ in range(iterations):
         time = times(float(found.length), generator)
         momentum = torch.randn(3, 50, generator=generator)
-        theta = theta * torch.cos(time / scale)[:, None] + scale * momentum * torch.sin(time / scale)[:, None]
-        found.update(theta, theta, torch.full((3,), 0.8), time.double(), inverse_mass=torch.ones(1, 50))
+        phase = time[:, None] / scale
+        x = x * torch.cos(phase) + scale * momentum * torch.sin(phase)
+        theta, metric = x * widths, widths[None] ** 2
+        found.update(theta, theta, torch.full((3,), 0.8), time.double(), inverse_mass=metric)
 
 
 def jittered(length, generator):
@@ -109,6 +116,31 @@ def test_exact_trajectories_from_any_start(start, scale):
     walk(found, jittered, scale=scale)
     found.settle()
     assert 0.75 < float(found.length) / (scale * QUARTER) < 1.15
+
+
+def test_directions_count_in_units_of_the_metric():
+    """Five directions that the metric makes narrow, and fast, are by far the widest in theta."""
+    found, is_fast = search(1.5), torch.arange(50) < 5
+    walk(found, jittered, scale=torch.where(is_fast, 0.05, 1.0), widths=torch.where(is_fast, 1e3, 1.0))
+    assert 0.75 < float(found.length) / QUARTER < 1.15
+
+
+def test_where_chains_came_from_is_forgotten():
+    found = search(1.5)
+    walk(found, jittered, offset=30.0)
+    assert 0.75 < float(found.length) / QUARTER < 1.15
+
+
+def test_the_search_ends_at_the_average_of_its_path():
+    found = search(1.0)
+    for _ in range(20):  # nothing moves, so the length grows in every iteration
+        theta = torch.ones(3, 50)
+        found.update(theta, theta, torch.ones(3), found.length.expand(3), inverse_mass=torch.ones(1, 50))
+        found.means.zero_()
+    longest = float(found.length)
+    assert longest > 2
+    found.settle()
+    assert 1.5 < float(found.length) < 0.95 * longest
 
 
 def test_a_chain_whose_steps_are_small_says_nothing():
