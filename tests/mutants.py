@@ -899,7 +899,7 @@ mutate(
 )
 mutate(
     "hmc_fast/adaptation/warm_up.py",
-    "adaptation/test_warm_up.py",
+    "adaptation/test_warm_up.py adaptation/test_decorrelation.py",
     ("(_scale(variance / self.inverse_mass) / _scale(variance / before)).sqrt()", "torch.ones(())"),
     ("self.draws.variance, self.gradients.variance,", "self.gradients.variance, self.draws.variance,"),
 )
