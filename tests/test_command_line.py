@@ -20,6 +20,7 @@ from hmc_fast.command_line import Parsed, flags_of, main_guard, parse, setting
 from hmc_fast.errors import UserError
 from hmc_fast.experiments.__main__ import main as experiments_main
 from hmc_fast.experiments.settings import PRESETS as QUESTIONS
+from hmc_fast.flag_values import fits
 from hmc_fast.presets.resolve import sample_flags
 from hmc_fast.presets.table import PRESETS
 
@@ -269,3 +270,24 @@ raise SystemExit(main_guard(lambda: tell("a line", file=sys.stdout), ""))
         command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONUNBUFFERED": ""}
         done = subprocess.run(command, stdout=log, stderr=log, env=environment, check=False)
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "good"),
+    [
+        (2**63 - 1, int, True),
+        (-(2**63) + 1, int | None, True),
+        (2**63, int, False),
+        (1.0, int, False),
+        (True, int, False),
+        (None, int, False),
+        (None, int | None, True),
+        (1, float, True),
+        (1, bool, False),
+        ("a", str, True),
+        ("\0", Path, False),
+        ("\ud800", str, False),
+    ],
+)
+def test_values_from_json_have_the_type_of_their_setting(value, kind, good):
+    assert fits(value, kind) is good
