@@ -953,7 +953,7 @@ mutate(
 )
 mutate(
     "hmc_fast/results/run_folder_reader.py",
-    "fuzz/test_run_folders.py",
+    "fuzz/test_run_folders.py results/test_run_folder_reader.py",
     ("if not fits(value, kind | None) or", "if"),
     ("        except OverflowError as error:", "        except ZeroDivisionError as error:"),
     ('    for key in ("diagnosis", "diagnosis_kinds"):', "    for key in ():"),
@@ -1035,13 +1035,13 @@ mutate(
 )
 mutate(
     "hmc_fast/engine/execution.py",
-    "fuzz/test_resume.py",
+    "fuzz/test_resume.py engine/test_execution.py",
     ("isinstance(times, dict) and", ""),
     ("and seconds > 0 for", "for"),
 )
 mutate(
     "hmc_fast/experiments/run_cache.py",
-    "fuzz/test_resume.py fuzz/test_flags.py",
+    "fuzz/test_resume.py fuzz/test_flags.py experiments/test_run_cache.py",
     ("        except Unreadable as error:", "        except ZeroDivisionError as error:"),
     ("if not fits(value := metrics.get(name), kind):", "if (value := 0):"),
     ("if (probs := read_npy(path)).shape == shape:", "if len((probs := read_npy(path)).shape):"),

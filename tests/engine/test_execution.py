@@ -194,8 +194,9 @@ def test_chains_are_measured_once_and_the_choice_kept(tmp_path, monkeypatch):
     assert choose(network("loop"), 3, 40, 10, compile=False).target.chain_batching == "loop", (
         "the user's word stands"
     )
-    (tmp_path / "hmc_fast" / "measured.json").write_text("{")  # a broken file is measured anew
-    assert "measured now" in choose(posterior, 3, 40, 10, compile=False).reasons[-1]
+    for damaged in ("{", json.dumps({key: {"vmap": 0.0, "loop": -1.0}}), json.dumps({key: {"vmap": "1"}})):
+        (tmp_path / "hmc_fast" / "measured.json").write_text(damaged)  # measured anew
+        assert "measured now" in choose(posterior, 3, 40, 10, compile=False).reasons[-1]
 
 
 def test_replays_are_timed_where_steps_will_be_captured(monkeypatch):

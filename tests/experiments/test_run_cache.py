@@ -1,5 +1,6 @@
 """The cache of runs: each done once, whatever asks for it, and taken up again where it broke off."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from hmc_fast.engine.loop import Loop
+from hmc_fast.errors import UserError
 from hmc_fast.experiments.run_cache import Lab
 from hmc_fast.experiments.settings import EPOCHS, ExperimentSettings
 from hmc_fast.presets.resolve import resolve
@@ -95,3 +97,16 @@ def test_an_interrupted_run_goes_on_to_the_same_draws(tmp_path: Path, monkeypatc
     assert np.array_equal(again.draws, whole.draws)
     assert np.array_equal(again.passes, whole.passes)
     assert np.array_equal(again.bma, whole.bma)
+
+
+def test_a_damaged_run_is_named_and_damaged_predictions_are_made_anew(tmp_path: Path) -> None:
+    (sample,) = Lab("digits", settings(tmp_path)).obtain([Lab("digits", settings(tmp_path)).hmc()])
+    probs = sample.probs.copy()
+    (file,) = sample.directory.glob("test_probs-*.npy")
+    np.save(file, probs[:2])
+    (again,) = Lab("digits", settings(tmp_path)).obtain([sample.lab.hmc()])
+    assert np.array_equal(again.probs, probs)
+    metrics = json.loads((sample.directory / "metrics.json").read_text())
+    (sample.directory / "metrics.json").write_text(json.dumps(metrics | {"seconds": "long"}))
+    with pytest.raises(UserError, match=r"'long' as 'seconds'.*: remove this directory, and the run is made again"):
+        Lab("digits", settings(tmp_path)).obtain([sample.lab.hmc()])
