@@ -79,9 +79,11 @@ class Decorrelation:
         self._averaged.lerp_(self._log, 2 * counts / (self._count + 1))  # late iterations weigh more
 
     def rescale(self, factor: Tensor) -> None:
-        """Units have changed: the same trajectories are `factor ()` times as long."""
+        """Units have changed: the same trajectories are `factor ()` times as long. Ignores a factor that is not a
+        positive number, as of chains that have not moved."""
+        known = torch.isfinite(factor) & (factor > 0)
         for log in (self._log, self._averaged):
-            log.add_(factor.double().log())
+            log.add_(torch.where(known, factor.double().log(), 0.0))
         self._count.zero_()
         self._draws.zero_()
 

@@ -170,6 +170,23 @@ def test_new_units_change_the_length_alone():
     assert torch.equal(found.means, means)
 
 
+@pytest.mark.parametrize("factor", [torch.nan, 0.0, torch.inf])
+def test_units_that_are_not_known_change_nothing(factor):
+    found = search(1.5)
+    found.rescale(torch.tensor(factor))
+    assert float(found.length) == pytest.approx(1.5)
+
+
+def test_chains_that_never_move_end_warm_up_with_a_length():
+    """The density has gradients, but no proposal is ever accepted."""
+    fixed = torch.ones(3)
+
+    def log_density(theta):
+        return theta.sum() + torch.where((theta == fixed).all(), 0.0, torch.nan).detach()
+
+    assert 0 < learned(hmc_fast.Density(log_density, 3), fixed, burn_in=30) < 10
+
+
 def test_what_is_not_finite_is_left_out():
     found = search(1.5)
     walk(found, jittered, iterations=50)
