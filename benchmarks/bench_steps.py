@@ -44,8 +44,8 @@ class Case:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        # On a CPU bf16 takes .84 to .87 of the time of float32 for ResNet-20, and 1.0 to 65 times that of the others.
-        # A bare density computes in its own dtype.
+        # On a CPU bf16 takes .84 to .87 of the time of float32 for ResNet-20, and 1.0 to 65 times that of the
+        # others. A bare density computes in its own dtype.
         others = self.make is not densities.gaussian if CUDA else self.make is workloads.resnet
         return self.peers + tuple(p for p in OURS if is_float32(p) or others)
 
