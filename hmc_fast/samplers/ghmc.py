@@ -79,7 +79,7 @@ class GHMC(Sampler):
     name = "ghmc"
     has_metropolis_test = True
     batch_size = None  # the test needs the full data
-    partial_refreshment = True
+    partial_refreshment = True  # energies change slowly, and acceptance must be high
 
     def __init__(
         self,

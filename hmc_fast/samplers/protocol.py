@@ -77,12 +77,13 @@ class Sampler(Protocol):
     So is a fourth, for samplers that learn how much work an iteration takes: `forecast(warm_up_iterations,
     iterations) -> (expected, at most)` gradients of a chain. Their states have `learned_gradients`, per iteration,
     None unless just learned.
+
+    The attribute `partial_refreshment=True` says that the momentum persists from one iteration to the next.
     """
 
     name: str
     has_metropolis_test: bool
     batch_size: int | None  # examples per gradient; None is the full data
-    partial_refreshment: bool = False  # whether the momentum persists from one iteration to the next
 
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
