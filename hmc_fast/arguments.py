@@ -10,16 +10,19 @@ from .errors import UserError
 __all__ = ["LARGEST", "positive", "shown", "whole_number"]
 
 LARGEST = 2**63 - 1  # of the integers of torch and numpy
+_SMALLEST = 1e-30
 
 
 def positive(name: str, value: Any) -> float:
-    """Returns the value if it is a positive and finite number; otherwise UserError."""
+    """Returns the value if it is a positive number that float32 holds with room to spare; otherwise UserError."""
     try:
         good = math.isfinite(value) and value > 0
     except (TypeError, ValueError, OverflowError, RuntimeError):  # RuntimeError: a tensor of several numbers
         good = False
     if not good:
         raise UserError(f"{name} {shown(value)} must be a positive number")
+    if not _SMALLEST <= value <= 1 / _SMALLEST:
+        raise UserError(f"{name} {shown(value)} must lie between {_SMALLEST:g} and {1 / _SMALLEST:g}")
     return float(value) if not isinstance(value, int | float) else value
 
 

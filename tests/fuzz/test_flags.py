@@ -140,10 +140,17 @@ def test_a_ring_that_does_not_fit_is_refused(tmp_path, monkeypatch, capsys):
 def test_samplers(sampler, tmp_path):
     @examples(10)
     @given(command_lines(names(sample_flags("digits", {"sampler": sampler}))[1:20]))
+    @example(([], ["--step-size", "1E40"]))
+    @example(([], ["--step-size", "5e-324", "--burn-in", "5"]))
     def holds(line):
         sampled(tmp_path, *line, ("--sampler", sampler))
 
     holds()
+
+
+def test_step_sizes_beyond_single_precision_where_the_length_is_learned(tmp_path):
+    for value in ("5e-324", "1e40"):
+        assert sampled(tmp_path, [], ["--adapt", "--step-size", value]) == 2
 
 
 def test_integers_of_400_digits(tmp_path):
