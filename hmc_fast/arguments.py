@@ -10,7 +10,7 @@ from .errors import UserError
 __all__ = ["LARGEST", "positive", "shown", "whole_number"]
 
 LARGEST = 2**63 - 1  # of the integers of torch and numpy
-_SMALLEST = 1e-30
+_LEAST, _MOST = 1e-35, 1e35  # of positive numbers
 
 
 def positive(name: str, value: Any) -> float:
@@ -21,8 +21,8 @@ def positive(name: str, value: Any) -> float:
         good = False
     if not good:
         raise UserError(f"{name} {shown(value)} must be a positive number")
-    if not _SMALLEST <= value <= 1 / _SMALLEST:
-        raise UserError(f"{name} {shown(value)} must lie between {_SMALLEST:g} and {1 / _SMALLEST:g}")
+    if not _LEAST <= value <= _MOST:
+        raise UserError(f"{name} {shown(value)} must lie between {_LEAST:g} and {_MOST:g}")
     return float(value) if not isinstance(value, int | float) else value
 
 
