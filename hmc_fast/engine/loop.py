@@ -175,10 +175,11 @@ class Loop:
     @property
     def divergence(self) -> str:
         """What has ended the run before its time, in words, with a cure; empty if nothing has."""
-        if self.end == len(self.trace):
-            return ""
         last = self.end - 1
-        chain = int(self.trace.divergent[last].argmax())
+        lost = self.trace.divergent[last] == 1  # NaN before that iteration
+        if self.sampler.has_metropolis_test or not lost.any():
+            return ""
+        chain = int(lost.argmax())
         where = f"at iteration {last}"
         if bool(torch.isfinite(self.state.theta[chain]).all()):
             value = self.trace.log_likelihood[last, chain]

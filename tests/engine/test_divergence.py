@@ -68,6 +68,15 @@ def test_the_draws_before_are_published_and_it_says_so(tmp_path, lost_at, capsys
     run.predict(classifier()[1])
 
 
+def test_a_chain_lost_in_the_last_iteration_is_told(tmp_path, lost_at):
+    lost_at(27)
+    run, _ = go(out=tmp_path / "run")
+    assert run.ended_early.startswith("The run ended early, with 11 of 12 draws: chain 1 of sghmc diverged")
+    assert len(np.load(tmp_path / "run" / "draws.npy")) == 11
+    again, _ = go(out=tmp_path / "run", resume=True)
+    assert again.ended_early == run.ended_early
+
+
 @pytest.mark.parametrize("published", [True, False])
 def test_resuming_it_changes_nothing(published, tmp_path, lost_at, monkeypatch):
     lost_at(17)
