@@ -7,8 +7,8 @@
 For a Gaussian r is a mean of cos(time / scale), in which a direction's share is its variance. Lengths jittered by
 half reach r = .13 at .91 pi/2 scales. There ChEES (Hoffman, Radul & Sountsov 2021), the expected squared jump of
 |x|^2, is largest, and the less efficient of x and x^2 gains most draws per gradient (.50; at pi/2 .44, at .76 pi/2
-.41). An ascent of ChEES itself has signals a tenth of their noise near the maximum, and climbs the next one from 1.7
-times that length on; r falls until three times the length, and its noise is 1 / sqrt(D).
+.41). An ascent of ChEES itself has signals a tenth of their noise near the maximum, and climbs the next one from
+1.7 times that length on; r falls until three times the length, and its noise is 1 / sqrt(D).
 
 The mean is each chain's own, so that the distance between modes does not count.
 """
