@@ -42,6 +42,7 @@ class Buffers:
         self.rows = [torch.randn(chains, size, device=device) for _ in range(count)]
         row = torch.tensor([[1e-3, 1e-3, 0.9999, 0.0141]], device=device)
         self.coefficients = row.repeat(chains, 1)
+        self.flow = torch.cat([self.coefficients, self.coefficients[:, 2:]], dim=1)  # (C, 6)
         self.mass = torch.ones(size, device=device)
         self.prior = (Segment(0, size, ops.NORMAL, 0.5),)
         self.noise = Counter(1, 2, torch.zeros(1, dtype=torch.int64, device=device))
@@ -103,6 +104,10 @@ def _kick_drift(b: Buffers, impl: str, **options: Any) -> None:
     ops.kick_drift(b.rows[0], b.rows[1], b.rows[2], b.prior, b.coefficients, impl=impl, **options)
 
 
+def _kick_flow(b: Buffers, impl: str) -> None:
+    ops.kick_flow(b.rows[0], b.rows[1], b.rows[2], b.prior, b.flow, noise=b.noise, impl=impl)
+
+
 def _accumulate_softmax(b: Buffers, impl: str) -> None:
     points = len(b.entropies)
 
@@ -120,6 +125,7 @@ OPERATIONS = [
     Operation("kick_drift", 20, 3, _kick_drift),
     Operation("kick_drift_noise", 20, 3, lambda b, i: _kick_drift(b, i, noise=b.noise)),
     Operation("kick_drift_noise_mass", 24, 3, lambda b, i: _kick_drift(b, i, noise=b.noise, inverse_mass=b.mass)),
+    Operation("kick_flow", 20, 3, _kick_flow),
     Operation("refresh_momentum", 4, 1, lambda b, i: ops.refresh_momentum(b.rows[0], b.noise, impl=i)),
     Operation("kinetic_energy", 4, 1, lambda b, i: ops.kinetic_energy(b.rows[0], impl=i)),
     Operation("log_prior", 4, 1, lambda b, i: ops.log_prior(b.rows[0], b.prior, impl=i)),

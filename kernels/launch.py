@@ -65,12 +65,12 @@ def check_device(name: str, tensor: Tensor, first: Tensor) -> None:
         raise ValueError(f"{name} is on {tensor.device}, not {first.device}")
 
 
-def check_coefficients(coefficients: Tensor, first: Tensor) -> None:
-    expected = coefficients.shape == (len(first), 4) and coefficients.is_contiguous()
+def check_coefficients(coefficients: Tensor, first: Tensor, columns: int = 4) -> None:
+    expected = coefficients.shape == (len(first), columns) and coefficients.is_contiguous()
     if not (expected and coefficients.is_floating_point()):
         shape = tuple(coefficients.shape)
         raise ValueError(
-            f"coefficients must be contiguous float ({len(first)}, 4), got {shape} {coefficients.dtype}"
+            f"coefficients must be contiguous float ({len(first)}, {columns}), got {shape} {coefficients.dtype}"
         )
     check_device("coefficients", coefficients, first)
 

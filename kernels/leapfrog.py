@@ -98,14 +98,7 @@ def _kick_kernel(
     # force
     m += g * rate
     if FAMILY != _FLAT:
-        if scale_ptr is not None:
-            s = tl.load(scale_ptr + element, mask=mask, other=1.0).to(dtype)
-        else:
-            s = tl.full((), scale, dtype)
-        x = theta
-        if mean_ptr is not None:
-            x = theta - tl.load(mean_ptr + element, mask=mask, other=0.0).to(dtype)
-        m += prior_device.grad(x, s, tl.full((), p, dtype), tl.full((), q, dtype), FAMILY) * rate
+        m += prior_device.grad_at(theta, element, mask, scale_ptr, mean_ptr, scale, p, q, FAMILY) * rate
     tl.store(momentum_ptr + at, m, mask=mask)
 
     if DRIFT:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from . import reference
 from .prior import FLAT, LAPLACE, LOGISTIC, MIXTURE, NORMAL, STUDENT_T, Segment
-from .reference import DECAY, DRIFT, KICK, NOISE, Counter
+from .reference import DECAY, DRIFT, KICK, NOISE, POSITION_NOISE, SHARED_NOISE, Counter
 
 __all__ = [
     "DECAY",
@@ -27,6 +27,8 @@ __all__ = [
     "MIXTURE",
     "NOISE",
     "NORMAL",
+    "POSITION_NOISE",
+    "SHARED_NOISE",
     "STUDENT_T",
     "Counter",
     "Kernels",
@@ -37,6 +39,7 @@ __all__ = [
     "force",
     "kick",
     "kick_drift",
+    "kick_flow",
     "kinetic_energy",
     "likelihood_difference",
     "log_prior",
@@ -160,6 +163,27 @@ def kick_drift(
         reference.kick_drift(
             theta, momentum, grad, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise
         )
+
+
+def kick_flow(
+    theta: Tensor,
+    momentum: Tensor,
+    grad: Tensor | None,
+    prior: Sequence[Segment],
+    coefficients: Tensor,
+    *,
+    inverse_mass: Tensor | None = None,
+    noise: Counter,
+    impl: str | None = None,
+) -> None:
+    """m <- m + KICK (grad + grad log prior), then the Langevin flow without a force, in one launch; its two normals
+    per element move theta and m together. See `reference.kick_flow`."""
+    if _use_triton(momentum, impl):
+        from . import flow as kernel
+
+        kernel.kick_flow(theta, momentum, grad, prior, coefficients, inverse_mass, noise)
+    else:
+        reference.kick_flow(theta, momentum, grad, prior, coefficients, inverse_mass=inverse_mass, noise=noise)
 
 
 def force(

@@ -94,6 +94,20 @@ def grad(x, s, p, q, FAMILY: tl.constexpr):
 
 
 @triton.jit
+def grad_at(theta, element, mask, scale_ptr, mean_ptr, scale, p, q, FAMILY: tl.constexpr):
+    """`grad` at the elements of a row, whose scales and means are read where they differ; theta sets the dtype."""
+    dtype = theta.dtype
+    if scale_ptr is not None:
+        s = tl.load(scale_ptr + element, mask=mask, other=1.0).to(dtype)
+    else:
+        s = tl.full((), scale, dtype)
+    x = theta
+    if mean_ptr is not None:
+        x = theta - tl.load(mean_ptr + element, mask=mask, other=0.0).to(dtype)
+    return grad(x, s, tl.full((), p, dtype), tl.full((), q, dtype), FAMILY)
+
+
+@triton.jit
 def log_kernel(x, r, p, q, FAMILY: tl.constexpr):
     """Log density at x without its constant and -log(scale); 0 for FLAT. Intended for float64.
 

@@ -10,6 +10,8 @@ write to their first arguments in place. Any floating dtype; sums are float64.
     theta <- theta + DRIFT M^-1 m
 
 KICK includes the temperature: it is the step size over T. DECAY and NOISE apply only with a noise counter.
+
+`kick_flow` has two columns more, `SHARED_NOISE, POSITION_NOISE`: its noise moves theta and momentum together.
 """
 
 import math
@@ -24,7 +26,7 @@ from .prior import FLAT, Segment
 from .prior import grad as prior_grad
 from .prior import log_density as prior_log_density
 
-KICK, DRIFT, DECAY, NOISE = range(4)
+KICK, DRIFT, DECAY, NOISE, SHARED_NOISE, POSITION_NOISE = range(6)
 
 _Word = TypeVar("_Word", Tensor, int)
 _MASK = 0xFFFFFFFF
@@ -153,6 +155,36 @@ def kick_drift(
     kick(momentum, grad, theta, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise)
     velocity = momentum if inverse_mass is None else momentum * inverse_mass.to(theta.dtype)
     theta.addcmul_(velocity, coefficients[:, DRIFT, None].to(theta.dtype))
+
+
+def kick_flow(
+    theta: Tensor,  # (C, D), updated
+    momentum: Tensor,  # (C, D), updated
+    grad: Tensor | None,  # None: no kick
+    prior: Sequence[Segment],
+    coefficients: Tensor,  # (C, 6)
+    *,
+    inverse_mass: Tensor | None = None,
+    noise: Counter,  # xi1 is of its stream, xi2 of the next
+) -> None:
+    """m <- m + KICK (grad + grad log prior), then the flow without a force, from the m of before:
+
+    theta <- theta + DRIFT M^-1 m + POSITION_NOISE M^(-1/2) xi1
+    m     <- DECAY m + M^(1/2) (SHARED_NOISE xi1 + NOISE xi2)
+    """
+    if grad is not None:
+        kick(momentum, grad, theta, prior, coefficients)
+    factors = coefficients.to(momentum.dtype)[:, :, None]
+    second = Counter(noise.seed, noise.stream + 1, noise.step)
+    xi1 = normals(noise, *momentum.shape).to(momentum.dtype)
+    xi2 = normals(second, *momentum.shape).to(momentum.dtype)
+    velocity, moving, pushing = momentum, xi1, xi1 * factors[:, SHARED_NOISE] + xi2 * factors[:, NOISE]
+    if inverse_mass is not None:
+        inverse_mass = inverse_mass.to(momentum.dtype)
+        velocity, moving = momentum * inverse_mass, xi1 * torch.sqrt(inverse_mass)
+        pushing = pushing * torch.rsqrt(inverse_mass)
+    theta.addcmul_(velocity, factors[:, DRIFT]).addcmul_(moving, factors[:, POSITION_NOISE])
+    momentum.mul_(factors[:, DECAY]).add_(pushing)
 
 
 def force(

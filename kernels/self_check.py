@@ -56,6 +56,7 @@ OPERATIONS = (
     "normals",
     "kick",
     "kick_drift",
+    "kick_flow",
     "force",
     "refresh_momentum",
     "kinetic_energy",
@@ -149,6 +150,7 @@ class _Inputs:
         self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
         spread = 1 + torch.rand(chains, 4, generator=self._generator)
         self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).to(device, dtype)
+        self.flow = torch.cat([self.coefficients, self.coefficients[:, 2:] * 0.9], dim=1)  # (C, 6)
         # a seed with its top bit set, and a step beyond 32 bits, of which the lower ones count
         self.counter = Counter(2**63 + 12345, 3, torch.tensor([2**32 + 9], device=device))
 
@@ -237,6 +239,30 @@ def _updated(name: str, inputs: _Inputs, prior: Any, **options: Any) -> Callable
         moved = (theta, momentum) if name == "kick_drift" else (momentum,)
         rest = (inputs.grad,) if name == "kick_drift" else (inputs.grad, theta)
         getattr(operations, name)(*moved, *rest, prior, inputs.coefficients, **options)
+        return theta, momentum
+
+    return run
+
+
+def _flow(scope: _Scope) -> Iterator[_Case]:
+    """Every shape with each mass, with and without a gradient; every prior."""
+    for inputs in scope.inputs():
+        prior = scope.one_prior(inputs)
+        for mass, inverse_mass in inputs.masses().items():
+            yield _described(inputs, mass), _flowed(inputs, inputs.grad, prior, inverse_mass), _rounded
+        yield _described(inputs, "no gradient"), _flowed(inputs, None, prior, None), _rounded
+    for prior, words in scope.each_prior(inputs):
+        yield _described(inputs, *words), _flowed(inputs, inputs.grad, prior, None), _rounded
+
+
+def _flowed(
+    inputs: _Inputs, grad: Tensor | None, prior: Any, inverse_mass: Tensor | None
+) -> Callable[[Any], tuple[Tensor, ...]]:
+    def run(operations: Any) -> tuple[Tensor, ...]:
+        theta, momentum = inputs.theta.clone(), inputs.momentum.clone()
+        operations.kick_flow(
+            theta, momentum, grad, prior, inputs.flow, inverse_mass=inverse_mass, noise=inputs.counter
+        )
         return theta, momentum
 
     return run
@@ -429,6 +455,7 @@ _CASES: dict[str, _Cases] = {
     "normals": _random("normals", _rounded),
     "kick": _update("kick"),
     "kick_drift": _update("kick_drift"),
+    "kick_flow": _flow,
     "force": _force,
     "refresh_momentum": _kinetic("refresh_momentum"),
     "kinetic_energy": _kinetic("kinetic_energy"),

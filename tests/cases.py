@@ -42,6 +42,14 @@ SAMPLERS = {
     "sgnht": lambda: hmc_fast.SGNHT(0.02, friction=5.0, batch_size=16),
     "baoab": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=50.0, batch_size=16),
     "obabo": lambda: hmc_fast.UnderdampedLangevin(0.03, friction=5.0, scheme="obabo", steps_per_iteration=4),
+    "ubu": lambda: hmc_fast.UBU(0.03, friction=5.0, steps_per_iteration=4),
+    "smsubu": lambda: hmc_fast.SMSUBU(0.02, friction=5.0, batch_size=16),
+    "smsubu_anchored": lambda: hmc_fast.SMSUBU(
+        0.02, friction=5.0, batch_size=16, control_variate=True, localisation=20.0
+    ),
+    "ubu_cyclical": lambda: hmc_fast.UBU(
+        0.02, friction=5.0, batch_size=20, schedule=hmc_fast.CosineCyclical(3, keep=2, exploration=0.2)
+    ),
 }
 
 

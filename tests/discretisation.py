@@ -1,6 +1,7 @@
 """What samplers without a Metropolis test do to a Gaussian: affine maps, and the moments they leave."""
 
 import numpy as np
+from scipy.linalg import expm
 
 EPS, FRICTION, TEMPERATURE = 0.35, 1.5, 1.4
 
@@ -36,6 +37,17 @@ class Step:
         share = np.exp(-FRICTION * h)
         self.refresh(share, np.sqrt(1 - share**2))
 
+    def flow(self, h):
+        """dtheta = m dt, dm = -gamma m dt + sqrt(2 gamma) dW, by exponentials of matrices (Van Loan 1978)."""
+        drift, diffusion = np.array([[0.0, 1.0], [0.0, -FRICTION]]), np.diag([0.0, 2 * FRICTION])
+        zero = np.zeros((2, 2))
+        both = expm(h * np.block([[-drift, diffusion], [zero, drift.T]]))
+        map_, one = both[2:, 2:].T, np.eye(self.dim)
+        matrix = np.eye(2 * self.dim + 1)
+        matrix[:-1, :-1] = np.kron(map_, one)
+        self._then(matrix)
+        self.noise[:-1, :-1] += np.kron(map_ @ both[:2, 2:], one)
+
     def langevin(self, eps, force):
         matrix = np.eye(2 * self.dim + 1)
         matrix[: self.dim, : self.dim] -= eps / 2 * force[1]
@@ -67,6 +79,12 @@ def obabo(step, eps, force):
     step.drift(eps)
     step.kick(eps / 2, force)
     step.ornstein_uhlenbeck(eps / 2)
+
+
+def ubu(step, eps, force):
+    step.flow(eps / 2)
+    step.kick(eps, force)
+    step.flow(eps / 2)
 
 
 def stationary(dim, algorithm, eps, epochs):

@@ -41,6 +41,8 @@ COMMANDS = {
     "sgld": f"{MINIBATCH} --sampler sgld --step-size 0.00001",
     "psgld": f"{MINIBATCH} --sampler psgld --step-size 0.0001",
     "sgnht": f"{MINIBATCH} --sampler sgnht --step-size 0.002",
+    "ubu": f"{MINIBATCH} --sampler ubu --step-size 0.002",
+    "smsubu": f"{MINIBATCH} --sampler smsubu --step-size 0.002",
     "baoab": f"{MINIBATCH} --sampler baoab --step-size 0.002",
 }
 WAYS = ("KILL", "KILL", "KILL", "TERM", "HUP", "INT twice", "STOP, KILL")

@@ -227,7 +227,9 @@ def test_help_of_sample_is_that_of_the_preset_and_the_sampler(capsys, monkeypatc
     documented = dict(re.findall(r"^    (\w+): (.*)", inspect.getdoc(SGHMC), re.MULTILINE))
     assert f"--friction FLOAT      sghmc: {documented['friction']} (default: 109.5)\n" in own
     assert re.search("ghmc: .*\n *amagold: .*\n *sgnht: ", own), "what the same flag means to other samplers"
-    assert re.search(r"--cycle-length INT    sghmc, sgld, psgld, baoab, obabo: .* \(default: 5\)\n", own)
+    assert re.search(
+        r"--cycle-length INT    sghmc, sgld, psgld, baoab, obabo, ubu, smsubu: .* \(default: 5\)\n", own
+    )
     assert "--trajectory-length" in others
     assert "default: " not in others
     assert "(default: 0.02)" in text.split("\nPosterior:")[1]

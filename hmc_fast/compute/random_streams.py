@@ -14,14 +14,17 @@ from ..errors import UserError
 from ..kernels import reference
 
 MOMENTUM, NOISE, ACCEPT, JITTER, PERMUTATION, INITIAL, COMPONENT = range(7)
+FLOW, OPENING = 16, 18  # of two streams each: two normals per element
 
 __all__ = [
     "ACCEPT",
     "COMPONENT",
+    "FLOW",
     "INITIAL",
     "JITTER",
     "MOMENTUM",
     "NOISE",
+    "OPENING",
     "PERMUTATION",
     "check_seed",
     "host_uniform",

@@ -18,6 +18,8 @@ from ..samplers import (
     SGHMC,
     SGLD,
     SGNHT,
+    SMSUBU,
+    UBU,
     AdjustedMCLMC,
     Sampler,
     SplitHMC,
@@ -43,6 +45,8 @@ _SAMPLERS: dict[str, Callable[[], Sampler]] = {
     "PSGLD": lambda: PSGLD(1e-3, batch_size=16),
     "SGNHT": lambda: SGNHT(0.02, friction=5.0, batch_size=16),
     "UnderdampedLangevin": lambda: UnderdampedLangevin(0.03, friction=50.0, batch_size=16),
+    "UBU": lambda: UBU(0.03, friction=5.0, steps_per_iteration=4),
+    "SMSUBU": lambda: SMSUBU(0.02, friction=5.0, batch_size=16),
 }
 _CHAINS, _ITERATIONS, _WARM_UP = 2, 4, 1
 # Of float32 chains that round differently, after a few iterations.

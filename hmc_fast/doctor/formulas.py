@@ -15,7 +15,7 @@ from scipy import special, stats
 from torch import Tensor
 
 from ..kernels import ops
-from ..kernels.ops import DECAY, DRIFT, KICK, NOISE, Counter, Segment
+from ..kernels.ops import DECAY, DRIFT, KICK, NOISE, POSITION_NOISE, SHARED_NOISE, Counter, Segment
 
 _Array = NDArray[np.float64]
 _Mass = Tensor | None
@@ -156,6 +156,30 @@ def kick_drift(
     kick(momentum, grad, theta, prior, coefficients, fraction=fraction, inverse_mass=inverse_mass, noise=noise)
     velocity = _float64(momentum) * (1.0 if inverse_mass is None else _float64(inverse_mass))
     theta.copy_(_like(_float64(theta) + _float64(coefficients)[:, DRIFT, None] * velocity, theta))
+
+
+def kick_flow(
+    theta: Tensor,
+    momentum: Tensor,
+    grad: Tensor | None,
+    prior: Sequence[Segment],
+    coefficients: Tensor,
+    *,
+    inverse_mass: _Mass = None,
+    noise: Counter,
+) -> None:
+    factors, mass = _float64(coefficients)[:, :, None], 1.0 if inverse_mass is None else 1 / _float64(inverse_mass)
+    m = _float64(momentum)
+    if grad is not None:
+        m = m + factors[:, KICK] * (_float64(grad) + _prior_gradient(theta, prior))
+    first, second = (
+        _normals(Counter(noise.seed, stream, noise.step), *momentum.shape)
+        for stream in (noise.stream, noise.stream + 1)
+    )
+    moved = factors[:, DRIFT] * m / mass + factors[:, POSITION_NOISE] * first / np.sqrt(mass)
+    pushed = np.sqrt(mass) * (factors[:, SHARED_NOISE] * first + factors[:, NOISE] * second)
+    theta.copy_(_like(_float64(theta) + moved, theta))
+    momentum.copy_(_like(factors[:, DECAY] * m + pushed, momentum))
 
 
 def force(out: Tensor, grad: Tensor, theta: Tensor, prior: Sequence[Segment], inverse_temperature: float) -> None:

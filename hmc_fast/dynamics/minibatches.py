@@ -4,6 +4,9 @@ Each chain reads its own endless sequence of permutations of the data; batch k i
 example appears once per epoch, and every batch has the same shape, as a captured step requires. Each position is
 uniform over the data, so N/B times a batch's sum is an unbiased estimate of the full sum. Chains draw
 independently, because shared batches would correlate them.
+
+In a symmetric sweep the batches of an epoch are read forwards and then backwards: over the two epochs, the errors
+of first order that a step makes on one batch cancel.
 """
 
 from collections.abc import Iterator
@@ -19,7 +22,7 @@ from ..kernels.ops import Counter
 from ..targets.base import Target
 from ..targets.reading import Reader
 
-__all__ = ["Minibatches", "StreamedMinibatches", "minibatches", "permutation"]
+__all__ = ["Minibatches", "StreamedMinibatches", "SymmetricMinibatches", "minibatches", "permutation"]
 
 
 def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
@@ -73,6 +76,32 @@ class Minibatches:
         self._epoch = epoch
 
 
+class SymmetricMinibatches(Minibatches):
+    """Sweeps of two epochs: batches 1 .. m of a permutation, m = ceil(N / B), then m .. 1.
+
+    Where B does not divide N, batch m is filled up from the start of the permutation.
+    """
+
+    def __init__(self, num_data: int, batch_size: int, num_chains: int, seed: int, device: torch.device) -> None:
+        super().__init__(num_data, batch_size, num_chains, seed, device)
+        self._sweep_steps = 2 * -(-num_data // batch_size)
+        width = self._sweep_steps * batch_size
+        self._window = torch.empty(num_chains, width, dtype=torch.int64, device=device)
+
+    def read(self, step: Tensor, out: Tensor) -> None:
+        ops.read_window(self._window, step, self._window.shape[1], out)
+
+    def advance(self, step: int) -> int:
+        sweep, done = divmod(step, self._sweep_steps)
+        if sweep != self._epoch:
+            rows = permutation(self.seed, sweep, self.num_chains, self.num_data, self.device)
+            filled = torch.cat([rows, rows], dim=1)[:, : self._window.shape[1] // 2]
+            forwards = filled.unflatten(1, (-1, self.batch_size))
+            self._window.copy_(torch.cat([forwards, forwards.flip(1)], dim=1).flatten(1))
+            self._epoch = sweep
+        return self._sweep_steps - done
+
+
 class StreamedMinibatches:
     """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them
     to the buffers of `target`, so that the step itself, which may be a recording, finds them there.
@@ -81,9 +110,11 @@ class StreamedMinibatches:
         target: whose gradient on any rows `(C, B)` is that on the minibatch in its buffers.
     """
 
-    def __init__(self, target: Target, batch_size: int, num_chains: int, seed: int) -> None:
+    def __init__(
+        self, target: Target, batch_size: int, num_chains: int, seed: int, kind: type[Minibatches] = Minibatches
+    ) -> None:
         assert target.stream is not None
-        self._known = Minibatches(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
+        self._known = kind(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
         self.target, self._buffers = target.on_minibatches(num_chains, batch_size)
         self._stream, self._size, self._step = target.stream, num_chains * batch_size, -2
         self._reader: Reader | None = None
@@ -114,14 +145,19 @@ def _order(batches: Minibatches, step: int) -> Iterator[np.ndarray]:
         step += 1
 
 
-def minibatches(target: Target, batch_size: int, num_chains: int, seed: int) -> Minibatches | StreamedMinibatches:
+def minibatches(
+    target: Target, batch_size: int, num_chains: int, seed: int, *, symmetric: bool = False
+) -> Minibatches | StreamedMinibatches:
     """Minibatches of a target's data, with the target that evaluates them.
+
+    symmetric: in sweeps of two epochs, see `SymmetricMinibatches`.
 
     Raises:
         UserError: a batch size that is not in 1..N.
     """
+    kind = SymmetricMinibatches if symmetric else Minibatches
     if target.stream is not None:
-        return StreamedMinibatches(target, batch_size, num_chains, seed)
-    made = Minibatches(target.num_data, batch_size, num_chains, seed, target.device)
+        return StreamedMinibatches(target, batch_size, num_chains, seed, kind)
+    made = kind(target.num_data, batch_size, num_chains, seed, target.device)
     made.target = target
     return made

@@ -154,6 +154,7 @@ def run(
             output.check_room(disk)
         if progress:
             notes = () if target.stream is None else (target.stream.note,)
+            notes += tuple(filter(None, [getattr(sampler, "remark", "")]))
             draw_bytes = storage.draw_bytes(storage.dtype)
             memory = forecast(
                 target,

@@ -130,7 +130,10 @@ def _derived(name: str, full: RunSpecification, minibatch: RunSpecification) -> 
         "psgld": {"step_size": 0.2 * sghmc["step_size"] ** 2, "damping": 1e-3},
     }.get(name, {})
     shared = {argument: value for argument, value in sghmc.items() if argument in argument_types(name)}
-    return RunSpecification(minibatch.settings, make_sampler(name, shared | changes))
+    settings = minibatch.settings
+    if name == "smsubu":  # its iteration is a sweep of two epochs
+        settings = replace(settings, burn_in=settings.burn_in // 2, draws=settings.draws // 2)
+    return RunSpecification(settings, make_sampler(name, shared | changes))
 
 
 def _with_test(name: str, full: RunSpecification, minibatch: RunSpecification) -> RunSpecification:

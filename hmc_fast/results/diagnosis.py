@@ -66,7 +66,7 @@ class Evidence:
         partial_refreshment: whether the momentum persists, which takes a high acceptance rate. energy_error: None
         with a Metropolis test, or if it is not known. overflowed: stored values beyond draw_dtype, clamped. lost:
         share of parameters whose spread is within its rounding. rounding_effect: largest change of a prediction by
-        rounding. ended_early: why there are fewer draws than asked for, a sentence.
+        rounding. ended_early: why there are fewer draws than asked for, a sentence. remark: the sampler's.
     """
 
     potential: np.ndarray
@@ -86,6 +86,7 @@ class Evidence:
     lost: float = 0.0
     rounding_effect: float = 0.0
     ended_early: str = ""
+    remark: str = ""
 
     @property
     def has_predictions(self) -> bool:
@@ -112,9 +113,11 @@ def sentences(run: Evidence) -> list[Sentence]:
     """One sentence per problem; if there is none, one that lists the checks that passed."""
     chains, draws = run.potential.shape
     early = [run.ended_early] if run.ended_early else []
+    notes = [run.remark] if run.remark else []
     if draws < _FEWEST_DRAWS:
         few = f"{draws} draws per chain are too few to assess convergence: take at least {_FEWEST_DRAWS}."
-        return [Sentence(text, "warning") for text in (*early, *_acceptance(run), *_divergences(run), few)]
+        warnings = [Sentence(text, "warning") for text in (*early, *_acceptance(run), *_divergences(run), few)]
+        return [*warnings, *(Sentence(text, "note") for text in notes)]
     found = [
         *early,
         *_potentials(run),
@@ -126,7 +129,7 @@ def sentences(run: Evidence) -> list[Sentence]:
         *_convergence(run),
         *_rounding(run),
     ]
-    notes = [*_weights(run)]
+    notes += _weights(run)
     if chains == 1:
         notes.append(
             "With one chain, only its two halves can be compared: run 4 chains for a stronger convergence check."

@@ -134,6 +134,7 @@ class RunDiagnostics:
             lost=lost_coordinates(self.run.draws) if sampling.accepted.any() else 0.0,
             rounding_effect=self.run.rounding_effect,
             ended_early=self.run.ended_early,
+            remark=getattr(self.run.sampler, "remark", ""),
         )
 
     def _parameters(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from .sghmc import SGHMC
 from .sgld import SGLD
 from .sgnht import SGNHT
 from .split_hmc import SplitHMC
+from .ubu import SMSUBU, UBU
 from .underdamped_langevin import UnderdampedLangevin
 
 # Every public sampler, those with a Metropolis test first: for the command line, tests and documentation.
@@ -36,6 +37,8 @@ SAMPLERS = (
     PSGLD,
     SGNHT,
     UnderdampedLangevin,
+    UBU,
+    SMSUBU,
 )
 
 __all__ = [
@@ -51,6 +54,8 @@ __all__ = [
     "SGHMC",
     "SGLD",
     "SGNHT",
+    "SMSUBU",
+    "UBU",
     "AdjustedMCLMC",
     "Clock",
     "Coefficients",

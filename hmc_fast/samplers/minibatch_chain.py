@@ -20,7 +20,7 @@ from torch import Tensor
 from ..arguments import positive, whole_number
 from ..compute.random_streams import MOMENTUM, NOISE, check_seed
 from ..compute.recording import Repeats, repeat
-from ..dynamics.coefficients import Coefficients
+from ..dynamics.coefficients import Coefficients, FlowCoefficients
 from ..dynamics.gradient_step import GradientStep, Graph, whole
 from ..dynamics.minibatches import minibatches
 from ..dynamics.schedules import Schedule
@@ -45,6 +45,9 @@ class MinibatchSampler(ABC):
     has_metropolis_test = False
     has_momentum: ClassVar[bool] = True  # False: momentum is scratch, and there is no kinetic energy
     step_size_power: ClassVar[int] = 1  # 2: the step size is a learning rate, in units of theta squared
+    symmetric: ClassVar[bool] = False  # whether minibatches come in symmetric sweeps
+    coefficients_kind: ClassVar[type[Coefficients] | type[FlowCoefficients]] = Coefficients
+    always_tabulates: ClassVar[bool] = False  # whether steps differ without a schedule
     inverse_mass: Tensor | None = None
 
     def __init__(
@@ -63,12 +66,24 @@ class MinibatchSampler(ABC):
         self.steps_per_iteration, self.schedule = steps_per_iteration, schedule
 
     @abstractmethod
-    def coefficients(self, chain: Any, eps: Tensor, explores: Tensor) -> Coefficients:
-        """The update's coefficients, given the step size, float64, and whether noise is off, bool: `(1,)`, or, with
-        a schedule, `(S,)` for all steps of an iteration, and then a function of these two alone.
+    def coefficients(self, chain: Any, eps: Tensor, explores: Tensor) -> Coefficients | FlowCoefficients:
+        """The update's coefficients, given the step size, float64, and whether noise is off, bool: `(1,)`, or,
+        where steps differ, `(S,)` for all steps of an iteration, and then a function of these two alone.
 
         It must read nothing back to the host.
         """
+
+    @property
+    def tabulates(self) -> bool:
+        """Whether the steps of an iteration differ, so that their coefficients are a table."""
+        return self.always_tabulates or self.schedule is not None
+
+    def begin(self, chain: Any, eps: Tensor, explores: Tensor) -> None:  # noqa: B027
+        """What comes before an iteration's first gradient, if `tabulates`; arguments as for `coefficients`."""
+
+    def gradient(self, chain: Any, target: Target, log_lik: Tensor, batch: Tensor | Examples | None) -> None:
+        """Writes `chain.grad` and log_lik `(C, B)`: calls of `target.log_likelihood_and_grad`, nothing else."""
+        target.log_likelihood_and_grad(chain.theta, chain.grad, log_lik, batch)
 
     @abstractmethod
     def update(self, chain: Any) -> None:
@@ -90,7 +105,7 @@ class _Scratch:
     log_lik: Tensor  # (C, B)
     log_lik_sum: Tensor  # (C,) float64, over the iteration
     indices: Tensor  # (C, B) int64 minibatch of the current step
-    scheduled: Tensor  # (S, 4) coefficients of step k in row k mod S; S = 0 without a schedule
+    scheduled: Tensor  # (S, 4) coefficients of step k in row k mod S; S = 0 where all steps have the same
 
 
 class MinibatchChain:
@@ -109,24 +124,25 @@ class MinibatchChain:
         num_chains, device = len(theta), target.device
         batch_size = sampler.batch_size or target.num_data
         self.theta, self.momentum = theta.clone(), torch.zeros_like(theta)
-        self.coefficients = Coefficients.buffer(theta)
+        self.coefficients = sampler.coefficients_kind.buffer(theta)
         self.step_size = torch.zeros(1, dtype=torch.float64, device=device)
         self.steps = Clock(device)
         self._sampler, self._minibatched = sampler, sampler.batch_size is not None
-        self._minibatches = minibatches(target, batch_size, num_chains, seed) if self._minibatched else None
+        self._minibatches = None
+        if self._minibatched:
+            self._minibatches = minibatches(target, batch_size, num_chains, seed, symmetric=sampler.symmetric)
+        table = sampler.gradients_per_iteration(target) if sampler.tabulates else 0
         self._scratch = _Scratch(
             grad=torch.empty_like(theta),
             log_lik=theta.new_empty(num_chains, batch_size),
             log_lik_sum=torch.zeros(num_chains, dtype=torch.float64, device=device),
             indices=torch.zeros(num_chains, batch_size, dtype=torch.int64, device=device),
-            scheduled=theta.new_zeros(sampler.gradients_per_iteration(target) if sampler.schedule else 0, 4),
+            scheduled=theta.new_zeros(table, self.coefficients.shape[1]),
         )
         self.set_coefficients()
         computing = target if self._minibatches is None else self._minibatches.target
         step = self._gradient_step(computing, self._scratch.indices if self._minibatched else None, graph)
-        self._schedule = whole(
-            computing, partial(_follow_schedule, held(self, device)), num_chains, batch_size, often=False
-        )
+        self._schedule = whole(computing, partial(_begin, held(self, device)), num_chains, batch_size, often=False)
         self._repeats = Repeats()
         self._steps = whole(computing, partial(repeat, step, self._repeats), num_chains, batch_size)
 
@@ -141,8 +157,9 @@ class MinibatchChain:
         return self._scratch.log_lik.double().mean(1) * self.target.num_data
 
     def evaluate(self) -> None:
-        """The full-data gradient at theta, for samplers that adapt to it before the first step."""
-        self.target.log_likelihood_and_grad(self.theta, self._scratch.grad, self._scratch.log_lik)
+        """The full-data gradient at theta, for samplers that need it before the first step."""
+        log_lik = self.theta.new_empty(len(self.theta), self.target.num_data)
+        self.target.log_likelihood_and_grad(self.theta, self._scratch.grad, log_lik)
 
     def noise(self) -> Counter:
         """The noise counter of the current step."""
@@ -209,14 +226,14 @@ class MinibatchChain:
         chain, sampler, own = held(self, target.device), self._sampler, self._minibatches
 
         def prepare() -> None:
-            if sampler.schedule is not None:
+            if sampler.tabulates:
                 rows = scratch.scheduled.view(1, -1)
                 ops.read_window(rows, chain.steps.on_device, rows.shape[1], chain.coefficients)
             if batch is scratch.indices and own is not None:
                 own.read(chain.steps.on_device, scratch.indices)
 
         def gradient() -> None:
-            target.log_likelihood_and_grad(chain.theta, scratch.grad, log_lik, batch)
+            sampler.gradient(chain, target, log_lik, batch)
 
         def update() -> None:
             sampler.update(chain)
@@ -227,21 +244,23 @@ class MinibatchChain:
         return GradientStep(target, gradient, update, written, count=log_lik.shape[1], prepare=prepare, graph=graph)
 
 
-def _follow_schedule(chain: MinibatchChain) -> None:
+def _begin(chain: MinibatchChain) -> None:
     """The coefficients of an iteration's steps, all at once: in a graph every operation is a launch, and it takes
     20 of them whether for one step or for all."""
     sampler, schedule, scheduled = chain._sampler, chain._sampler.schedule, chain._scratch.scheduled
-    if schedule is None:
+    if not sampler.tabulates:
         return
     number = len(scheduled)  # steps of an iteration: its first is a multiple
     steps = chain.steps.on_device + torch.arange(number, device=scheduled.device)
-    multiplier = schedule.multiplier(steps, number)
+    multiplier, explores = torch.ones_like(steps, dtype=torch.float64), torch.zeros_like(steps, dtype=torch.bool)
+    if schedule is not None:
+        multiplier, explores = schedule.multiplier(steps, number), schedule.explores(steps, number)
     if sampler.step_size_power != 1:
         multiplier = multiplier**sampler.step_size_power
     eps = sampler.step_size * multiplier
-    coefficients = sampler.coefficients(chain, eps, schedule.explores(steps, number))
-    coefficients.write(scheduled, chain.target.temperature)
+    sampler.coefficients(chain, eps, explores).write(scheduled, chain.target.temperature)
     chain.step_size.copy_(eps[-1:])
+    sampler.begin(chain, eps, explores)
 
 
 def _checked(batch: Any, target: Target, num_chains: int) -> Tensor | Examples:

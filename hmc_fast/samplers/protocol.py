@@ -78,7 +78,8 @@ class Sampler(Protocol):
     iterations) -> (expected, at most)` gradients of a chain. Their states have `learned_gradients`, per iteration,
     None unless just learned.
 
-    The attribute `partial_refreshment=True` says that the momentum persists from one iteration to the next.
+    The attribute `partial_refreshment=True` says that the momentum persists from one iteration to the next, and
+    `remark` in a sentence how the law differs from the posterior that was given.
     """
 
     name: str

@@ -8,7 +8,7 @@ import torch
 
 import hmc_fast
 from cases import data, network
-from hmc_fast.dynamics.minibatches import Minibatches, minibatches, permutation
+from hmc_fast.dynamics.minibatches import Minibatches, SymmetricMinibatches, minibatches, permutation
 from targets import linear_regression
 
 
@@ -56,11 +56,31 @@ def test_every_datum_appears_once_per_epoch(num_data, batch_size):
     assert not torch.equal(drawn[0], drawn[1])
 
 
-def test_streamed_batches_are_those_of_the_step():
+@pytest.mark.parametrize(("num_data", "batch_size"), [(12, 4), (10, 3), (7, 7), (5, 1), (7, 6)])
+def test_a_symmetric_sweep_is_a_palindrome_of_an_epoch(num_data, batch_size):
+    batches = SymmetricMinibatches(num_data, batch_size, 3, 0, CPU)
+    half = -(-num_data // batch_size)
+    orders = []
+    for sweep in range(3):
+        assert batches.advance(2 * half * sweep) == 2 * half
+        assert batches.advance(2 * half * sweep + 1) == 2 * half - 1
+        drawn = torch.stack([rows(batches, 2 * half * sweep + step) for step in range(2 * half)])
+        assert torch.equal(drawn, drawn.flip(0))
+        forwards = drawn[:half].transpose(0, 1).flatten(1)[:, :num_data]
+        assert torch.equal(forwards.sort(1).values, torch.arange(num_data).expand(3, -1))
+        orders.append(forwards)
+    assert len({tuple(order) for orders_ in orders for order in orders_.tolist()}) == 9, "chains and sweeps differ"
+    other = SymmetricMinibatches(num_data, batch_size, 3, 0, CPU)
+    assert torch.equal(rows(other, 4 * half), drawn[0]), "a function of the step alone"
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_streamed_batches_are_those_of_the_step(symmetric):
     """In any sequence of steps, twice the same included: the examples themselves are in the buffers."""
     x, y = data(20)
     target = hmc_fast.Posterior(network(), (x, y), stream=True)
-    streamed, known = minibatches(target, 6, 2, 3), Minibatches(20, 6, 2, 3, CPU)
+    streamed = minibatches(target, 6, 2, 3, symmetric=symmetric)
+    known = (SymmetricMinibatches if symmetric else Minibatches)(20, 6, 2, 3, CPU)
     for step in (0, 1, 2, 2, 9, 10, 4, 5, 6):
         with target.stream.open() if step > 4 else contextlib.nullcontext():  # which ends what is read ahead
             assert streamed.advance(step) == 1

@@ -61,6 +61,21 @@ VARIANTS: dict[str, tuple[str, str, dict[str, str], dict[str, Any], bool]] = {
     ),
     "kick float64": ("leapfrog", "_kick_kernel", DOUBLE, {"FAMILY": MIXTURE, "DRIFT": False}, True),
     "kick logistic": ("leapfrog", "_kick_kernel", UPDATE, {"FAMILY": LOGISTIC, "DRIFT": False}, True),
+    "flow": ("flow", "_flow_kernel", UPDATE | {"step_ptr": I64}, {"FAMILY": NORMAL}, True),
+    "flow ragged": (
+        "flow",
+        "_flow_kernel",
+        UPDATE | {"step_ptr": I64, "inverse_mass_ptr": F32},
+        {"FAMILY": NORMAL},
+        False,
+    ),
+    "flow unkicked": (
+        "flow",
+        "_flow_kernel",
+        {name: kind for name, kind in UPDATE.items() if name != "grad_ptr"} | {"step_ptr": I64},
+        {"FAMILY": NORMAL},
+        True,
+    ),
     "force": (
         "leapfrog",
         "_kick_kernel",
@@ -167,7 +182,7 @@ def compile_variant(
     block, warps = (launch.BLOCK, launch.NUM_WARPS)
     if module in ("energy", "reduce"):
         block, warps = reduce.BLOCK, reduce.NUM_WARPS
-    if module == "leapfrog" and "step_ptr" in pointers:
+    if module in ("leapfrog", "flow") and "step_ptr" in pointers:
         warps = launch.NOISE_WARPS
     signature, fixed, attributes = {}, {}, {}
     for i, parameter in enumerate(function.params):
@@ -223,20 +238,20 @@ def test_no_kernel_needs_a_stack(compiled: dict[str, dict[str, Any]]) -> None:
     assert {name: kernel["stack"] for name, kernel in compiled.items() if kernel["stack"]} == {}
 
 
-@pytest.mark.parametrize("name", ["kick_drift noise", "kick_drift noise ragged"])
+@pytest.mark.parametrize("name", ["kick_drift noise", "kick_drift noise ragged", "flow", "flow ragged"])
 def test_noise_leaves_registers_for_half_of_all_warps(compiled: dict[str, dict[str, Any]], name: str) -> None:
     """64 registers for each of 32 warps of a multiprocessor. Ragged: no size divides by 16, as with D = 69,034."""
     assert compiled[name]["registers"] <= 64
 
 
 @pytest.mark.parametrize(
-    "name", ["kick_drift", "kick_drift noise", "kick_drift mean", "kick logistic", "select", "average wide"]
+    "name", ["kick_drift", "kick_drift noise", "kick_drift mean", "flow", "kick logistic", "select", "average wide"]
 )
 def test_updates_move_16_bytes_per_access(compiled: dict[str, dict[str, Any]], name: str) -> None:
     """1,024 float32 over 128 threads: two 16-byte accesses per buffer and thread. With noise 256 threads: one."""
     wide = [a for a in compiled[name]["accesses"] if ".v4.b32" in a]
     expected = {"kick_drift": (6, 4), "kick_drift noise": (4, 2), "kick logistic": (6, 2), "select": (2, 2)}
-    expected |= {"average wide": (2, 2), "kick_drift mean": (8, 4)}
+    expected |= {"average wide": (2, 2), "kick_drift mean": (8, 4), "flow": (3, 2)}
     loads, stores = expected[name]
     assert sum(a.startswith("ld") for a in wide) == loads
     assert sum(a.startswith("st") for a in wide) == stores

@@ -49,6 +49,7 @@ class Case:
         self.theta, self.momentum, self.grad = self.normal(), self.normal(), self.normal()
         spread = 1 + torch.rand(chains, 4, generator=self.generator)
         self.coefficients = (torch.tensor([0.1, 0.7, 0.8, 0.3]) * spread).to(device, dtype)
+        self.flow = torch.cat([self.coefficients, self.coefficients[:, 2:] * 0.9], dim=1)  # (C, 6)
         step = torch.tensor([9], device=device)
         self.noise = Counter(2**63 + 12345, 3, step)
 
@@ -164,6 +165,60 @@ def test_update_with_two_segments(device: str, split: int) -> None:
     """Bounds that no block and no group of four is aligned to, with noise."""
     case = Case(device, 3, 1023)
     assert_update(case, "kick_drift", case.two_segments(split), noise=case.noise, inverse_mass=case.mass("shared"))
+
+
+def flow(case: Case, segments: Any, impl: str, *, kicked: bool = True, **options: Any) -> tuple[Tensor, Tensor]:
+    """One `kick_flow` on copies: the new momentum and theta."""
+    momentum, theta = case.momentum.clone(), case.theta.clone()
+    grad = case.grad if kicked else None
+    ops.kick_flow(theta, momentum, grad, segments, case.flow, noise=case.noise, impl=impl, **options)
+    return momentum, theta
+
+
+@DTYPES
+@cases(
+    "size, chains, mass, kicked",
+    SIZES,
+    [1, 3],
+    ["none", "shared", "own"],
+    [True, False],
+    on_gpu=lambda size, chains, mass, kicked: size > 1 and chains == 3 and kicked == (mass != "shared"),
+)
+def test_kick_flow_shapes(device: str, size: int, chains: int, mass: str, kicked: bool, dtype: torch.dtype) -> None:
+    case = Case(device, chains, size, dtype)
+    options = {"inverse_mass": case.mass(mass), "kicked": kicked}
+    prior = case.prior("normal")
+    got, expected = both(lambda impl: flow(case, prior, impl, **options))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, **TOLERANCE[torch.float32])
+
+
+@cases("name", [*FAMILIES, "all"], on_gpu=lambda name: name == "mixture")
+def test_kick_flow_with_every_prior(device: str, name: str) -> None:
+    case = Case(device, 3, 1023)
+    segments = case.mixed_prior() if name == "all" else case.prior(name, *VARIES[name])
+    mass = case.mass("own")
+    got, expected = both(lambda impl: flow(case, segments, impl, inverse_mass=mass))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, **TOLERANCE[torch.float32])
+
+
+@pytest.mark.parametrize("impl", ["triton", "torch"])
+def test_columns_of_the_flow_by_hand(device: str, impl: str) -> None:
+    """theta drifts with the momentum between kick and decay; one noise moves both, one the momentum."""
+    case = Case(device, 2, 5, torch.float64)
+    kick, drift, decay, own, shared, spread = case.flow.T[:, :, None]
+    mass = case.mass("own")
+    assert mass is not None
+    second = Counter(case.noise.seed, case.noise.stream + 1, case.noise.step)
+    xi1, xi2 = (ops.normals(counter, 2, 5, impl="torch").double() for counter in (case.noise, second))
+    kicked = case.momentum + kick * case.grad
+    momentum, theta = flow(case, case.prior("flat"), impl, inverse_mass=mass)
+    torch.testing.assert_close(
+        theta, case.theta + drift * mass * kicked + spread * mass.sqrt() * xi1, **TOLERANCE[torch.float32]
+    )
+    expected = decay * kicked + (shared * xi1 + own * xi2) / mass.sqrt()
+    torch.testing.assert_close(momentum, expected, **TOLERANCE[torch.float32])
 
 
 @DTYPES

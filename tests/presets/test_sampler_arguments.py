@@ -53,7 +53,11 @@ def test_an_integrator_is_given_by_name():
         ("sghmc", {"adapt": False}, "--adapt is not a setting"),  # given, though it changes nothing
         ("hmc", {"batch_size": 64}, "--batch-size is not a setting of --sampler hmc: .* sghmc, sgld, psgld, sgnht"),
         ("sghmc", {"jitter": 0.1}, "--jitter .* sghmc: leave it out, or use one of hmc, adjusted_mclmc$"),
-        ("sgld", {"friction": 1.0}, "--friction .* use one of ghmc, amagold, sghmc, sgnht, baoab, obabo$"),
+        (
+            "sgld",
+            {"friction": 1.0},
+            "--friction .* use one of ghmc, amagold, sghmc, sgnht, baoab, obabo, ubu, smsubu$",
+        ),
         ("sgld", {"refresh_interval": 2}, "--refresh-interval is not"),
         ("sgnht", {"cycle_length": 3}, "--cycle-length is not"),
         ("baoab", {"damping": 0.1}, "--damping is not .* psgld"),
