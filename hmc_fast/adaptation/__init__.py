@@ -6,6 +6,7 @@ first step size reads values back to the host.
 
 from .decorrelation import Decorrelation
 from .dual_averaging import DualAveraging
+from .energy_guard import EnergyGuard
 from .energy_variance import EnergyVariance
 from .initial_step_size import find_step_size
 from .moments import Moments, diagonal_inverse_mass
@@ -15,6 +16,7 @@ from .windows import Windows
 __all__ = [
     "Decorrelation",
     "DualAveraging",
+    "EnergyGuard",
     "EnergyVariance",
     "Moments",
     "Proposed",

@@ -14,6 +14,9 @@ A step takes one gradient. The bias is of order eps^2, and the energy variance p
 adapt, burn-in tunes eps to a target value of this variance (`adaptation/energy_variance.py`) and learns, in Stan's
 windows, M^-1 and L = sqrt(sum of the variances), in units of M^(-1/2). While it adapts, a step that is not finite
 is undone.
+
+On minibatches a guard (`adaptation/energy_guard.py`; SMILE, arXiv:2602.06500) undoes a step whose energy error is
+out of the ordinary, and gives the chain a new direction; in burn-in, eps shrinks where one was not finite.
 """
 
 import math
@@ -22,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adaptation import EnergyVariance, Moments, Windows, diagonal_inverse_mass
+from ..adaptation import EnergyGuard, EnergyVariance, Moments, Windows, diagonal_inverse_mass
 from ..arguments import positive
 from ..compute.random_streams import MOMENTUM
 from ..dynamics.coefficients import Coefficients
@@ -37,6 +40,7 @@ from .protocol import Batch, Info
 
 __all__ = ["MCLMC", "MCLMCState"]
 
+_SHRINK = 0.8  # of the step size, after one on a minibatch that was not finite; as in `EnergyVariance`
 _FIRST_STEP = 0.25  # in units of sqrt(D), the authors' first guess for a whitened target
 
 
@@ -57,7 +61,9 @@ class MCLMCState(MinibatchChain):
         energy_error: `(C,)` float64, sum over the iteration.
         decoherence_length: `(1,)` float64. inverse_mass: `(1, D)`, or the user's.
         learning: `(1,)` bool. tuner: see `EnergyVariance`. draws, gradients: see `Moments`.
-        before: `(C, D)`, theta at the previous gradient.
+        guard: see `EnergyGuard`.
+        before: `(C, D)`, theta at the previous gradient. log_lik_before: `(C,)`, mean log likelihood of an example
+            there.
         windows: the windows of burn-in in which the metric is learned.
     """
 
@@ -73,8 +79,9 @@ class MCLMCState(MinibatchChain):
         if sampler.inverse_mass is not None:
             self.inverse_mass = sampler.inverse_mass.to(theta).clone()
         self.tuner = torch.zeros(EnergyVariance.rows, dtype=torch.float64, device=theta.device)
+        self.guard = theta.new_zeros(EnergyGuard.rows if sampler.guard else 0, num_chains, dtype=torch.float64)
         self.draws, self.gradients = (theta.new_zeros(Moments.rows, 1, dim) for _ in range(2))
-        self.before = theta.clone()
+        self.before, self.log_lik_before = theta.clone(), torch.full_like(theta[:, 0], torch.nan)
         self.work = _Buffers(torch.zeros_like(theta), torch.empty_like(theta))
         self.windows = Windows.of(warm_up_iterations if sampler.adapt else 0)
         super().__init__(sampler, target, theta, seed, graph)
@@ -90,12 +97,14 @@ class MCLMC(MinibatchSampler):
             only if no step size is given.
         energy_variance: per dimension, the value that adapt tunes the step size to.
         batch_size: B; 0 or None for the full data.
+        guard: with minibatches, undo steps of extraordinary energy error. None: yes.
         steps_per_iteration: steps per iteration.
         inverse_mass: `(D,)` or `(C, D)`, None for identity or, with adapt, learned.
 
     Raises:
         UserError: a step size, length or variance that is not positive, a negative batch size, fewer than one
-            step, neither step size nor adapt, or adapt with minibatches (their noise is not an energy error).
+            step, neither step size nor adapt, adapt with minibatches (their noise is not an energy error), or a
+            guard without them.
     """
 
     name = "mclmc"
@@ -109,6 +118,7 @@ class MCLMC(MinibatchSampler):
         adapt: bool | None = None,
         energy_variance: float = 5e-4,
         batch_size: int | None = None,
+        guard: bool | None = None,
         steps_per_iteration: int | None = 10,
         inverse_mass: Tensor | None = None,
     ) -> None:
@@ -118,7 +128,10 @@ class MCLMC(MinibatchSampler):
         if self.adapt and batch_size:
             raise UserError(f"adapt needs the full data, not batch size {batch_size}: set a step size instead")
         super().__init__(1.0 if step_size is None else step_size, batch_size, steps_per_iteration)
-        self.given_step_size = step_size
+        if guard and not batch_size:
+            raise UserError("the guard is for minibatches: set a batch size, or leave it out")
+        self.given_step_size, self.given_guard = step_size, guard
+        self.guard = bool(batch_size) if guard is None else guard
         if decoherence_length is not None:
             positive("decoherence length", decoherence_length)
         self.decoherence_length, self.inverse_mass = decoherence_length, inverse_mass
@@ -152,7 +165,7 @@ class MCLMC(MinibatchSampler):
             raise UserError("adapt needs the full data: leave batch out during burn-in, or set a step size instead")
         if state.steps.count == 0:
             random_direction(state.momentum, Counter(state.seed, MOMENTUM, state.steps.on_device))
-        state.learning.fill_(warming_up and self.adapt)
+        state.learning.fill_(warming_up and (self.adapt or self.guard))
         state.energy_error.zero_()
         info = state.advance(batch)
         if warming_up and self.adapt:
@@ -177,6 +190,8 @@ class MCLMC(MinibatchSampler):
         chain.begun.fill_(True)
         if self.adapt:
             self._learn_step_size(chain, error, counts)
+        if self.guard:
+            self._guard(chain, error, counts)
         chain.energy_error.add_(torch.where(chain.begun, error, 0.0))
         chain.potential.copy_(torch.where(chain.begun, potential, chain.potential))
         self._turn_at_random(chain)
@@ -204,7 +219,18 @@ class MCLMC(MinibatchSampler):
         tuner.update(error, counts)
         chain.tuner.copy_(torch.where(chain.learning, chain.tuner, learned))
         chain.step_size.copy_(tuner.step_size)
-        lost = ~torch.isfinite(error) & chain.learning
+        self._step_back(chain, ~torch.isfinite(error) & chain.learning)
+
+    def _guard(self, chain: MCLMCState, error: Tensor, counts: Tensor) -> None:
+        spike = EnergyGuard(chain.guard).update(error, counts)
+        failed = ~torch.isfinite(error).all() & chain.learning
+        chain.step_size.copy_(torch.where(failed, _SHRINK * chain.step_size, chain.step_size))
+        self._step_back(chain, spike)
+        chain.log_lik.copy_(torch.where(spike[:, None], chain.log_lik_before[:, None], chain.log_lik))
+        chain.log_lik_before.copy_(chain.log_lik.mean(1))
+
+    def _step_back(self, chain: MCLMCState, lost: Tensor) -> None:
+        """Chains where `lost (C,)` is true return to before their last step and take a new direction."""
         chain.begun.copy_(~lost)
         chain.theta.copy_(torch.where(lost[:, None], chain.before, chain.theta))
         # The random turn maps 0 to a fresh direction; the force at the restored theta is unknown.

@@ -152,6 +152,11 @@ class MinibatchChain:
         return self._scratch.grad
 
     @property
+    def log_lik(self) -> Tensor:
+        """Log likelihood of each example of the step's minibatch, `(C, B)`."""
+        return self._scratch.log_lik
+
+    @property
     def log_likelihood(self) -> Tensor:
         """Log likelihood of the full data, estimated from the step's minibatch, float64 `(C,)`."""
         return self._scratch.log_lik.double().mean(1) * self.target.num_data
