@@ -1,10 +1,12 @@
 """`python -m hmc_fast.sample [PRESET] [--flags]`: samples a posterior and writes draws, figures and a report."""
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from .atomic_files import write_json
 from .command_line import Parsed, main_guard, parse
 from .compute.random_streams import check_seed
 from .datasets import Dataset
@@ -16,6 +18,7 @@ from .presets.resolve import resolve, resumed, sample_flags
 from .presets.table import PRESETS
 from .report import write_report
 from .report.first_look import first_look_figure
+from .results.bias_certificate import refuse_tested
 from .results.run import Run
 from .results.run_folder import write_scores
 
@@ -42,6 +45,8 @@ def _sample(parsed: Parsed) -> None:
         specification = resolve(parsed.preset, parsed.given)
     settings = specification.settings
     check_seed(settings.seed)
+    if settings.certify:
+        refuse_tested(specification.sampler)
     directory = settings.out or Path("runs") / f"{settings.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not settings.resume:
         refuse_existing(directory)
@@ -54,6 +59,10 @@ def _sample(parsed: Parsed) -> None:
     figures = write_artifacts(directory, settings.preset, result, dataset)
     if settings.progress:
         tell(headline(figures), *figures["diagnosis"], file=sys.stdout)
+    if settings.certify:
+        certificate = result.bias_certificate((dataset.x_test, dataset.y_test))
+        write_json(directory / "bias.json", dataclasses.asdict(certificate))
+        tell(str(certificate), file=sys.stdout)
     tell(str(directory), file=sys.stdout)
 
 

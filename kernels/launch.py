@@ -123,6 +123,8 @@ def counter_arguments(counter: Counter | None, first: Tensor) -> tuple[Tensor | 
     if counter is None:
         return None, 0, 0, 0
     check_step(counter.step, first)
+    if counter.joins_two:
+        raise ValueError("the kernels do not join the normals of two steps: use the twins")
     if not (0 <= counter.seed < 2**64 and 0 <= counter.stream < 2**32):
         raise ValueError(f"seed {counter.seed} or stream {counter.stream} is out of range")
     words = counter.seed & 0xFFFFFFFF, counter.seed >> 32, counter.stream

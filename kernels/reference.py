@@ -16,7 +16,7 @@ KICK includes the temperature: it is the step size over T. DECAY and NOISE apply
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -40,11 +40,13 @@ class Counter:
 
     seed: in [0, 2**64). stream: one small number per use, in [0, 2**32).
     step: `(1,)` int64 on the device of the result, so that a replayed graph reads its current value.
+    joins_two: normals are those of steps 2 step and 2 step + 1, added, over sqrt 2; by the twins alone.
     """
 
     seed: int
     stream: int
     step: Tensor
+    joins_two: bool = False
 
 
 # --- random numbers --------------------------------------------------------------------------------------
@@ -94,6 +96,10 @@ def uniforms(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
 
 def normals(counter: Counter, num_chains: int, num_elements: int) -> Tensor:
     """Standard normals, float32 `(C, num_elements)`, by Box-Muller on lanes (0, 1) and (2, 3)."""
+    if counter.joins_two:
+        both = (replace(counter, step=2 * counter.step + half, joins_two=False) for half in (0, 1))
+        first, second = (normals(each, num_chains, num_elements) for each in both)
+        return (first + second) * math.sqrt(0.5)
     bits = philox(counter, num_chains, -(-num_elements // 4))
     u0, u1, u2, u3 = (_unit(word) for word in bits)
     radius0, radius1 = u0.log_().mul_(-2).sqrt_(), u2.log_().mul_(-2).sqrt_()
@@ -175,7 +181,7 @@ def kick_flow(
     if grad is not None:
         kick(momentum, grad, theta, prior, coefficients)
     factors = coefficients.to(momentum.dtype)[:, :, None]
-    second = Counter(noise.seed, noise.stream + 1, noise.step)
+    second = replace(noise, stream=noise.stream + 1)
     xi1 = normals(noise, *momentum.shape).to(momentum.dtype)
     xi2 = normals(second, *momentum.shape).to(momentum.dtype)
     velocity, moving, pushing = momentum, xi1, xi1 * factors[:, SHARED_NOISE] + xi2 * factors[:, NOISE]

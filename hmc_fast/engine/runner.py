@@ -22,7 +22,7 @@ from ..results.draw_store import DrawStore, numpy_dtype
 from ..results.run import Run
 from ..results.streamed_predictions import StreamedPredictions
 from ..results.trace import TRACE_COLUMNS, Plan, Trace
-from ..samplers.protocol import Sampler
+from ..samplers.protocol import Sampler, state_tensors
 from ..targets.base import Target
 from ..targets.reading import ended_workers_told
 from .checkpoint import Checkpoint
@@ -268,4 +268,10 @@ def _publish(loop: Loop, seed: int) -> Run:
         rounding_effect=loop.rounding_effect(),
         seconds=loop.seconds,
         ended_early=ended_early,
+        final_state={} if loop.sampler.has_metropolis_test else _copied(loop.state),
     )
+
+
+def _copied(state: Any) -> dict[str, Tensor]:
+    """The state's tensors, on the host."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state_tensors(state).items()}

@@ -27,6 +27,13 @@ class SampleSettings:
         topic=_RUN,
     )
     seed: int = setting(0, "Determines all randomness.", topic=_RUN)
+    certify: bool = setting(
+        False,
+        "Without a Metropolis test: measure afterwards what the step size does to the results, by coupled chains "
+        "at half of it; three times the gradients of the draws. Writes bias.json.",
+        topic=_RUN,
+        affects_draws=False,
+    )
 
     temperature: float = setting(
         1.0, "Temperature T, which divides log likelihood and log prior.", topic=_POSTERIOR

@@ -6,11 +6,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..arguments import whole_number
+from ..errors import UserError
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from . import arviz_export, diagnosis
+from .bias_certificate import BiasCertificate, bias_certificate, refuse_tested
 from .diagnosis import Sentence
 from .diagnostics import ess_bulk, ess_tail, mcse_mean, rhat
 from .model_average import Prediction
@@ -40,6 +44,7 @@ class Run:
         rounding: how many values overflowed, and how many became subnormal, in the stored draws.
         rounding_effect: the largest change of a prediction that storing the last state makes, see `Loop`.
         ended_early: why there are fewer draws than asked for, a sentence; else empty.
+        final_state: of a sampler without a Metropolis test, the tensors of its state after the last iteration.
     """
 
     target: Target
@@ -55,6 +60,7 @@ class Run:
     seconds: float
     rounding_effect: float = 0.0
     ended_early: str = ""
+    final_state: dict[str, Tensor] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def num_chains(self) -> int:
@@ -139,6 +145,28 @@ class Run:
                 )
             )
         return pd.concat(frames, ignore_index=True)
+
+    def bias_certificate(self, test: Any = None, *, iterations: int | None = None) -> BiasCertificate:
+        """What the step size does to the results, by coupled chains at this step size and at half of it, which
+        continue the run; `print` it. Three times the gradients of as many iterations.
+
+        test: inputs `(T, ...)`, or (inputs, labels `(T,)`), whose predictions are compared; None: parameters alone.
+        iterations: of each chain; None: as many as the run had after burn-in. A quarter is discarded.
+
+        Raises:
+            UserError: a sampler with a Metropolis test, which has no such bias; a run that ended early; fewer than
+                8 iterations, or a chain that is lost.
+        """
+        refuse_tested(self.sampler)
+        if self.ended_early:
+            raise UserError(f"there is no state to continue from. {self.ended_early}")
+        if iterations is None:
+            iterations = max(8, len(self.history) - self.plan.burn_in)
+        whole_number("iterations", iterations, least=8)
+        theta = torch.from_numpy(np.array(self.draws[-1])).to(self.target.device, self.target.dtype)
+        return bias_certificate(
+            self.target, self.sampler, self.final_state, theta, test=test, iterations=iterations, seed=self.seed
+        )
 
     def to_arviz(self) -> Any:
         """An `arviz.InferenceData`: parameters by name, function values, and sample statistics.

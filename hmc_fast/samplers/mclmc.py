@@ -137,6 +137,10 @@ class MCLMC(MinibatchSampler):
         self.decoherence_length, self.inverse_mass = decoherence_length, inverse_mass
         self.energy_variance = positive("energy variance", energy_variance)
 
+    @property
+    def bias_order(self) -> int:
+        return 1 if self.batch_size else 2
+
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MCLMCState:

@@ -93,6 +93,11 @@ class MinibatchSampler(ABC):
         """`steps_per_iteration`, or one epoch."""
         return self.steps_per_iteration or math.ceil(target.num_data / (self.batch_size or target.num_data))
 
+    @property
+    def bias_order(self) -> int:
+        """The power of the step size with which the bias falls, at least."""
+        return 1
+
     def keeps(self, iteration: int) -> bool:
         return self.schedule is None or self.schedule.keeps(iteration)
 
@@ -117,7 +122,11 @@ class MinibatchChain:
         theta, momentum: `(C, D)`. coefficients: `(C, 4)`, see `Coefficients`.
         step_size: `(1,)` float64, of the current step; with a schedule, of the iteration's last.
         steps: steps so far.
+        joins_two: whether a step's noise is that of two steps of a chain at half the step size; set before the
+            first step (`results/bias_certificate.py`).
     """
+
+    joins_two = False
 
     def __init__(self, sampler: MinibatchSampler, target: Target, theta: Tensor, seed: int, graph: Graph) -> None:
         self.target, self.seed = target, check_seed(seed)
@@ -168,11 +177,19 @@ class MinibatchChain:
 
     def noise(self) -> Counter:
         """The noise counter of the current step."""
-        return Counter(self.seed, NOISE, self.steps.on_device)
+        return self.counter(NOISE)
+
+    def counter(self, stream: int) -> Counter:
+        """That of the current step in any stream."""
+        return Counter(self.seed, stream, self.steps.on_device, self.joins_two)
+
+    def first_counter(self, stream: int) -> Counter:
+        """That of an iteration's beginning, the same at half the step size."""
+        return Counter(self.seed, stream, (2 if self.joins_two else 1) * self.steps.on_device)
 
     def refresh_momentum(self) -> None:
         """m ~ N(0, M)."""
-        counter = Counter(self.seed, MOMENTUM, self.steps.on_device)
+        counter = self.first_counter(MOMENTUM)
         ops.refresh_momentum(self.momentum, counter, inverse_mass=self._sampler.inverse_mass)
 
     def set_coefficients(self) -> None:

@@ -104,6 +104,10 @@ class UBU(MinibatchSampler):
         super().__init__(step_size, batch_size, steps_per_iteration, schedule)
         self.friction, self.inverse_mass = positive("friction", friction), inverse_mass
 
+    @property
+    def bias_order(self) -> int:
+        return 1 if self.batch_size else 2
+
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> UBUState:
@@ -125,13 +129,12 @@ class UBU(MinibatchSampler):
 
     def begin(self, chain: UBUState, eps: Tensor, explores: Tensor) -> None:
         """The half U before the first gradient."""
-        opening, counter = chain.work.opening, Counter(chain.seed, OPENING, chain.steps.on_device)
+        opening = chain.work.opening
         FlowCoefficients.of(0.0, eps[:1] / 2, self.friction, explores[:1]).write(opening, chain.target.temperature)
-        self._flow(chain, None, opening, counter)
+        self._flow(chain, None, opening, chain.first_counter(OPENING))
 
     def update(self, chain: UBUState) -> None:
-        counter = Counter(chain.seed, FLOW, chain.steps.on_device)
-        self._flow(chain, chain.grad, chain.coefficients, counter)
+        self._flow(chain, chain.grad, chain.coefficients, chain.counter(FLOW))
 
     def _flow(self, chain: UBUState, grad: Tensor | None, coefficients: Tensor, noise: Counter) -> None:
         theta, momentum, prior = chain.theta, chain.momentum, chain.target.prior
@@ -182,6 +185,10 @@ class SMSUBU(UBU):
         if control_variate and self.batch_size is None:
             raise UserError("the control variate is for minibatches: set a batch size, or leave it out")
         self.control_variate, self.localisation = control_variate, localisation
+
+    @property
+    def bias_order(self) -> int:
+        return 2
 
     @property
     def remark(self) -> str:

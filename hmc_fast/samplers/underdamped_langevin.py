@@ -72,6 +72,10 @@ class UnderdampedLangevin(MinibatchSampler):
         self.friction, self.inverse_mass = positive("friction", friction), inverse_mass
         self.scheme = self.name = scheme
 
+    @property
+    def bias_order(self) -> int:
+        return 1 if self.batch_size else 2
+
     def init(
         self, target: Target, theta: Tensor, *, seed: int = 0, graph: Graph = False, warm_up_iterations: int = 0
     ) -> MinibatchChain:
