@@ -195,11 +195,11 @@ class Training:
                 loss = train_loss if held_out is None else held_out.losses(members.theta)
                 in_training = ~stopping.stopped
                 stopping.update(members.theta, loss, epoch)
-                defined = torch.isfinite(members.theta.sum(1)) & torch.isfinite(loss)
-                state = torch.stack([train_loss, loss, (defined | ~in_training), stopping.stopped]).cpu()  # one wait
+                defined = torch.isfinite(members.theta.sum(1) + loss + train_loss)
+                state = torch.stack([train_loss, loss, defined | ~in_training, stopping.stopped]).cpu()  # one wait
                 if not state[2].all():
                     refuse_undefined_start(target, start)
-                    raise self._diverged(int(state[2].argmin()), epoch, members.theta)
+                    raise self._diverged(int(state[2].argmin()), epoch, state[:2], members.theta)
                 bar.update("training", lambda: _figures(*state[:2], held_out is not None))  # noqa: B023
                 if state[3].all():
                     break
@@ -210,11 +210,11 @@ class Training:
             tell(self._report(epoch + 1, loss if held_out is None else stopping.loss, held_out, found, begin))
         return found.clone()
 
-    def _diverged(self, member: int, epoch: int, theta: Tensor) -> UserError:
-        if bool(torch.isfinite(theta[member]).all()):
+    def _diverged(self, member: int, epoch: int, losses: Tensor, theta: Tensor) -> UserError:
+        if bool(torch.isnan(losses[:, member]).any() and torch.isfinite(theta[member]).all()):
             return UserError(
-                f"the log likelihood of member {member} is NaN or infinite in epoch {epoch + 1} of training, where "
-                f"its parameters are finite: use a learning rate below {self.rate:g}, or keep it defined there"
+                f"the log likelihood of member {member} is NaN in epoch {epoch + 1} of training, where its "
+                f"parameters are finite: keep it defined there, or use a learning rate below {self.rate:g}"
             )
         return UserError(
             f"member {member} diverged to NaN or infinity in epoch {epoch + 1} of training: use a learning rate "
