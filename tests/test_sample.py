@@ -304,9 +304,7 @@ def test_ctrl_c_during_training_says_how_to_go_on(here, no_pictures, capsys, mon
     with monkeypatch.context() as patch:
         patch.setattr(Members, "epoch", lambda self: signal.raise_signal(signal.SIGINT))
         assert command("--out run --no-progress", MILE) == 130
-    assert capsys.readouterr().err == (
-        "interrupted; to continue: python -m hmc_fast.sample --out run --resume\n"
-    )
+    assert capsys.readouterr().err == ("interrupted; to continue: python -m hmc_fast.sample --out run --resume\n")
     assert command("--resume --out run --no-progress") == 0
     assert np.array_equal(np.load(here / "run" / "draws.npy"), np.load(here / "whole" / "draws.npy"))
 

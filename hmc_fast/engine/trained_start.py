@@ -1,4 +1,7 @@
-"""Chains that begin at members trained for them. A run trains once: resuming reads the members back from its folder."""
+"""Chains that begin at members trained for them.
+
+A run trains once: resuming reads the members back from its folder.
+"""
 
 from typing import Any
 

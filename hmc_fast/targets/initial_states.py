@@ -1,4 +1,4 @@
-"""Where chains begin: at draws from the prior, uniformly, at fresh networks, or at parameters that the user gives."""
+"""Where chains begin: at draws from the prior, uniformly, at fresh networks, or at parameters given by the user."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Members trained together: torch's own steps, early stopping of each for itself, what may not change the result."""
+"""Members trained together: torch's own steps, early stopping of each for itself, what may not change them."""
 
 import contextlib
 import random
@@ -127,7 +127,7 @@ def test_each_member_sees_each_row_once_per_epoch_in_an_order_of_its_own(monkeyp
 
 
 def test_each_member_keeps_its_best_and_stops_for_itself():
-    """Losses by epoch; the first improves late but after its patience, the second twice, the third is never defined."""
+    """The first improves too late, the second twice, the third is never defined."""
     losses = [[3, 5, np.nan], [4, 4, np.nan], [4, 6, np.nan], [1, 3, np.nan], [0, 7, np.nan], [0, 8, np.nan]]
     stopping, stopped = EarlyStopping(torch.full((3, 2), -1.0), patience=2), []
     for epoch, loss in enumerate(losses):
@@ -273,7 +273,8 @@ def test_members_learn():
     target, x, y = classifier()
     found = hmc_fast.Training(epochs=40, learning_rate=0.05).members(target, 4, **QUIET)
     before, after = (
-        (target.predict(theta, x).argmax(-1) == y).double().mean() for theta in (target.initial("fresh", 4, 0), found)
+        (target.predict(theta, x).argmax(-1) == y).double().mean()
+        for theta in (target.initial("fresh", 4, 0), found)
     )
     assert after > 0.6 > before + 0.1
 
@@ -292,9 +293,11 @@ def test_global_state_and_the_users_model_are_left_alone():
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     target = hmc_fast.Posterior(model, (x, y))
     torch.manual_seed(1)
-    state = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.is_grad_enabled()
+    numpys = np.random.get_state()[1].tolist()  # noqa: NPY002 (the global one)
+    state = torch.get_rng_state(), random.getstate(), torch.is_grad_enabled()
     hmc_fast.Training(epochs=2).members(target, 2, **QUIET)
-    after = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate(), torch.is_grad_enabled()
+    after = torch.get_rng_state(), random.getstate(), torch.is_grad_enabled()
+    assert np.random.get_state()[1].tolist() == numpys  # noqa: NPY002
     assert torch.equal(state[0], after[0])
     assert state[1:] == after[1:]
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
@@ -433,10 +436,10 @@ def test_a_member_that_diverges_is_named_with_a_cure():
 
 
 def test_a_likelihood_that_becomes_or_is_undefined_is_named():
-    x, y = data()
+    x, _ = data()
     target = hmc_fast.Posterior(nn.Linear(4, 1).double(), (x, x[:, 0]), exploding)
     settings = hmc_fast.Training(learning_rate=0.5, epochs=30, start=torch.zeros(5))
-    with pytest.raises(UserError, match="log likelihood of member 0 is NaN in epoch .* are finite: keep it "):
+    with pytest.raises(UserError, match=r"log likelihood of member 0 is NaN in epoch .* are finite: keep it "):
         settings.members(target, 2, **QUIET)
     at_once = hmc_fast.Training(epochs=3, start=torch.tensor([0.0, 0.0, 0.0, 0.0, 9.0]))
     with pytest.raises(UserError, match="log likelihood of example 0 is nan at the start of chain 0"):

@@ -209,7 +209,7 @@ def test_members_that_are_damaged_are_refused(tmp_path, monkeypatch, trainings, 
     else:
         raw[-1] ^= 1
         path.write_bytes(raw if damage == "changed" else raw[:-4])
-    with pytest.raises(UserError, match="members.npy .*: the run cannot be resumed, start a new one"):
+    with pytest.raises(UserError, match=r"members.npy .*: the run cannot be resumed, start a new one"):
         go(out=tmp_path / "run", resume=True)
     assert trainings == []
 
@@ -241,7 +241,7 @@ def test_a_member_that_diverges_leaves_no_folder(tmp_path, monkeypatch):
         return torch.zeros(2, dtype=torch.float64)
 
     monkeypatch.setattr(Members, "epoch", lost)
-    with pytest.raises(UserError, match="member 1 diverged .* use a learning rate below 0.001"):
+    with pytest.raises(UserError, match=r"member 1 diverged .* use a learning rate below 0.001"):
         go(out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

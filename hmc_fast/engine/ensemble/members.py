@@ -1,7 +1,8 @@
 """C members in training: one gradient on a minibatch of each and one update of all, repeated for an epoch.
 
-A step is a `GradientStep`, so on a CPU it is traced, or compiled with its loop, and on a GPU captured: minibatch rows
-and learning rates are read from buffers by a counter on the device, and nothing is read back before the epoch ends.
+A step is a `GradientStep`, so on a CPU it is traced, or compiled with its loop, and on a GPU captured: minibatch
+rows and learning rates are read from buffers by a counter on the device, and nothing is read back before the epoch
+ends.
 (No GPU has run it yet; see benchmarks/README.md.)
 """
 
@@ -34,9 +35,7 @@ class _TrainingMinibatches(Minibatches):
         self._rows = rows.to(device)
 
     def _permutation(self, epoch: int) -> Tensor:
-        positions = permutation(
-            self.seed, epoch, self.num_chains, self.num_data, self.device, stream=TRAINING
-        )
+        positions = permutation(self.seed, epoch, self.num_chains, self.num_data, self.device, stream=TRAINING)
         return self._rows[positions]
 
 

@@ -6,8 +6,8 @@
         v     = b2 v + (1 - b2) g^2
         theta = theta - rate / (1 - b1^k) m / (sqrt(v / (1 - b2^k)) + damping)
 
-Both are those of torch.optim. What changes with the step k are numbers that the update reads from a buffer, so that a
-step can be recorded once.
+Both are those of torch.optim. What changes with the step k are numbers that the update reads from a buffer, so that
+a step can be recorded once.
 """
 
 from collections.abc import Sequence

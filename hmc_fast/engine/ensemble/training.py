@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, Literal
@@ -25,11 +25,11 @@ from ..start import refuse_undefined_start
 from .early_stopping import EarlyStopping
 from .held_out import HeldOut, split
 from .members import Members
-from .optimisers import SGD, AdamW
+from .optimisers import SGD, AdamW, Optimiser
 
 __all__ = ["Training"]
 
-_OPTIMISERS = {"adamw": AdamW, "sgd": SGD}
+_OPTIMISERS: dict[str, Callable[[float], Optimiser]] = {"adamw": AdamW, "sgd": SGD}
 _LEARNING_RATES = {"adamw": 1e-3, "sgd": 0.05}
 _WEIGHT_DECAYS = {"adamw": 0.01, "sgd": 5e-4}
 _BATCH_SIZE = 64
@@ -39,11 +39,12 @@ _BATCH_SIZE = 64
 class Training:
     """Trains the members of a deep ensemble together, each from a fresh network of its own.
 
-    `hmc_fast.run(posterior, sampler, init=Training(epochs=50))` begins every chain at one of them; with `MCLMC` that
-    is MILE (Sommer et al. 2025, arXiv:2502.06335). `init="train"` uses the defaults.
+    `hmc_fast.run(posterior, sampler, init=Training(epochs=50))` begins every chain at one of them; with `MCLMC` as
+    the sampler that is MILE (Sommer et al. 2025, arXiv:2502.06335). `init="train"` uses the defaults.
 
     Args:
-        epochs: passes over the training data, at most; the learning rate falls to 0 along a cosine over all of them.
+        epochs: passes over the training data, at most; over all of them the learning rate falls to 0 along a
+            cosine.
         learning_rate: None: 1e-3 for AdamW, .05 for SGD.
         optimizer: "adamw", or "sgd" with momentum .9.
         weight_decay: None: .01 for AdamW (decoupled, torch's own default), 5e-4 for SGD; 0 with objective
@@ -52,8 +53,9 @@ class Training:
         held_out: the share of the training data on which each member is judged after each epoch, to keep its best
             parameters. Chains are sampled with all data afterwards. 0 keeps the last parameters.
         patience: epochs without improvement after which a member's training ends.
-        objective: "likelihood": mean negative log likelihood and weight decay, so members do not depend on the prior
-            and serve runs with any; "posterior": minus the log posterior over N at T = 1, whose minimum is the mode.
+        objective: "likelihood": mean negative log likelihood and weight decay, so members do not depend on the
+            prior and serve runs with any; "posterior": minus the log posterior over N at T = 1, whose minimum is
+            the mode.
         start: "fresh": every layer's `reset_parameters()`, another for each member; "model": the module's own
             values, for weights that were trained before; "prior"; or what else `init` may be.
 
@@ -200,7 +202,7 @@ class Training:
                 if not state[2].all():
                     refuse_undefined_start(target, start)
                     raise self._diverged(int(state[2].argmin()), epoch, state[:2], members.theta)
-                bar.update("training", lambda: _figures(*state[:2], held_out is not None))  # noqa: B023
+                bar.update("training", lambda: _figures(state[0], state[1], held_out is not None))  # noqa: B023
                 if state[3].all():
                     break
         finally:
@@ -221,9 +223,7 @@ class Training:
             f"below {self.rate:g}"
         )
 
-    def _report(
-        self, epochs: int, loss: Tensor, held_out: HeldOut | None, theta: Tensor, begin: float
-    ) -> str:
+    def _report(self, epochs: int, loss: Tensor, held_out: HeldOut | None, theta: Tensor, begin: float) -> str:
         """In one line."""
         where = "last epoch's" if held_out is None else "held-out"
         words = f"trained {len(theta)} members in {epochs} epochs (of at most {self.epochs})"
