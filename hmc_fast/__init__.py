@@ -11,6 +11,7 @@ import sys
 
 from .dynamics.integrators import LEAPFROG, TWO_STAGE
 from .dynamics.schedules import CosineCyclical, PolynomialDecay
+from .engine.ensemble import Training
 from .engine.runner import run
 from .errors import UserError
 from .results import diagnostics
@@ -72,6 +73,7 @@ __all__ = [
     "Run",
     "SplitHMC",
     "StudentT",
+    "Training",
     "UnderdampedLangevin",
     "UserError",
     "diagnostics",

@@ -1073,3 +1073,99 @@ mutate(
         '" ".join(message.split())',
     ),
 )
+
+# --- training ------------------------------------------------------------------------------------------------
+
+ENSEMBLE = "engine/test_ensemble.py"
+START = "engine/test_trained_start.py"
+
+mutate(
+    "hmc_fast/engine/ensemble/optimisers.py",
+    ENSEMBLE,
+    ("(first + 1, first + 1 + len(rates)", "(first + 2, first + 2 + len(rates)"),
+    ("(1 - unseen_squares).rsqrt()", "torch.ones_like(rates)"),
+    ("1 - rates * self.weight_decay", "torch.ones_like(rates)"),
+    ("        theta.mul_(kept)\n", ""),
+    ("(square.sqrt() * scale + self._DAMPING)", "((square.sqrt() + self._DAMPING) * scale)"),
+    (".add_(theta, alpha=self.weight_decay)", ""),
+    ("momentum.mul_(self._MOMENTUM)", "momentum.mul_(0.0)"),
+)
+mutate(
+    "hmc_fast/engine/ensemble/early_stopping.py",
+    ENSEMBLE,
+    ("(loss < self.loss) & ~stopped", "(loss < self.loss)"),
+    ("(loss < self.loss) & ~stopped", "(loss <= self.loss) & ~stopped"),
+    ("torch.where(better, 0, self.waited + ~stopped)", "self.waited + ~stopped"),
+    ("torch.where(better[:, None], theta, self.best)", "theta"),
+    ("self.waited >= self.patience", "self.waited > self.patience"),
+)
+mutate(
+    "hmc_fast/engine/ensemble/held_out.py",
+    ENSEMBLE,
+    ("order[number:].sort()", "order.sort()"),  # members see what they are judged on
+    ("max(1, round(share * num_data)) if share", "round(share * num_data) if share"),
+    ("total - log_lik.double().sum(1)", "-log_lik.double().sum(1)"),
+    ("is_right * part.num_data", "is_right"),
+    ("permutation(seed, 0, 1,", "permutation(0, 0, 1,"),
+)
+mutate(
+    "hmc_fast/engine/ensemble/members.py",
+    ENSEMBLE,
+    ("        return self._rows[positions]\n", "        return positions\n"),
+    ("ascent * (-1 / target.num_data)", "ascent * (-1 / examples)"),
+    ("ascent * (-1 / target.num_data)", "ascent * (1 / target.num_data)"),
+    ("math.pi * steps / self._total", "math.pi * steps / self._total / 2"),
+    ("            if uses_prior:\n", "            if False:\n"),
+    ("        scratch.log_lik_sum.zero_()\n", ""),
+    ("theta.clone(), Clock(device)", "theta, Clock(device)"),
+)
+mutate(
+    "hmc_fast/engine/ensemble/training.py",
+    ENSEMBLE,
+    ("target if uses_prior else target.likelihood_alone()", "target"),
+    ("members.theta if held_out is None else stopping.best", "members.theta"),
+    ("                if state[3].all():\n", "                if False:\n"),
+    ("members.theta.sum(1) + loss + train_loss", "members.theta.sum(1) + loss"),
+    ("defined | ~in_training", "defined"),
+    ("                    refuse_undefined_start(target, start)\n", ""),
+    ("int(state[2].argmin())", "int(state[2].argmax())"),
+    ("if rate * self._decay >= 1:", "if False:"),
+)
+mutate(
+    "hmc_fast/targets/initial_states.py",
+    ENSEMBLE,
+    ("    with torch.random.fork_rng(devices=[]):\n", "    if True:\n"),
+    ("host_seed(seed, FRESH, chain)", "host_seed(seed, FRESH, 0)"),
+    ("host_seed(seed, FRESH, chain)", "host_seed(0, FRESH, chain)"),
+    ("    if not found:\n", "    if False:\n"),
+)
+mutate(
+    "hmc_fast/engine/trained_start.py",
+    START,
+    ('if saved.fingerprint.get("training") != training.fingerprint():', "if False:"),
+    ('if saved.fingerprint.get("chains") != chains:', "if False:"),
+    ('if digest(members) != saved.fingerprint.get("initial parameters"):', "if False:"),
+)
+mutate(
+    "hmc_fast/engine/runner.py",
+    START,
+    ("        if training is not None and saved is not None:\n", "        if False:\n"),
+    ("            sampler.init(target, theta, seed=seed, warm_up_iterations=burn_in)\n", ""),
+    ("            output.write_members(theta.cpu().numpy())\n", ""),
+    ("            _begin(output, target, config)\n            theta", "            theta"),
+)
+mutate(
+    "hmc_fast/engine/output.py",
+    START,
+    ("issubclass(kind, Exception) and not self._has_checkpoint", "False"),
+)
+mutate(
+    "hmc_fast/engine/fingerprint.py",
+    START,
+    ('"training": None if training is None else training.fingerprint(),', '"training": None,'),
+)
+mutate(
+    "hmc_fast/presets/resolve.py",
+    "test_sample.py -k training",
+    ('if name in changes and changes.get("init", run.settings.init) != "train":', "if False:"),
+)

@@ -53,4 +53,4 @@ def test_the_examples_of_the_page_on_models_and_data_run(capsys):
     shown = capsys.readouterr().out
     for printed in re.findall(r"print\(.*\)  # (.*)", text):
         assert printed in shown
-    assert len(code) == 8
+    assert len(code) == 9

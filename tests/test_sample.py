@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from hmc_fast import sample, train
+from hmc_fast.engine.ensemble.members import Members
 from hmc_fast.engine.loop import Loop
 from hmc_fast.presets import build
 from hmc_fast.presets.resolve import resolve
@@ -270,6 +271,44 @@ def test_init_model_gives_every_chain_a_network_of_its_own(here, no_pictures):
     assert min(np.abs(draws[i] - draws[j]).max() for i, j in ((0, 1), (0, 2), (1, 2))) > 0.05
 
 
+MILE = (
+    "--sampler mclmc --init train --train-size 200 --train-epochs 6 --train-batch-size 30 --chains 3 "
+    "--step-size 1e-4 --burn-in 0 --draws 2 --draw-dtype float32"
+)
+
+
+def test_chains_begin_at_members_trained_together(here, no_pictures, capsys, monkeypatch):
+    """MILE in one command: each from the network that --init model gives it."""
+    assert command("--out run", MILE) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("trained")]
+    assert "trained 3 members in 6 epochs (of at most 6)" in line
+    assert "accuracy 0." in line
+    config, metrics, *_, draws = read(here / "run")
+    assert (config["init"], config["train_epochs"], config["train_optimizer"]) == ("train", 6, "adamw")
+    members = np.load(here / "run" / "checkpoint" / "members.npy")
+    np.testing.assert_allclose(draws[0], members, atol=0.01)
+    assert metrics["accuracy"] > 0.5
+
+    still = "--train-size 200 --step-size 1e-9 --trajectory-length 1e-9 --burn-in 0 --draws 1 --chains 3"
+    assert command("--out fresh --no-progress --init model --draw-dtype float32", still) == 0
+    moved = np.abs(members - np.load(here / "fresh" / "draws.npy")[0]).max(1)
+    assert ((moved > 0.01) & (moved < 0.5)).all()
+
+    monkeypatch.setattr(Members, "epoch", lambda self: pytest.fail("it is trained already"))
+    assert command("--resume --out run --no-progress") == 0
+    assert np.array_equal(np.load(here / "run" / "draws.npy"), draws)
+
+
+def test_ctrl_c_during_training_says_how_to_go_on(here, no_pictures, capsys, monkeypatch):
+    assert command("--out whole --no-progress", MILE) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Members, "epoch", lambda self: signal.raise_signal(signal.SIGINT))
+        assert command("--out run --no-progress", MILE) == 130
+    assert capsys.readouterr().err == ("interrupted; to continue: python -m hmc_fast.sample --out run --resume\n")
+    assert command("--resume --out run --no-progress") == 0
+    assert np.array_equal(np.load(here / "run" / "draws.npy"), np.load(here / "whole" / "draws.npy"))
+
+
 @pytest.mark.parametrize("data", ["mine:points", "mine:curve"])
 def test_a_users_model_and_data(here, no_pictures, data):
     flags = "--no-progress --out run --model mine:net --chains 2 --burn-in 1 --draws 2 --step-size 0.01"
@@ -365,6 +404,12 @@ MISTAKES = {
     "train size": ("--train-size 1438", "training size 1438 must be in 1..1437"),
     "negative train size": ("--train-size -1", "--train-size -1"),
     "init": ("--init nothing", "nothing"),
+    "training alone": ("--train-epochs 3", "--train-epochs is a setting of --init train: add that, or leave"),
+    "training of a model": ("--init model --train-patience 3", "--train-patience is a setting of --init train"),
+    "training epochs": ("--init train --train-epochs 0", "epochs 0 must be at least 1"),
+    "training batch": ("--init train --train-size 50 --train-batch-size 46", "must be at most 45, the examples"),
+    "training optimizer": ("--init train --train-optimizer lion", "lion"),
+    "training held out": ("--init train --train-held-out 1", "held_out 1.0 must be a share"),
     "init damaged": ("--init mine.py", "mine.py is not a readable safetensors file"),
     "draws that fit no disk": ("--draws 1000000000", "of them for draws"),
 }

@@ -15,18 +15,23 @@ from ..kernels import reference
 
 MOMENTUM, NOISE, ACCEPT, JITTER, PERMUTATION, INITIAL, COMPONENT = range(7)
 FLOW, OPENING = 16, 18  # of two streams each: two normals per element
+TRAINING, HELD_OUT, FRESH = 24, 25, 26
 
 __all__ = [
     "ACCEPT",
     "COMPONENT",
     "FLOW",
+    "FRESH",
+    "HELD_OUT",
     "INITIAL",
     "JITTER",
     "MOMENTUM",
     "NOISE",
     "OPENING",
     "PERMUTATION",
+    "TRAINING",
     "check_seed",
+    "host_seed",
     "host_uniform",
     "host_uniforms",
 ]
@@ -37,6 +42,12 @@ def check_seed(seed: int) -> int:
     if whole_number("seed", seed, least=-sys.maxsize) < 0 or seed >= 2**63:
         raise UserError(f"seed {seed} must lie in [0, 2**63)")
     return seed
+
+
+def host_seed(seed: int, stream: int, chain: int) -> int:
+    """A seed in [0, 2**63) for a generator that is not ours, one per chain."""
+    high, low, *_ = reference.philox_rounds(chain & 0xFFFFFFFF, 0, 0, stream, seed)  # on Python's integers
+    return (high >> 1) << 32 | low
 
 
 def host_uniform(seed: int, stream: int, step: int) -> float:

@@ -25,10 +25,12 @@ from ..targets.reading import Reader
 __all__ = ["Minibatches", "StreamedMinibatches", "SymmetricMinibatches", "minibatches", "permutation"]
 
 
-def permutation(seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device) -> Tensor:
+def permutation(
+    seed: int, epoch: int, num_chains: int, num_data: int, device: torch.device, *, stream: int = PERMUTATION
+) -> Tensor:
     """Random permutations of 0..N-1, int64 `(C, N)`: a stable sort of 62 random bits per datum."""
     # torch.full, not torch.tensor: a copy from the host would wait for the device
-    counter = Counter(seed, PERMUTATION, torch.full((1,), epoch, device=device))
+    counter = Counter(seed, stream, torch.full((1,), epoch, device=device))
     high, low, _, _ = ops.philox(counter, num_chains, num_data)
     return torch.argsort((high >> 1 << 31) | (low >> 1), dim=1, stable=True)
 
@@ -71,9 +73,12 @@ class Minibatches:
         if epoch == self._epoch + 1:
             first.copy_(second)
         else:
-            first.copy_(permutation(self.seed, epoch, self.num_chains, self.num_data, self.device))
-        second.copy_(permutation(self.seed, epoch + 1, self.num_chains, self.num_data, self.device))
+            first.copy_(self._permutation(epoch))
+        second.copy_(self._permutation(epoch + 1))
         self._epoch = epoch
+
+    def _permutation(self, epoch: int) -> Tensor:
+        return permutation(self.seed, epoch, self.num_chains, self.num_data, self.device)
 
 
 class SymmetricMinibatches(Minibatches):
@@ -94,7 +99,7 @@ class SymmetricMinibatches(Minibatches):
     def advance(self, step: int) -> int:
         sweep, done = divmod(step, self._sweep_steps)
         if sweep != self._epoch:
-            rows = permutation(self.seed, sweep, self.num_chains, self.num_data, self.device)
+            rows = self._permutation(sweep)
             filled = torch.cat([rows, rows], dim=1)[:, : self._window.shape[1] // 2]
             forwards = filled.unflatten(1, (-1, self.batch_size))
             self._window.copy_(torch.cat([forwards, forwards.flip(1)], dim=1).flatten(1))
@@ -106,15 +111,18 @@ class StreamedMinibatches:
     """Minibatches of streamed data, in the same order: `advance` waits for the examples of a step and copies them
     to the buffers of `target`, so that the step itself, which may be a recording, finds them there.
 
+    Args:
+        known: what chooses them, on the host; None: `Minibatches` of all data.
+
     Attributes:
         target: whose gradient on any rows `(C, B)` is that on the minibatch in its buffers.
     """
 
     def __init__(
-        self, target: Target, batch_size: int, num_chains: int, seed: int, kind: type[Minibatches] = Minibatches
+        self, target: Target, batch_size: int, num_chains: int, seed: int, known: Minibatches | None = None
     ) -> None:
         assert target.stream is not None
-        self._known = kind(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
+        self._known = known or Minibatches(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
         self.target, self._buffers = target.on_minibatches(num_chains, batch_size)
         self._stream, self._size, self._step = target.stream, num_chains * batch_size, -2
         self._reader: Reader | None = None
@@ -157,7 +165,8 @@ def minibatches(
     """
     kind = SymmetricMinibatches if symmetric else Minibatches
     if target.stream is not None:
-        return StreamedMinibatches(target, batch_size, num_chains, seed, kind)
+        known = kind(target.num_data, batch_size, num_chains, seed, torch.device("cpu"))
+        return StreamedMinibatches(target, batch_size, num_chains, seed, known)
     made = kind(target.num_data, batch_size, num_chains, seed, target.device)
     made.target = target
     return made

@@ -26,6 +26,7 @@ from ..results.trace import Plan
 from ..samplers.protocol import Sampler
 from ..targets.base import Target
 from ..targets.fingerprint import digest, printed
+from .ensemble import Training
 
 __all__ = ["assert_same_run", "fingerprint"]
 
@@ -42,8 +43,9 @@ def fingerprint(
     seed: int,
     draw_dtype: "torch.dtype | str",
     predictions: StreamedPredictions | None,
+    training: Training | None,
 ) -> dict[str, Any]:
-    """By name, as JSON values. theta: the initial states `(C, D)`."""
+    """By name, as JSON values. theta: the initial states `(C, D)`. training: by which they were made."""
     settings = {
         f"{sampler.name} {name}": digest(value) if isinstance(value, Tensor) else printed(value)
         for name, value in vars(sampler).items()
@@ -56,6 +58,7 @@ def fingerprint(
         "seed": seed,
         "draw_dtype": str(draw_dtype),
         **target.fingerprint(),
+        "training": None if training is None else training.fingerprint(),
         "initial parameters": digest(theta),
         "log likelihoods": _log_likelihoods(target, theta),
         "test inputs": None if predictions is None else digest(*predictions.tested[:-1]),
@@ -118,10 +121,12 @@ def _difference(name: str, stored: Any, value: Any) -> str:
     """In words."""
     if name == "log likelihoods":
         return "a model, likelihood or output that gives other log likelihoods"
+    if name == "training" and None not in (stored, value):
+        return "other settings of training"
     if name == "model" and isinstance(stored, list) and isinstance(value, list):
         lines = zip([*stored, "nothing"], [*value, "nothing"], strict=False)
         then, now = next((a, b) for a, b in lines if a != b)
         return f"another model, {then.strip()!r} where this one has {now.strip()!r}"
-    if any(isinstance(v, str) and re.fullmatch("[0-9a-f]{16,}", v) for v in (stored, value)):
+    if name == "training" or any(isinstance(v, str) and re.fullmatch("[0-9a-f]{16,}", v) for v in (stored, value)):
         return f"other {name}" if None not in (stored, value) else f"{'no' if stored is None else 'some'} {name}"
     return f"{name} {stored!r}, not {value!r}"

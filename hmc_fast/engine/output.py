@@ -67,6 +67,9 @@ class Output:
     def write_config(self, config: dict[str, Any]) -> None:
         """Writes the settings of a new run."""
 
+    def write_members(self, members: np.ndarray) -> None:
+        """Keeps the trained members `(C, D)` at which chains begin; before the first checkpoint."""
+
     def rows(
         self, name: str, shape: tuple[int, ...], dtype: Any, saved: "checkpoint.Checkpoint | None" = None
     ) -> Rows:
@@ -99,14 +102,18 @@ class OutputFolder(Output):
         self.directory = directory
         self.checkpoint = directory / "checkpoint"
         self.finished_draws = directory / "draws.npy"
+        self.members_path = self.checkpoint / "members.npy"
         self.profile_path = directory / "profile.json"
         self._lock: FileLock | None = None
         self._keep_previous = True
         self._is_start = False  # nothing is lost by removing it
+        self._has_checkpoint = False
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None and issubclass(kind, Exception) and not self._has_checkpoint:
+            self.remove_start()
         if self._lock is not None:
             self._lock.release()
 
@@ -127,7 +134,7 @@ class OutputFolder(Output):
         except (OSError, NotImplementedError) as error:
             raise _unwritable(self.directory, f"its lock: {error}") from error
         self._lock = lock
-        for path in (self.directory / "config.json", self.directory / "trace.csv"):
+        for path in (self.directory / "config.json", self.directory / "trace.csv", self.members_path):
             remove_leftovers(path)
         remove_leftovers(self.checkpoint / checkpoint.STATE_FILE)
 
@@ -161,6 +168,10 @@ class OutputFolder(Output):
     def write_config(self, config: dict[str, Any]) -> None:
         write_json(self.directory / "config.json", config)
 
+    def write_members(self, members: np.ndarray) -> None:
+        with written_atomically(self.members_path) as temporary:
+            np.save(temporary, members)
+
     def rows(
         self, name: str, shape: tuple[int, ...], dtype: Any, saved: checkpoint.Checkpoint | None = None
     ) -> RowFile:
@@ -179,7 +190,7 @@ class OutputFolder(Output):
 
     def write_checkpoint(self, saved: checkpoint.Checkpoint) -> None:
         checkpoint.write(self.checkpoint, saved, keep_previous=self._keep_previous)
-        self._keep_previous = True
+        self._keep_previous = self._has_checkpoint = True
         self._is_start = self._is_start and saved.numbers["iteration"] == 0
 
     def remove_start(self) -> None:

@@ -26,6 +26,7 @@ from ..samplers.protocol import Sampler, state_tensors
 from ..targets.base import Target
 from ..targets.reading import ended_workers_told
 from .checkpoint import Checkpoint
+from .ensemble import Training
 from .execution import Compile, choose
 from .expected_work import expected_gradients
 from .fingerprint import assert_same_run, fingerprint
@@ -35,6 +36,7 @@ from .loop import Diverged, Loop
 from .output import Output, OutputFolder
 from .start import refuse_undefined_start
 from .storage import Storage, storage_of
+from .trained_start import read_members, training_of
 
 __all__ = ["run"]
 
@@ -48,7 +50,7 @@ def run(
     draws: int = 200,
     thin: int = 1,
     seed: int = 0,
-    init: "str | Tensor" = "default",
+    init: "str | Tensor | Training" = "default",
     test: "Tensor | tuple[Tensor, Tensor] | None" = None,
     draw_dtype: "torch.dtype | Literal['auto']" = "auto",
     capacity: "int | str | None" = None,
@@ -71,7 +73,9 @@ def run(
             iterations after burn-in.
         seed: determines all randomness; the same seed gives the same draws.
         init: initial states: "prior", "uniform", "model" or a tensor, see `Target.initial`. "default": draws from
-            the prior; "model" where part of that is a function; uniform in (-2, 2) for a bare density.
+            the prior; "model" where part of that is a function; uniform in (-2, 2) for a bare density. "train", or
+            `Training(...)`: members of a deep ensemble, trained together from a fresh network each. They are kept
+            in `out`, so that a resumed run does not train again.
         test: inputs `(T, ...)`, or (inputs, labels), whose predictions are averaged as draws arrive.
         draw_dtype: of stored draws, torch.float16, float32 or float64. "auto": float16 where the second half of
             burn-in shows that it holds every coordinate's spread (`results/draw_precision.py`), else the target's
@@ -116,23 +120,38 @@ def run(
         nullcontext() if target.stream is None else target.stream.open(),
         Output() if out is None else OutputFolder(Path(out)) as output,
     ):
-        theta = target.initial(init, chains, seed)
+        training = training_of(init)
+        if training is not None:
+            training.trainable(target)
+        theta = target.initial(init if training is None else training.start, chains, seed)
         saved = output.read_checkpoint() if resume else None
         storage = storage_of(target, plan, chains, draw_dtype, capacity, saved)
         worst = draws * storage.draw_bytes(storage.dtype or target.dtype)
         if saved is None:
             output.refuse_existing()
             output.check_room(DiskUse(draws=worst))  # before anything of that length is made
-            if sampler.batch_size is None:
+            if sampler.batch_size is None or training is not None:
                 refuse_undefined_start(target, theta)
         graph = checked_graph(target, graph)
+        if training is not None and saved is not None:
+            theta = read_members(output, training, saved, target, chains)
+        elif training is not None:
+            # What they refuse, before time is spent on training.
+            sampler.init(target, theta, seed=seed, warm_up_iterations=burn_in)
+            if test is not None:
+                StreamedPredictions(target, test, chains, draws)
+            _begin(output, target, config)
+            theta = training.members(target, chains, seed, compile=compile, graph=graph, progress=progress)
+            output.write_members(theta.cpu().numpy())
+            if sampler.batch_size is None:
+                refuse_undefined_start(target, theta)
         target, reasons = _prepared(target, sampler, plan, chains, compile, graph, saved)
         if target.kernels == "auto" and (checked := check_kernels(target, chains)):
             reasons += (checked,)
         predictions = None if test is None else StreamedPredictions(target, test, chains, draws)
         determined_by = {}
         if out is not None:
-            determined_by = fingerprint(target, sampler, plan, theta, seed, draw_dtype, predictions)
+            determined_by = fingerprint(target, sampler, plan, theta, seed, draw_dtype, predictions, training)
         if saved is not None and out is not None:
             assert_same_run(saved.fingerprint, determined_by, Path(out))
 
@@ -168,9 +187,7 @@ def run(
             )
             tell(*notes, *reasons, memory)
         try:
-            output.create()
-            if config is not None and saved is None:
-                output.write_config({"prior": target.prior_in_words} | config)
+            _begin(output, target, None if saved is not None else config)
             _open(loop, storage, saved)
             with ended_workers_told():
                 loop.run(progress=progress, profile=profile)
@@ -184,6 +201,13 @@ def run(
             if isinstance(error, Diverged):  # minibatches may have met an example only now
                 refuse_undefined_start(target, theta)
             raise
+
+
+def _begin(output: Output, target: Target, config: dict[str, Any] | None) -> None:
+    """Creates the folder, with the config of a new run."""
+    output.create()
+    if config is not None:
+        output.write_config({"prior": target.prior_in_words} | config)
 
 
 def _check_kinds(target: Any, sampler: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..arguments import whole_number
 from ..compute.device import free_memory, human, resolve_device
 from ..datasets import Dataset, load
+from ..engine.ensemble import Training
 from ..engine.runner import run
 from ..errors import UserError
 from ..models import build
@@ -18,7 +19,7 @@ from ..results.run_folder import describe_environment
 from ..targets import priors
 from ..targets.flat_module import FlatModel
 from ..targets.posterior import Posterior
-from .settings import SampleSettings
+from .settings import TRAINING_FLAGS, SampleSettings
 from .table import RunSpecification
 
 __all__ = ["draw", "make_dataset", "make_posterior"]
@@ -73,8 +74,8 @@ def make_dataset(settings: SampleSettings) -> Dataset:
 
 def make_posterior(
     settings: SampleSettings, dataset: Dataset, device: torch.device
-) -> tuple[Posterior, "str | Tensor"]:
-    """The posterior, and the chains' initial states (for "model": one fresh network per chain)."""
+) -> tuple[Posterior, "str | Tensor | Training"]:
+    """The posterior, and the chains' initial states (for "model" and "train": from one fresh network per chain)."""
 
     def fresh(seed: int) -> torch.nn.Module:
         return build(
@@ -87,11 +88,14 @@ def make_posterior(
         )
 
     model, chains = fresh(settings.seed), settings.chains
-    init: str | Tensor = settings.init
+    init: str | Tensor | Training = settings.init
     _check_chains(chains, sum(weight.numel() for weight in model.parameters()), device)
-    if init == "model":
+    if settings.init in ("model", "train"):
         rows = [FlatModel(fresh((settings.seed * chains + chain) % 2**63)).initial for chain in range(chains)]
         init = torch.stack(rows)
+        if settings.init == "train":
+            values = {name: getattr(settings, flag) for flag, name in TRAINING_FLAGS.items()}
+            init = Training(**values, start=init)
     elif init != "prior":
         load_weights(Path(settings.init), model)
         init = "model"

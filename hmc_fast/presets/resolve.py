@@ -22,7 +22,7 @@ from .sampler_arguments import (
     summaries,
     with_arguments,
 )
-from .settings import FREE_ON_RESUME, SampleSettings
+from .settings import FREE_ON_RESUME, TRAINING_FLAGS, SampleSettings
 from .table import PRESETS, RunSpecification, adapting, preset_run
 
 __all__ = ["resolve", "resumed", "sample_flags"]
@@ -46,6 +46,9 @@ def resolve(preset: str, given: Mapping[str, Any] | None = None) -> RunSpecifica
         # still wrong cannot carry a chain away.
         sampler = make_sampler(sampler.name, {"adapt": True})
         run = adapting(run, sampler)
+    for name in TRAINING_FLAGS:
+        if name in changes and changes.get("init", run.settings.init) != "train":
+            raise UserError(f"{option(name)} is a setting of --init train: add that, or leave {option(name)} out")
     variance = changes.get("prior_variance", run.settings.prior_variance)
     if not (math.isfinite(variance) and variance > 0):
         raise UserError(f"--prior-variance {variance} must be a positive number")

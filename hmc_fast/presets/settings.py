@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..command_line import setting
+from ..engine.ensemble import Training
 
-__all__ = ["FREE_ON_RESUME", "SampleSettings", "drawn_from"]
+__all__ = ["FREE_ON_RESUME", "TRAINING_FLAGS", "SampleSettings", "drawn_from"]
 
 _RUN, _POSTERIOR, _DATA, _COMPUTING, _OUTPUT = "Run", "Posterior", "Data and model", "Computing", "Output"
+_TRAINING = "Training, with --init train"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class SampleSettings:
     thin: int = setting(1, "Iterations per kept draw.", topic=_RUN, unit="iterations")
     init: str = setting(
         "prior",
-        "Initial states: prior, model (a freshly initialised network per chain) or a file of trained weights.",
+        "Initial states: prior, model (a freshly initialised network per chain), train (these networks, trained "
+        "together first) or a file of trained weights.",
         topic=_RUN,
     )
     seed: int = setting(0, "Determines all randomness.", topic=_RUN)
@@ -33,6 +36,32 @@ class SampleSettings:
         "at half of it; three times the gradients of the draws. Writes bias.json.",
         topic=_RUN,
         affects_draws=False,
+    )
+
+    train_epochs: int = setting(
+        Training.epochs,
+        "Passes over the training data, at most; the learning rate falls to 0 along a cosine.",
+        topic=_TRAINING,
+    )
+    train_optimizer: Literal["adamw", "sgd"] = setting(
+        Training.optimizer, "adamw, or sgd with momentum .9.", topic=_TRAINING
+    )
+    train_learning_rate: float | None = setting(
+        None, "First learning rate. Default: 1e-3 for adamw, .05 for sgd.", topic=_TRAINING
+    )
+    train_weight_decay: float | None = setting(
+        None, "Default: .01 for adamw (decoupled), 5e-4 for sgd.", topic=_TRAINING
+    )
+    train_batch_size: int | None = setting(
+        None, "Examples per step of each member. Default: 64, or all if fewer.", topic=_TRAINING
+    )
+    train_held_out: float = setting(
+        Training.held_out,
+        "Share of the training data on which members are judged while they train; 0 keeps the last parameters.",
+        topic=_TRAINING,
+    )
+    train_patience: int = setting(
+        Training.patience, "Epochs without improvement that end a member's training.", topic=_TRAINING
     )
 
     temperature: float = setting(
@@ -137,6 +166,13 @@ class SampleSettings:
     )
     progress: bool = setting(True, "Show progress.", topic=_OUTPUT, affects_draws=False)
 
+
+# Flags of `Training`, and its arguments.
+TRAINING_FLAGS = {
+    field.name: field.name.removeprefix("train_")
+    for field in fields(SampleSettings)
+    if field.metadata.get("topic") == _TRAINING
+}
 
 # The settings that may differ between a run and its resumption, because no draw depends on them.
 FREE_ON_RESUME = frozenset(

@@ -30,7 +30,7 @@ class RunSpecification:
 
 
 _DIGITS = SampleSettings("digits", data="digits", model="mlp", prior_variance=0.2, chains=4, init="prior")
-_FASHION = SampleSettings("", data="fashion-mnist", activation="silu", init="model")
+_FASHION = SampleSettings("", data="fashion-mnist", activation="silu", init="model", train_epochs=10)
 _LENET = replace(_FASHION, preset="fashion-lenet", model="lenet", prior_variance=0.02)
 _RESNET = replace(_FASHION, preset="fashion-resnet20", model="resnet20", prior_variance=0.2)
 

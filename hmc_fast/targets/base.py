@@ -277,8 +277,9 @@ class Target(ABC):
 
     def initial(self, init: Any, num_chains: int, seed: int) -> Tensor:
         """Initial states, `(C, D)`: "prior" draws, "uniform" in (-2, 2) as in Stan, "model" (the module's own
-        values for every chain), a tensor `(D,)` or `(C, D)`, or a module's `state_dict()`. "default" is "prior",
-        or "model" where part of the prior is a function, or "uniform" for a bare density, which has no prior.
+        values for every chain), "fresh" (each chain its own, by the layers' `reset_parameters()`), a tensor `(D,)`
+        or `(C, D)`, or a module's `state_dict()`. "default" is "prior", or "model" where part of the prior is a
+        function, or "uniform" for a bare density, which has no prior.
 
         Raises:
             UserError: an unknown name, a wrong shape, or values that are not finite.

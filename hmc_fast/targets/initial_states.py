@@ -1,12 +1,13 @@
-"""Where chains begin: at draws from the prior, uniformly, or at parameters that the user gives."""
+"""Where chains begin: at draws from the prior, uniformly, at fresh networks, or at parameters given by the user."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..compute.random_streams import COMPONENT, INITIAL
+from ..compute.random_streams import COMPONENT, FRESH, INITIAL, host_seed
 from ..errors import UserError
 from ..kernels import ops
 from ..kernels.ops import Counter
@@ -15,7 +16,7 @@ from .prior_table import sample
 if TYPE_CHECKING:
     from .base import Target
 
-__all__ = ["initial_rows"]
+__all__ = ["initial_rows", "reset"]
 
 
 def initial_rows(target: "Target", init: Any, num_chains: int, seed: int) -> Tensor:
@@ -45,4 +46,34 @@ def initial_rows(target: "Target", init: Any, num_chains: int, seed: int) -> Ten
             target.prior_density.fill(rows, seed)
         return rows.to(target.device, target.dtype)
     shown = repr(init) if isinstance(init, str) else f"({type(init).__name__})"
-    raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model' or a tensor")
+    raise UserError(f"init {shown} is unknown: use 'prior', 'uniform', 'model', 'fresh', 'train' or a tensor")
+
+
+def reset(module: nn.Module, seed: int, chain: int) -> Mapping[str, Tensor]:
+    """Initialises a module on the CPU anew, in place, by the `reset_parameters()` of its layers; returns its
+    parameters. What no layer resets keeps its value.
+
+    Raises:
+        UserError: no layer has one, or one fails; names it.
+    """
+    found = False
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(host_seed(seed, FRESH, chain))
+        for name, layer in reversed(list(module.named_modules())):  # inner layers first
+            method = getattr(layer, "reset_parameters", None) or getattr(layer, "_reset_parameters", None)
+            if not callable(method) or not any(True for _ in layer.parameters()):
+                continue
+            found = True
+            try:
+                method()
+            except Exception as error:  # of a user's layer
+                raise UserError(
+                    f"reset_parameters() of {name or 'the model'} failed ({type(error).__name__}: {error}): start "
+                    "from 'model', 'prior' or a tensor (chains, parameters) instead"
+                ) from error
+    if not found:
+        raise UserError(
+            "no layer of the model has reset_parameters(), by which each chain would get a fresh network: start "
+            "from 'model', 'prior' or a tensor (chains, parameters) instead"
+        )
+    return dict(module.named_parameters())

@@ -1,7 +1,7 @@
 """The posterior of a torch model's parameters given data (see `base.py` for the interface)."""
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .base import Target
 from .examples import Examples, as_inputs, as_tensor
 from .fingerprint import constants, digest, printed, structure
 from .flat_module import FlatModel
+from .initial_states import reset
 from .prior_density import PriorDensity
 from .prior_table import segments
 from .probe import check_density, generators_kept
@@ -231,10 +232,17 @@ class Posterior(Target):
         return repr(self.flat.module), shapes, batches.shapes(self.x), self.precision
 
     def first_examples(self, count: int) -> "Self":
+        return self.on_rows(range(count))
+
+    def on_rows(self, rows: Sequence[int]) -> "Self":
+        """This posterior on these rows of its data, in memory."""
         part = copy.copy(self)
-        part.x, part.y, part.num_data = batches.rows(self.x, slice(count)), self.y[:count], count
+        part.num_data = len(rows)
         if self.stream is not None:
-            part.stream, (part.x, part.y) = None, self.stream.placed(self.stream.source.read(range(count)))
+            part.stream, (part.x, part.y) = None, self.stream.placed(self.stream.source.read(rows))
+        else:
+            chosen: Any = slice(len(rows)) if rows == range(len(rows)) else torch.tensor(rows, device=self.device)
+            part.x, part.y = batches.rows(self.x, chosen), self.y[chosen]
         return part
 
     def on_minibatches(self, num_chains: int, batch_size: int) -> "tuple[Self, list[Tensor]]":
@@ -243,6 +251,12 @@ class Posterior(Target):
         bound.x = batches.each(self.x, lambda t: t.new_empty(num_chains, batch_size, *t.shape[1:]))
         bound.y = self.y.new_empty(num_chains, batch_size, *self.y.shape[1:])
         return bound, leaves((bound.x, bound.y))
+
+    def likelihood_alone(self) -> "Self":
+        """Without what of the prior is part of the likelihood's gradient."""
+        alone = copy.copy(self)
+        alone.prior_density = None
+        return alone
 
     def example_row(self) -> Tensor:
         return self.initial("model", 1, 0)
@@ -345,6 +359,9 @@ class Posterior(Target):
             init = self.default_init
         if isinstance(init, str) and init == "model":
             return self.flat.initial.to(self.device).expand(num_chains, self.num_params).clone()
+        if isinstance(init, str) and init == "fresh":
+            rows = (self.flat.flatten(reset(self._trainable().cpu(), seed, chain)) for chain in range(num_chains))
+            return torch.stack(list(rows))
         return super().initial(init, num_chains, seed)
 
 
