@@ -346,6 +346,28 @@ def test_a_fault_of_the_translation_is_noticed(monkeypatch):
         assert native_program(lambda: x.exp()) is None
 
 
+def test_a_direction_that_is_nothing_but_rounding_is_no_fault(monkeypatch):
+    """A gradient at a mode: a sum and its opposite, which no two orders of adding agree on."""
+    x = normal(999, 3)
+    prior, out = -x.sum(0), torch.zeros(3)
+
+    def direction():
+        force = x.sum(0) + prior
+        out.copy_(force / force.norm())
+        prior.mul_(1.0)
+
+    first = compiled(direction)
+    prior.add_(1.0)
+    first()
+    found = out.clone()
+    direction()
+    torch.testing.assert_close(found, out)
+    monkeypatch.setattr(native, "_BESIDE", 0.0)
+    prior.copy_(-x.sum(0))
+    with pytest.raises(native.WrongResult):
+        compiled(direction)
+
+
 def test_a_decomposition_that_reads_values_does_not_end_a_run(monkeypatch):
     """The operation itself could be recorded: another way is left."""
     x = normal(3)
