@@ -85,7 +85,10 @@ def headline(figures: dict[str, Any]) -> str:
             f"NLL {figures['nll']:.4f} (single {figures['nll_single']:.4f})"
         )
     else:
-        score = f"RMSE {figures['rmse']:.4g}, log likelihood {figures['log_likelihood']:.4g}"
+        score = (
+            f"RMSE {figures['rmse']:.4g}, log likelihood {figures['log_likelihood']:.4g} of a Gaussian with the "
+            f"draws' mean and variance, {figures['log_likelihood_mixture']:.4g} of their mixture"
+        )
     rate = figures["acceptance_rate"]
     test = "no Metropolis test" if rate is None else f"acceptance {rate:.2f}"
     return f"{score}, {test}, {figures['gradients_per_s']:.4g} gradients/s, {figures['seconds']:.1f} s"

@@ -4,6 +4,8 @@ Every kept iteration counts once, including the repeated state after a rejection
 would be biased towards states that are left quickly.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -28,7 +30,8 @@ class StreamedAverage:
 
     Attributes:
         sums: float64 `(C, T, ...)`. second: float64 `(C, T)`, sums of entropies (classification) or of variances
-            (regression); else `(C, T, ...)`, of squares. curve: float64 `(S, 2 + 2C)`: for each draw, the scores of
+            (regression); else `(C, T, ...)`, of squares. log_density: float64 `(C, T)`, of the labels of a
+            regression under the sum of the draws' densities; else empty. curve: float64 `(S, 2 + 2C)`: for each draw, the scores of
             the average so far over all chains (accuracy and NLL, or RMSE and mean log likelihood), then those of
             each chain's single draw.
     """
@@ -46,6 +49,8 @@ class StreamedAverage:
         self.task, self.labels = task, labels
         self.sums = torch.zeros(shape, dtype=torch.float64, device=device)
         self.second = torch.zeros(shape if task == "custom" else shape[:2], dtype=torch.float64, device=device)
+        mixture = task == "regression" and labels is not None
+        self.log_density = self.second.new_full(shape[:2] if mixture else (0,), -torch.inf)
         self.curve = torch.full((num_draws, 2 + 2 * num_chains), torch.nan, dtype=torch.float64, device=device)
         self.count = 0
 
@@ -79,6 +84,8 @@ class StreamedAverage:
         self.count += 1
         if self.labels is not None and self.task != "custom":
             single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)
+            if self.task == "regression":
+                torch.logaddexp(self.log_density, _log_density(*p.unbind(-1), self.labels), out=self.log_density)
             pooled = self._pooled()[None]
             score, loss = self._scores(torch.cat((pooled, single)), self.labels)  # (1 + C,) each
             self.curve[self.count - 1] = torch.cat((score[:1], loss[:1], score[1:], loss[1:]))
@@ -99,9 +106,7 @@ class StreamedAverage:
             chosen = p[:, torch.arange(p.shape[1], device=p.device), labels]
             return accuracy, -torch.log(chosen.clamp_min(tiny)).mean(1)
         mean, variance = p.unbind(-1)
-        squares = (labels - mean) ** 2
-        log_density = -0.5 * (squares / variance + torch.log(2 * torch.pi * variance))
-        return squares.mean(1).sqrt(), log_density.mean(1)
+        return ((labels - mean) ** 2).mean(1).sqrt(), _log_density(mean, variance, labels).mean(1)
 
     def result(self) -> Prediction:
         """The average so far."""
@@ -113,5 +118,15 @@ class StreamedAverage:
         second = (self.second.mean(0) / self.count).cpu().numpy()
         if self.task == "regression":
             mean, variance = self._pooled().cpu().unbind(-1)
-            return Regression(mean.numpy(), variance.numpy(), second, average[..., 0].numpy())
+            log_density = None
+            if len(self.log_density):
+                draws = self.count * len(self.log_density)
+                log_density = (torch.logsumexp(self.log_density, 0) - math.log(draws)).cpu().numpy()
+            chain_mean = average[..., 0].numpy()
+            return Regression(mean.numpy(), variance.numpy(), second, chain_mean, log_density=log_density)
         return Classification(average.mean(0).numpy(), average.numpy(), second)
+
+
+def _log_density(mean: Tensor, variance: Tensor, labels: Tensor) -> Tensor:
+    """Of Gaussians, `(M, T)`."""
+    return -0.5 * ((labels - mean) ** 2 / variance + torch.log(2 * torch.pi * variance))

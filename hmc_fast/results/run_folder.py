@@ -113,6 +113,7 @@ def metrics(run: Run, labels: np.ndarray, shift: float, scale: float) -> dict[st
         scores = {
             "rmse": test.rmse(original),
             "log_likelihood": test.log_likelihood(original),
+            "log_likelihood_mixture": None if test.log_density is None else float(test.log_density.mean()),
             "rmse_single": float(single[:, :chains].mean() * scale),
             "log_likelihood_single": float(single[:, chains:].mean() - np.log(scale)),
         }

@@ -62,7 +62,8 @@ class StreamedPredictions:
     @property
     def nbytes(self) -> int:
         """Bytes of the sums and the curve, on the target's device."""
-        return self.average.sums.nbytes + self.average.second.nbytes + self.average.curve.nbytes
+        average = self.average
+        return average.sums.nbytes + average.second.nbytes + average.log_density.nbytes + average.curve.nbytes
 
     def add(self, theta: Tensor, *, moved: bool) -> None:
         """Adds the predictions at `theta (C, D)` to the average. moved: whether any chain has moved since the last
@@ -111,6 +112,7 @@ class StreamedPredictions:
         return {
             "average.sums": self.average.sums,
             "average.second": self.average.second,
+            "average.log_density": self.average.log_density,
             "average.last": self._last,
         }
 
@@ -122,6 +124,7 @@ class StreamedPredictions:
         """Continues from the `tensors()` and `curve(0)` of an interrupted run; `values` must hold theirs."""
         self.average.sums.copy_(tensors["average.sums"])
         self.average.second.copy_(tensors["average.second"])
+        self.average.log_density.copy_(tensors["average.log_density"])
         self._last = tensors["average.last"].to(self.target.device)
         self.average.count = count = len(curve)
         self.average.curve[:count] = torch.tensor(curve)
