@@ -63,16 +63,8 @@ PUBLISHED = {
     "energy": Published(0.365, 0.0, -1.07, 1.93, (0.54, -1.21)),
 }
 COLUMNS = ["data set", "split", "rmse", "log_likelihood", "log_likelihood_mixture", "acceptance", "divergences"]
-COLUMNS += [
-    "r_hat_median",
-    "r_hat_max",
-    "ess_median",
-    "ess_per_million",
-    "gradients",
-    "burn_in_gradients",
-    "seconds",
-]
-COLUMNS += ["chains", "training", "burn_in", "draws", "step_size", "num_leapfrog", "prior_variance"]
+COLUMNS += ["r_hat_median", "r_hat_max", "ess_median", "ess_per_million", "gradients", "burn_in_gradients"]
+COLUMNS += ["seconds", "chains", "training", "burn_in", "draws", "step_size", "num_leapfrog", "prior_variance"]
 COLUMNS += ["device", "versions", "commit", "time"]
 
 
@@ -113,14 +105,8 @@ def measure(name: str, split: int, arguments: argparse.Namespace) -> dict[str, A
     figures = [test.rmse(y), test.log_likelihood(y), test.log_density.mean(), run.acceptance_rate, run.divergences]
     figures += [float(np.nanmedian(convergence)), float(np.nanmax(convergence)), effective]
     figures += [1e6 * effective / sampling, sampling, first.gradients + run.gradients - sampling]
-    figures += [
-        first.seconds + run.seconds,
-        arguments.chains,
-        arguments.training,
-        burn_in + longer,
-        arguments.draws,
-    ]
-    figures += [float(run.history.step_size[-1, 0]), arguments.num_leapfrog]
+    figures += [first.seconds + run.seconds, arguments.chains, arguments.training, burn_in + longer]
+    figures += [arguments.draws, float(run.history.step_size[-1, 0]), arguments.num_leapfrog]
     row = [name, split, *(f"{v:.6g}" for v in figures), PRIOR_VARIANCE, *context(torch.device("cpu"))]
     return dict(zip(COLUMNS, row, strict=True))
 

@@ -31,9 +31,9 @@ class StreamedAverage:
     Attributes:
         sums: float64 `(C, T, ...)`. second: float64 `(C, T)`, sums of entropies (classification) or of variances
             (regression); else `(C, T, ...)`, of squares. log_density: float64 `(C, T)`, of the labels of a
-            regression under the sum of the draws' densities; else empty. curve: float64 `(S, 2 + 2C)`: for each draw, the scores of
-            the average so far over all chains (accuracy and NLL, or RMSE and mean log likelihood), then those of
-            each chain's single draw.
+            regression under the sum of the draws' densities; else empty. curve: float64 `(S, 2 + 2C)`: for each
+            draw, the scores of the average so far over all chains (accuracy and NLL, or RMSE and mean log
+            likelihood), then those of each chain's single draw.
     """
 
     def __init__(

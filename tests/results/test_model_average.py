@@ -75,9 +75,13 @@ def test_regression_moments_are_those_of_the_mixture():
     density = -0.5 * ((y - result.mean) ** 2 / result.variance + np.log(2 * np.pi * result.variance))
     assert result.log_likelihood(y) == pytest.approx(density.mean())
     assert average.curve[-1].tolist()[:2] == pytest.approx([result.rmse(y), result.log_likelihood(y)])
+    own = -0.5 * ((y - m) ** 2 / v + np.log(2 * np.pi * v))
+    np.testing.assert_allclose(result.log_density, special.logsumexp(own, axis=0) - np.log(10))
     scaled = result.rescaled(3.0, 2.0)
     np.testing.assert_allclose(scaled.aleatoric, 4 * result.aleatoric)
     np.testing.assert_allclose(scaled.epistemic, 4 * result.epistemic, atol=1e-12)
+    np.testing.assert_allclose(scaled.log_density, result.log_density - math.log(2))
+    assert StreamedAverage("regression", (2, 6, 2)).log_density.shape == (0,)
     assert scaled.rmse(3 + 2 * y) == pytest.approx(2 * result.rmse(y))
     assert scaled.log_likelihood(3 + 2 * y) == pytest.approx(result.log_likelihood(y) - math.log(2))
 
