@@ -15,19 +15,8 @@ def test_the_command_writes_the_table(tmp_path, capsys):
     rows = np.random.default_rng(0).normal(size=(40, 7))
     np.savetxt(tmp_path / "yacht.txt", rows)
     flags = ["--data-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--sets", "yacht", "--splits", "0", "1"]
-    flags += [
-        "--chains",
-        "2",
-        "--burn-in",
-        "60",
-        "--draws",
-        "6",
-        "--workers",
-        "1",
-        "--no-compile",
-        "--training",
-        "5",
-    ]
+    flags += ["--chains", "2", "--burn-in", "20", "20", "--draws", "6", "--num-leapfrog", "3", "--workers", "1"]
+    flags += ["--no-compile", "--training", "5"]
     assert main(flags) == 0
     with (tmp_path / "out" / "uci.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -35,7 +24,8 @@ def test_the_command_writes_the_table(tmp_path, capsys):
     assert [(row["data set"], row["split"]) for row in table] == [("yacht", "0"), ("yacht", "1")]
     # pure noise of unit variance: nothing predicts it better than its own spread by much
     assert all(0.3 < float(row["rmse"]) < 4 and float(row["log_likelihood"]) < 0 for row in table)
-    assert all(int(row["gradients"]) >= 2 * 66 for row in table)
+    assert all(int(row["gradients"]) >= 2 * 6 and int(row["burn_in_gradients"]) >= 2 * 40 for row in table)
+    assert all(float(row["log_likelihood_mixture"]) < 0 for row in table)
     text = (tmp_path / "out" / "uci.md").read_text()
     assert "| yacht | 2 |" in text
     assert "missed" in text

@@ -26,7 +26,7 @@ class Coefficients(NamedTuple):
 
     def write(self, out: Tensor, temperature: float) -> None:
         """Writes to `out (C, 4)`; nothing is copied from the host, so a captured step may do it."""
-        _write((self.kick / temperature, *self[1:]), out)
+        _write(self, temperature, out)
 
     @classmethod
     def buffer(cls, theta: Tensor) -> Tensor:
@@ -70,7 +70,7 @@ class FlowCoefficients(NamedTuple):
 
     def write(self, out: Tensor, temperature: float) -> None:
         """As for `Coefficients`, to `out (C, 6)`."""
-        _write((self.kick / temperature, *self[1:]), out)
+        _write(self, temperature, out)
 
     @classmethod
     def buffer(cls, theta: Tensor) -> Tensor:
@@ -87,8 +87,9 @@ def _flow_variance(x: Tensor, lost: Tensor) -> Tensor:
     return torch.where(x < 0.25, series * x * x, 2 * (x - lost) - lost**2)
 
 
-def _write(values: tuple[float | Tensor, ...], out: Tensor) -> None:
-    for column, value in enumerate(values):
+def _write(coefficients: Coefficients | FlowCoefficients, temperature: float, out: Tensor) -> None:
+    kick, *others = coefficients
+    for column, value in enumerate((kick / temperature, *others)):
         if isinstance(value, Tensor):
             out[:, column] = value
         else:
