@@ -62,7 +62,7 @@ class BiasCertificate:
         predictions: root mean square over test points of the bias of a probability, or of a predicted mean; None
             without test inputs. Its error is that of the square root's argument.
         mean, variance: of parameters, root mean squares over them, in units of their standard deviation and
-            variance.
+            variance. With one chain, these three are not known: None.
     """
 
     step_size: float
@@ -72,8 +72,8 @@ class BiasCertificate:
     nll: Estimate | None
     score: Estimate | None
     predictions: Estimate | None
-    mean: Estimate
-    variance: Estimate
+    mean: Estimate | None
+    variance: Estimate | None
     score_name: str
 
     def sentences(self) -> list[str]:
@@ -91,6 +91,8 @@ class BiasCertificate:
             f"Bias at step size {self.step_size:.3g}, from coupled chains at half of it and order {self.order}, "
             f"{self.iterations} iterations: {'; '.join(f'{name} {given[name]}' for name in given)}."
         ]
+        if self.mean is None:
+            found.append("From one chain those of predictions and parameters are not known: run two or more.")
         if unresolved:
             found.append(f"Within two standard errors of 0: {', '.join(unresolved)}.")
         return found
@@ -245,10 +247,12 @@ def _estimate(difference: np.ndarray, share: float) -> Estimate:
     return Estimate(float(difference.mean()) / share, error / share)
 
 
-def _rms(means: np.ndarray, share: float) -> Estimate:
+def _rms(means: np.ndarray, share: float) -> Estimate | None:
     """Root mean square over Q of differences `(C, Q)`, means of each chain, without what their noise adds; its
-    error is that of the mean square, as a root. With one chain the noise is not known."""
+    error is that of the mean square, as a root. None with one chain, whose noise is not known."""
     chains = len(means)
-    noise = means.var(0, ddof=1) / chains if chains > 1 else np.full(means.shape[1], np.nan)
+    if chains == 1:
+        return None
+    noise = means.var(0, ddof=1) / chains
     square = float(np.mean(means.mean(0) ** 2 - noise))
     return Estimate(math.sqrt(max(0.0, square)) / share, math.sqrt(float(noise.mean())) / share)

@@ -114,6 +114,14 @@ def test_an_adapted_sampler_goes_on_with_what_it_learned():
     assert found.variance.error < 0.5
 
 
+def test_one_chain_knows_less():
+    run = sample(gaussian(np.eye(2)), CASES["ubu"][2](0.3), chains=1, burn_in=5, draws=20)
+    found = run.bias_certificate(iterations=20)
+    assert found.mean is None
+    assert found.variance is None
+    assert "run two or more" in str(found)
+
+
 def test_refused():
     posterior, x, y = classifier()
     tested = sample(posterior, hmc_fast.HMC(0.05, num_leapfrog=3), chains=2, burn_in=2, draws=4)
