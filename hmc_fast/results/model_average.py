@@ -85,7 +85,9 @@ class StreamedAverage:
         if self.labels is not None and self.task != "custom":
             single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)
             if self.task == "regression":
-                torch.logaddexp(self.log_density, _log_density(*p.unbind(-1), self.labels), out=self.log_density)
+                torch.logaddexp(
+                    self.log_density, _log_density(p[..., 0], p[..., 1], self.labels), out=self.log_density
+                )
             pooled = self._pooled()[None]
             score, loss = self._scores(torch.cat((pooled, single)), self.labels)  # (1 + C,) each
             self.curve[self.count - 1] = torch.cat((score[:1], loss[:1], score[1:], loss[1:]))
