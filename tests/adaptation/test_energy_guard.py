@@ -91,6 +91,7 @@ def test_a_start_that_is_nan_is_not_hidden():
         sample(posterior, sampler, chains=2, burn_in=2, draws=4, init=torch.tensor([4.0, 0.0]))
 
 
+@pytest.mark.statistical
 def test_what_is_undone_does_not_bias_the_moments():
     """The same run without it: fine steps, half of the data in a batch."""
     generator = torch.Generator().manual_seed(1)

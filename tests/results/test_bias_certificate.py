@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import hmc_fast
-from cases import SAMPLERS, classifier, sample
+from cases import SAMPLERS, classifier, sample, some_slow
 from discretisation import FRICTION, obabo, sghmc, sgld, stationary, ubu
 from hmc_fast import sample as command
 from hmc_fast.kernels import launch
@@ -34,7 +34,7 @@ def variance_bias(algorithm, eps):
     return stationary(2, algorithm, eps, [[force]])[1] / np.diag(COVARIANCE) - 1
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", some_slow(CASES, fast=["sghmc", "ubu"]))
 def test_it_finds_the_bias_of_the_discretisation(name):
     """Relative to the variances of both chains together, as it is reported."""
     algorithm, eps, make = CASES[name]
@@ -51,7 +51,7 @@ def test_it_finds_the_bias_of_the_discretisation(name):
     assert found.gradients == 256 * 60 * 3 * run.sampler.gradients_per_iteration(run.target)
 
 
-@pytest.mark.parametrize("name", ["obabo", "sghmc"])
+@pytest.mark.parametrize("name", some_slow(["obabo", "sghmc"], fast=["sghmc"]))
 def test_coupling_makes_the_difference_small(name):
     """Beside the difference of chains that are independent, on a second moment."""
     _, eps, make = CASES[name]
@@ -74,7 +74,7 @@ def test_two_steps_are_joined():
 UNTESTED = [name for name in SAMPLERS if not SAMPLERS[name]().has_metropolis_test]
 
 
-@pytest.mark.parametrize("name", UNTESTED)
+@pytest.mark.parametrize("name", some_slow(UNTESTED, fast=["mclmc_minibatch", "sghmc_cyclical", "psgld", "smsubu"]))
 def test_every_sampler_without_a_test_has_one(name):
     posterior, x, y = classifier()
     sampler = SAMPLERS[name]()
@@ -91,6 +91,7 @@ def test_every_sampler_without_a_test_has_one(name):
     assert again == found
 
 
+@pytest.mark.slow
 def test_a_fine_step_leaves_no_bias_and_a_coarse_one_does():
     """Of regression: the NLL of the average and the error of single draws."""
     posterior, _ = linear_regression()
@@ -106,6 +107,7 @@ def test_a_fine_step_leaves_no_bias_and_a_coarse_one_does():
     assert "RMSE of single draws" in str(found[1])
 
 
+@pytest.mark.slow
 def test_an_adapted_sampler_goes_on_with_what_it_learned():
     run = sample(gaussian(np.diag([1.0, 4.0, 0.25])), hmc_fast.MCLMC(), chains=8, burn_in=150, draws=30)
     found = run.bias_certificate(iterations=20)

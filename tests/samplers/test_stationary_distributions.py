@@ -95,6 +95,7 @@ def test_minibatch_noise_meets_the_discretisation(name, eps):
     check_moments(run.draws, *(swept if name in SYMMETRIC else random))
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize(("name", "coarse"), [("ubu", 0.4), ("smsubu", 0.8)])
 def test_bias_halves_twice_when_the_step_size_halves(name, coarse):
     """On the variances, measured; minibatch noise included, which adds first-order bias where batches are drawn
