@@ -30,6 +30,7 @@ from .diagnostics import mcse_mean
 __all__ = ["BiasCertificate", "Estimate", "bias_certificate", "refuse_tested"]
 
 _DISCARDED = 0.25  # of the iterations, at the start
+_FEWEST = 4  # iterations that are compared
 _PARAMETERS = 1000  # of which moments are compared, evenly spread
 
 
@@ -132,8 +133,11 @@ def bias_certificate(
         coarse, fine = _coupled(target, sampler, final_state, theta, seed)
         step_size = float(coarse[1].step_size)
         differences = _Differences(target, inputs, labels)
-        discarded = math.ceil(_DISCARDED * iterations)
-        gradients = 0
+        begin, discarded = (
+            coarse[1].steps.count // coarse[0].steps_per_iteration,
+            math.ceil(_DISCARDED * iterations),
+        )
+        compared = gradients = 0
         for iteration in range(iterations):
             for kind, state in (coarse, fine):
                 _, info = kind.step(state)
@@ -142,13 +146,18 @@ def bias_certificate(
                     raise UserError(
                         f"a chain was lost in iteration {iteration} of the certificate: use a smaller step size"
                     )
-            if iteration >= discarded:
+            if iteration >= discarded and sampler.keeps(begin + iteration):  # of a cycle, those that are draws
                 differences.add(coarse[1].theta, fine[1].theta)
+                compared += 1
+    if compared < _FEWEST:
+        raise UserError(
+            f"{compared} of {iterations} iterations can be compared, and {_FEWEST} are needed: use more iterations"
+        )
     share = 1 - 2.0**-sampler.bias_order
     return BiasCertificate(
         step_size=step_size,
         order=sampler.bias_order,
-        iterations=iterations - discarded,
+        iterations=compared,
         gradients=gradients,
         **differences.estimates(share),
         score_name="RMSE" if labels is None or target.task == "regression" else "accuracy",
