@@ -20,7 +20,8 @@ from torch import Tensor
 __all__ = ["EnergyGuard"]
 
 # The authors' constants.
-_WEIGHT, _EXEMPT, _SPIKE = 0.01, 10, 0.98
+_WEIGHT, _EXEMPT = 0.01, 10
+_SPIKE = NormalDist().inv_cdf(0.98)  # here, since no compiler sees through it
 
 _MEAN, _VARIANCE, _COUNT = range(3)
 
@@ -37,11 +38,11 @@ class EnergyGuard:
     def __init__(self, state: Tensor) -> None:
         self.state = state
 
-    def quantile(self, p: float) -> Tensor:
-        """q(p), float64 `(C,)`."""
+    def quantile(self, normal: float) -> Tensor:
+        """q(p), float64 `(C,)`. normal: the standard normal's quantile of p."""
         mean, variance = self.state[_MEAN], self.state[_VARIANCE]
         shape = mean**2 / variance.clamp_min(1e-300)
-        root = 1 - 1 / (9 * shape) + NormalDist().inv_cdf(p) / (3 * shape.sqrt())
+        root = 1 - 1 / (9 * shape) + normal / (3 * shape.sqrt())
         return mean * root.clamp_min(0) ** 3
 
     def update(self, energy_error: Tensor, counts: Tensor) -> Tensor:
