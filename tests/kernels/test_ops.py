@@ -183,8 +183,8 @@ def flow(case: Case, segments: Any, impl: str, *, kicked: bool = True, **options
     [True, False],
     on_gpu=lambda size, chains, mass, kicked: kicked == (mass != "shared"),
 )
-def test_kick_flow_shapes(device: str, size: int, chains: int, mass: str, kicked: bool, dtype: torch.dtype) -> None:
-    case = Case(device, chains, size, dtype)
+def test_kick_flow_shapes(device: str, size: int, chains: int, mass: str, kicked: bool) -> None:
+    case = Case(device, chains, size)
     options = {"inverse_mass": case.mass(mass), "kicked": kicked}
     prior = case.prior("normal")
     got, expected = both(lambda impl: flow(case, prior, impl, **options))
