@@ -1,5 +1,6 @@
 """What the suites share: timing in turns, quantiles, rows of the tidy table, and where they were measured."""
 
+import csv
 import statistics
 import subprocess
 import time
@@ -116,3 +117,12 @@ def _timed(call: Callable[[], object], repeats: int, device: torch.device) -> fl
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return (time.perf_counter() - begin) / repeats
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """A table of rows by name, in a folder that is made for it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)

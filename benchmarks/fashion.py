@@ -29,9 +29,9 @@ from hmc_fast.datasets import Dataset, load
 from hmc_fast.dynamics.schedules import CosineCyclical
 from hmc_fast.experiments.approximations import approximate
 from hmc_fast.models.lenet import lenet5
-from hmc_fast.results.predictions import Classification
+from hmc_fast.results.predicted import predicted
 
-from .common import context
+from .common import context, write_csv
 
 PRIOR_VARIANCE = 0.02
 BATCH_SIZE = 128
@@ -55,9 +55,9 @@ class Task:
             torch.manual_seed(seed)
             return lenet5(num_classes=self.dataset.num_classes, activation="silu")
 
-    def epochs(self, members: int, share: float = 1.0) -> int:
-        """Passes of each of several members, of that share of the budget."""
-        return max(1, math.floor(share * self.passes / members))
+    def epochs(self, members: int) -> int:
+        """Passes of each of several members."""
+        return max(1, math.floor(self.passes / members))
 
     def trained(self, members: int, epochs: int, optimizer: str = "adamw", **settings: Any) -> Tensor:
         """`(C, D)`."""
@@ -66,17 +66,19 @@ class Task:
         )
         return training.members(self.posterior, members, self.seed, progress=False)
 
-    def sampled(self, sampler: Any, members: int, epochs: int, dropped: int, init: "Tensor | str") -> np.ndarray:
-        """Draws `(S, C, D)`, one per iteration of the sampler, which is a whole number of epochs."""
-        per_iteration = sampler.gradients_per_iteration(self.posterior)
-        iterations = epochs * math.ceil(self.posterior.num_data / BATCH_SIZE) // per_iteration
-        first = min(iterations - 1, max(0, round(dropped * iterations / max(1, epochs))))
-        kept = sum(sampler.keeps(first + i) for i in range(iterations - first))
+    def sampled(
+        self, sampler: Any, members: int, epochs: int, init: "Tensor | str", burn_in: int = 0
+    ) -> np.ndarray:
+        """Draws `(S, C, D)` of that many epochs. burn_in: iterations of the sampler."""
+        steps = epochs * math.ceil(self.posterior.num_data / BATCH_SIZE)
+        iterations = steps // sampler.gradients_per_iteration(self.posterior)
+        burn_in = min(burn_in, iterations - 1)
+        kept = sum(sampler.keeps(iteration) for iteration in range(burn_in, iterations))
         run = hmc_fast.run(
             self.posterior,
             sampler,
             chains=members,
-            burn_in=first,
+            burn_in=burn_in,
             draws=kept,
             init=init,
             seed=self.seed,
@@ -107,7 +109,7 @@ def csghmc(task: Task) -> np.ndarray:
     schedule = CosineCyclical(5, keep=2, exploration=0.6)
     sampler = hmc_fast.SGHMC(9.13e-4, friction=109.5, batch_size=BATCH_SIZE, schedule=schedule)
     epochs = task.epochs(4) // 5 * 5
-    return task.sampled(sampler, 4, epochs, 5, "model")
+    return task.sampled(sampler, 4, epochs, "model", burn_in=5)
 
 
 def smsubu(task: Task) -> np.ndarray:
@@ -117,7 +119,7 @@ def smsubu(task: Task) -> np.ndarray:
     sampling = 2 * max(1, epochs // 6)
     begin = task.trained(members, epochs - sampling, "sgd")
     sampler = hmc_fast.SMSUBU(1.25e-4, friction=7.0, batch_size=BATCH_SIZE, localisation=50.0)
-    return task.sampled(sampler, members, sampling, 0, begin)
+    return task.sampled(sampler, members, sampling, begin)
 
 
 def mile(task: Task) -> np.ndarray:
@@ -128,7 +130,7 @@ def mile(task: Task) -> np.ndarray:
     begin = task.trained(members, epochs - sampling, "sgd")
     steps = math.ceil(task.posterior.num_data / BATCH_SIZE)
     sampler = hmc_fast.MCLMC(0.02, decoherence_length=1.0, batch_size=BATCH_SIZE, steps_per_iteration=steps)
-    return task.sampled(sampler, members, sampling, 0, begin)
+    return task.sampled(sampler, members, sampling, begin)
 
 
 METHODS: dict[str, Callable[[Task], np.ndarray]] = {
@@ -158,19 +160,11 @@ def measure(method: str, dataset: Dataset, seed: int, examples: float, images: s
     begin = time.perf_counter()
     draws = METHODS[method](task)
     seconds = time.perf_counter() - begin
-    prediction = average(task.posterior, draws, dataset.x_test)
+    prediction = predicted(task.posterior, draws, dataset.x_test, None, 1024)
     labels = dataset.y_test.numpy()
     scores = [getattr(prediction, score)(labels) for score in SCORES]
     row = [method, images, seed, *(f"{score:.6g}" for score in scores), f"{seconds:.1f}", f"{examples:g}"]
     return dict(zip(COLUMNS, [*row, POSTERIOR[method], *context(torch.device("cpu"))], strict=True))
-
-
-def average(posterior: hmc_fast.Posterior, draws: np.ndarray, x: Tensor) -> Classification:
-    from hmc_fast.results.predicted import predicted
-
-    found = predicted(posterior, draws, x, None, 1024)
-    assert isinstance(found, Classification)
-    return found
 
 
 def markdown(rows: Sequence[dict[str, Any]], command: str) -> str:
@@ -213,7 +207,7 @@ def benchmark(arguments: argparse.Namespace) -> None:
                 continue
             row = measure(method, dataset, seed, arguments.examples, images)
             rows.append({name: str(value) for name, value in row.items()})
-            _write(path, rows)
+            write_csv(path, COLUMNS, rows)
             (arguments.out / "fashion.md").write_text(markdown(rows, "python -m benchmarks.fashion"))
     print(markdown(rows, "python -m benchmarks.fashion"))
 
@@ -223,14 +217,6 @@ def _read(path: Path) -> list[dict[str, str]]:
         return []
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def _write(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

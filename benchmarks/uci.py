@@ -22,7 +22,6 @@ On split 0, effective draws per million gradients (median over predictions) with
 """
 
 import argparse
-import csv
 import multiprocessing
 import sys
 from collections.abc import Sequence
@@ -41,7 +40,7 @@ from hmc_fast.models import uci_mlp
 from hmc_fast.results.diagnostics import ess_bulk, rhat
 from hmc_fast.results.predictions import Regression
 
-from .common import context
+from .common import context, write_csv
 
 
 @dataclass(frozen=True)
@@ -152,11 +151,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def write(rows: Sequence[dict[str, Any]], out: Path) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "uci.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(out / "uci.csv", COLUMNS, rows)
     (out / "uci.md").write_text(markdown(rows))
 
 

@@ -702,7 +702,7 @@ mutate(
     ("to(target.device) * 2**halvings", "to(target.device)"),
     ("    share = 1 - 2.0**-sampler.bias_order", "    share = 1.0"),
     ("means.mean(0) ** 2 - noise", "means.mean(0) ** 2"),
-    ('vars(own)["adapt"] = False', "pass"),
+    ("own.adapt = False", "pass"),
     ("-((density[0] - density[1]) / average)", "((density[0] - density[1]) / average)"),
     ("own: Any = copy.copy(sampler)", "own: Any = sampler"),
 )

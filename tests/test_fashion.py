@@ -53,7 +53,7 @@ def test_validation_images_are_training_images(folder):
 def test_members_share_the_passes(folder):
     task = Task(load("fashion-mnist", folder), 0, 6000)
     assert task.passes == 20
-    assert (task.epochs(1), task.epochs(4), task.epochs(4, 0.5), task.epochs(50)) == (20, 5, 2, 1)
+    assert (task.epochs(1), task.epochs(4), task.epochs(50)) == (20, 5, 1)
 
 
 def test_a_mistake_is_one_line(folder, capsys):

@@ -9,7 +9,7 @@ from one minibatch to the next, so most of it is noise of the minibatches: what 
 
 Their rule for the step size (times .98 above q(.933), times 1.02 below q(.033)) is left out: the two are not as
 frequent, and |dE| hardly depends on the step size here, so it falls without end. On a linear regression of 2 and 20
-weights it fell by .7 to .85 in 800 to 1,600 steps that needed no change.
+weights, 800 to 1,600 stationary steps left .70 to .85 of a step size that needed no change.
 """
 
 from statistics import NormalDist

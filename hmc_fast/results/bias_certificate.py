@@ -26,6 +26,7 @@ from ..samplers.minibatch_chain import MinibatchChain, MinibatchSampler
 from ..samplers.protocol import Sampler, restore
 from ..targets.base import Target
 from .diagnostics import mcse_mean
+from .model_average import gaussian_log_density
 
 __all__ = ["BiasCertificate", "Estimate", "bias_certificate", "refuse_tested"]
 
@@ -172,13 +173,11 @@ def _coupled(
 ) -> tuple[_Coupled, _Coupled]:
     """The run's chains at its step size, with the noise of two steps in one, and at half of it."""
     steps = sampler.gradients_per_iteration(target)
+    learned = sampler.step_size if sampler.schedule else float(final_state["step_size"])
     made = []
     for halvings in (0, 1):
         own: Any = copy.copy(sampler)
-        vars(own)["adapt"] = False
-        state = own.init(target, theta, seed=seed)
-        restore(state, final_state)
-        learned = sampler.step_size if sampler.schedule else float(state.step_size)
+        own.adapt = False
         own.step_size, own.steps_per_iteration = learned / 2**halvings, steps * 2**halvings
         state = own.init(target, theta, seed=seed)
         restore(state, final_state)
@@ -194,15 +193,15 @@ class _Differences:
 
     def __init__(self, target: Target, inputs: Any, labels: Tensor | None) -> None:
         self.target, self.inputs, self.labels = target, inputs, labels
+        chosen = np.linspace(0, target.num_params - 1, min(target.num_params, _PARAMETERS)).astype(np.int64)
+        self._chosen = torch.from_numpy(chosen).to(target.device)
         self._parameters: list[np.ndarray] = []  # (2, C, P) each
         self._density: list[np.ndarray] = []  # (2, C, T) of the labels
         self._score: list[np.ndarray] = []  # (2, C)
         self._prediction: Tensor | None = None  # (C, Q) sum of differences
 
     def add(self, coarse: Tensor, fine: Tensor) -> None:
-        states = torch.stack((coarse, fine))
-        chosen = np.linspace(0, states.shape[2] - 1, min(states.shape[2], _PARAMETERS)).astype(np.int64)
-        self._parameters.append(states[..., torch.from_numpy(chosen).to(states.device)].cpu().double().numpy())
+        self._parameters.append(torch.stack((coarse, fine))[..., self._chosen].cpu().double().numpy())
         if self.inputs is None:
             return
         first, second = (self.target.predict(theta, self.inputs).double() for theta in (coarse, fine))
@@ -246,8 +245,7 @@ def _of_labels(p: Tensor, labels: Tensor, task: str) -> tuple[Tensor, Tensor]:
         labels = labels.long()
         return p[:, torch.arange(p.shape[1], device=p.device), labels], (p.argmax(-1) == labels).double().mean(1)
     mean, variance = p.unbind(-1)
-    squares = (labels - mean) ** 2
-    return torch.exp(-0.5 * squares / variance) / torch.sqrt(2 * torch.pi * variance), squares.mean(1)
+    return gaussian_log_density(mean, variance, labels).exp(), ((labels - mean) ** 2).mean(1)
 
 
 def _estimate(difference: np.ndarray, share: float) -> Estimate:

@@ -13,7 +13,7 @@ from ..kernels import ops
 from ..targets.likelihoods import Task
 from .predictions import Classification, Raw, Regression
 
-__all__ = ["Prediction", "StreamedAverage"]
+__all__ = ["Prediction", "StreamedAverage", "gaussian_log_density"]
 
 Prediction = Classification | Raw | Regression
 
@@ -86,7 +86,7 @@ class StreamedAverage:
             single = p if self.task == "classification" else torch.stack((p[..., 0], p[..., 1]), dim=-1)
             if self.task == "regression":
                 torch.logaddexp(
-                    self.log_density, _log_density(p[..., 0], p[..., 1], self.labels), out=self.log_density
+                    self.log_density, gaussian_log_density(p[..., 0], p[..., 1], self.labels), out=self.log_density
                 )
             pooled = self._pooled()[None]
             score, loss = self._scores(torch.cat((pooled, single)), self.labels)  # (1 + C,) each
@@ -108,7 +108,7 @@ class StreamedAverage:
             chosen = p[:, torch.arange(p.shape[1], device=p.device), labels]
             return accuracy, -torch.log(chosen.clamp_min(tiny)).mean(1)
         mean, variance = p.unbind(-1)
-        return ((labels - mean) ** 2).mean(1).sqrt(), _log_density(mean, variance, labels).mean(1)
+        return ((labels - mean) ** 2).mean(1).sqrt(), gaussian_log_density(mean, variance, labels).mean(1)
 
     def result(self) -> Prediction:
         """The average so far."""
@@ -129,6 +129,6 @@ class StreamedAverage:
         return Classification(average.mean(0).numpy(), average.numpy(), second)
 
 
-def _log_density(mean: Tensor, variance: Tensor, labels: Tensor) -> Tensor:
-    """Of Gaussians, `(M, T)`."""
+def gaussian_log_density(mean: Tensor, variance: Tensor, labels: Tensor) -> Tensor:
+    """Of labels `(T,)` under Gaussians `(M, T)`: `(M, T)`."""
     return -0.5 * ((labels - mean) ** 2 / variance + torch.log(2 * torch.pi * variance))

@@ -110,7 +110,7 @@ class _Scratch:
     log_lik: Tensor  # (C, B)
     log_lik_sum: Tensor  # (C,) float64, over the iteration
     indices: Tensor  # (C, B) int64 minibatch of the current step
-    scheduled: Tensor  # (S, 4) coefficients of step k in row k mod S; S = 0 where all steps have the same
+    scheduled: Tensor  # (S, columns) coefficients of step k in row k mod S; S = 0 where all steps have the same
 
 
 class MinibatchChain:
@@ -119,7 +119,7 @@ class MinibatchChain:
     A subclass creates its own tensors before calling this constructor, because the step is built over all of them.
 
     Attributes:
-        theta, momentum: `(C, D)`. coefficients: `(C, 4)`, see `Coefficients`.
+        theta, momentum: `(C, D)`. coefficients: a row per chain, see the sampler's `coefficients_kind`.
         step_size: `(1,)` float64, of the current step; with a schedule, of the iteration's last.
         steps: steps so far.
         joins_two: whether a step's noise is that of two steps of a chain at half the step size; set before the

@@ -123,7 +123,7 @@ class UBU(MinibatchSampler):
         return state, state.advance(batch)
 
     def coefficients(self, chain: UBUState, eps: Tensor, explores: Tensor) -> FlowCoefficients:
-        """Kick over the step, and U over half of it and half of the next, which the last step has not."""
+        """A kick for the step; U for half of it and half of the next, of which the last step has none."""
         following = torch.cat([eps[1:], torch.zeros_like(eps[:1])])
         return FlowCoefficients.of(eps, (eps + following) / 2, self.friction, explores)
 
