@@ -119,6 +119,18 @@ def test_the_step_size_shrinks_in_burn_in_where_a_step_is_not_finite():
     np.testing.assert_allclose(powers, powers.round(), atol=1e-9)
 
 
+@pytest.mark.parametrize("warming_up", [False, True])
+def test_it_shrinks_nothing_after_burn_in(warming_up):
+    posterior = hmc_fast.Posterior(
+        Cliff(), (torch.ones(8, 2), torch.full((8,), 3.0)), likelihood=hmc_fast.Gaussian(0.5)
+    )
+    sampler = hmc_fast.MCLMC(0.5, decoherence_length=0.5, batch_size=4)
+    state = sampler.init(posterior, torch.tensor([[2.8, 0.0], [2.9, 0.0]]), seed=0)
+    for _ in range(10):
+        sampler.step(state, warming_up=warming_up)
+    assert (float(state.step_size) < 0.5) == warming_up
+
+
 def test_refused():
     with pytest.raises(hmc_fast.UserError, match="guard is for minibatches"):
         hmc_fast.MCLMC(0.1, guard=True)
